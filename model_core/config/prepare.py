@@ -1,0 +1,64 @@
+"""What a dataset version is made of: one source, a field mapping, a funnel of filters, a split."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field
+
+from model_core.config.base import StrictModel
+
+
+class MappingConfig(StrictModel):
+    """Which fields of a row are what. Generated tasks need none."""
+
+    prompt: str = "prompt"
+    """Field with the question."""
+    completion: str = ""
+    """Field with the whole demonstration; empty: the rows have none."""
+    answer: str = ""
+    """Field with the expected answer; empty: taken from the completion."""
+    answer_pattern: str = ""
+    r"""Regular expression whose first group is the answer inside the completion, e.g. `####\s*(.+)$` for GSM8K."""
+
+
+class FilterStep(StrictModel):
+    """One filter of the funnel."""
+
+    name: str
+    """File name in model_core/filters."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """The filter's own settings."""
+
+
+class PrepareConfig(StrictModel):
+    """Preparation of one dataset version."""
+
+    source: str
+    """File name in model_core/sources: "generated", "jsonl", "csv", "parquet", "text"."""
+    source_config: dict[str, Any] = Field(default_factory=dict)
+    """The source's own settings."""
+    mapping: MappingConfig = Field(default_factory=MappingConfig)
+    """Field mapping."""
+    filters: list[FilterStep] = Field(default_factory=list)
+    """The funnel, in order."""
+    held_out_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of prompts set aside by a hash of the prompt; sources that split by construction ignore it."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of generation."""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, prefix: str = "") -> Self:
+        """Validates and fills in the settings of the source and of each filter."""
+        from model_core.filters import FILTERS
+        from model_core.sources import SOURCES
+
+        config = super().parse(values, prefix=prefix)
+        source_config = SOURCES.get(config.source).Config.parse(config.source_config, prefix="source_config")
+        filters = [
+            step.model_copy(
+                update={"config": FILTERS.get(step.name).Config.parse(step.config, prefix=f"filters.{i}").resolved()}
+            )
+            for i, step in enumerate(config.filters)
+        ]
+        return config.model_copy(update={"source_config": source_config.resolved(), "filters": filters})

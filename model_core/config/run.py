@@ -1,0 +1,152 @@
+"""What a run is: everything the trainer reads from `config.json`, complete and resolved.
+
+What belongs to one phase only (learning rates, group size …) is in that phase's own `Config`, nested as
+`phase_config`; `RunConfig.parse` validates it with the phase's class. Paths are in `RunPaths`: the platform stores
+a `RunConfig`, and writes the paths into the run directory when an attempt starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from model_core.config.base import StrictModel
+from model_core.config.model import ModelConfig
+
+
+class ParallelConfig(StrictModel):
+    """How the work is split over processes by DeepSpeed."""
+
+    num_processes: int = Field(1, ge=1)
+    """Trainer processes; each one is a data-parallel rank and, on GPUs, holds one device."""
+    expert: int = Field(1, ge=1)
+    """Ranks over which the routed experts are split (AutoEP); must divide num_processes."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """ZeRO stage: 1 shards the optimizer, 2 also gradients, 3 also weights."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.num_processes % self.expert:
+            raise ValueError(f"expert {self.expert} must divide num_processes {self.num_processes}")
+        return self
+
+
+class PrecisionConfig(StrictModel):
+    """Numbers and memory: the article's optimisations."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Training precision; 16-bit kinds need a GPU to pay and ZeRO stage 1 or more."""
+    gradient_checkpointing: bool = False
+    """Recomputes activations in the backward pass: less memory, about a third more time."""
+
+
+class BudgetConfig(StrictModel):
+    """Where a run ends even if steps are left; read at step boundaries, a checkpoint is written."""
+
+    device_seconds: float | None = Field(None, gt=0)
+    """Seconds times devices; empty: no limit."""
+    wall_seconds: float | None = Field(None, gt=0)
+    """Seconds on the clock; empty: no limit."""
+
+
+class RewardConfig(StrictModel):
+    """Weights of the reward components, by file name in `model_core/rewards`; the default is the article's."""
+
+    weights: dict[str, float] = Field(
+        default_factory=lambda: {
+            "logical_consistency": 0.4, "solution_accuracy": 0.3, "reasoning_clarity": 0.2, "efficiency": 0.1
+        }
+    )
+    """Factor of each component in the sum; they need not add to 1."""
+
+
+class HeldOutConfig(StrictModel):
+    """Measuring on held-out problems, before the first step, during and after the last."""
+
+    num_problems: int = Field(512, ge=1)
+    """Held-out problems asked at the start and at the end; the gate is decided on them."""
+    num_problems_during: int = Field(128, ge=0)
+    """Held-out problems asked while training; 0: none."""
+    every_steps: int = Field(0, ge=0)
+    """Steps between measurements while training; 0: none."""
+    temperature: float = Field(0.0, ge=0, le=2)
+    """0 answers greedily."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest answer."""
+
+
+class CheckpointConfig(StrictModel):
+    """When checkpoints are written and which are kept; the last one of a run always is."""
+
+    every_steps: int = Field(0, ge=0)
+    """Steps between checkpoints; 0: only at the end, at a stop and at the budget's end."""
+    keep_last: int = Field(2, ge=1)
+    """How many of the newest are kept."""
+    keep_best: int = Field(1, ge=0)
+    """How many of the best by `metric` are kept besides."""
+    metric: str = "quality"
+    """Key of the held-out measurement by which "best" is judged; higher is better."""
+
+
+class TokenizerConfig(StrictModel):
+    """Which tokenizer a new model gets; a run that starts from a checkpoint takes the checkpoint's."""
+
+    kind: Literal["words", "byte_bpe"] = "words"
+    """"words": one token a word, one a digit, from the dataset (small closed vocabularies). "byte_bpe": byte-level
+    BPE trained on the dataset."""
+    vocab_size: int = Field(2048, ge=300)
+    """Target size of the byte-level BPE; not used by "words"."""
+
+
+class RunConfig(StrictModel):
+    """One phase run. The same object is the form's schema, the API's body, the stored row and the trainer's input."""
+
+    phase: str
+    """File name in model_core/phases."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of weights, order and sampling."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    """Shape of a new model; a run that starts from a checkpoint takes the checkpoint's."""
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
+    """Tokenizer of a new model."""
+    phase_config: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the phase; see the phase's schema."""
+    reward: RewardConfig = Field(default_factory=RewardConfig)
+    """Reward components and weights; used by reinforcement, rejection sampling and the quality on held-out problems."""
+    held_out: HeldOutConfig = Field(default_factory=HeldOutConfig)
+    """Measurement on held-out problems."""
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    """Processes and how they share the work."""
+    precision: PrecisionConfig = Field(default_factory=PrecisionConfig)
+    """Number format and memory."""
+    budget: BudgetConfig = Field(default_factory=BudgetConfig)
+    """Limits of time."""
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    """Writing and keeping checkpoints."""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, prefix: str = "") -> Self:
+        """Validates and fills in the phase's own settings too. Raises ConfigError, or UnknownName for a wrong name."""
+        from model_core.phases import PHASES
+        from model_core.rewards import REWARDS
+
+        config = super().parse(values, prefix=prefix)
+        where = f"{prefix}.phase_config" if prefix else "phase_config"
+        phase_config = PHASES.get(config.phase).Config.parse(config.phase_config, prefix=where)
+        for name in config.reward.weights:
+            REWARDS.get(name)
+        return config.model_copy(update={"phase_config": phase_config.resolved()})
+
+
+class RunPaths(StrictModel):
+    """Where a run's inputs lie on this machine; written by whoever makes the run directory, never by a user."""
+
+    dataset: str | None = None
+    """A prepared dataset directory (`dataset.json`, `train.jsonl`, `held_out.jsonl`)."""
+    start_from: str | None = None
+    """A checkpoint directory; empty: a new model."""
+    rollouts_from: str | None = None
+    """Checkpoint directory whose model generates the samples (rejection sampling); empty: `start_from`."""
+    resume_from: str | None = None
+    """Checkpoint directory of an earlier attempt of the same run: weights, optimizer, counters, random state."""

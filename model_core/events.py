@@ -1,0 +1,111 @@
+"""What a trainer tells: one JSON line each in events.jsonl, written by rank 0 only.
+
+A line is {"seq": int, "time": seconds since the epoch, "kind": str, "payload": {…}}; seq starts at 1 and has no gap.
+The kinds and the keys of their payloads are `KINDS`. Readers ignore an unfinished last line. The metric names that
+`scalars` may carry, with unit and meaning, are `METRICS`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+KINDS: dict[str, str] = {
+    "started": "phase, num_processes, device, num_parameters, num_active_parameters, versions",
+    "stage": "stage (loading | measuring | sampling | updating | saving | exporting), step",
+    "progress": "stage, step, total, fraction, remaining_seconds",
+    "scalars": "step, tokens, process_seconds, values {metric name: number or null}",
+    "evaluation": "step, when (before | during | after), accuracy, accuracy_low, accuracy_high, quality, quality_low, "
+                  "quality_high, num_problems, components {reward component: mean}, unscored, examples",
+    "rollouts": "step, file (relative path), num_groups, num_rollouts",
+    "experts": "step, layers [[share of tokens per expert]], bias [[value per expert]], max_violation [per layer]",
+    "checkpoint": "step, path (relative), metrics, size_bytes, sha256, is_final",
+    "checkpoint_removed": "step",
+    "fallback": "message: something was done another way than configured",
+    "warning": "message",
+    "stopping": "reason, step",
+    "error": "type, message, field, rank, step",
+    "finished": "the content of result.json",
+}
+
+METRICS: dict[str, tuple[str, str]] = {
+    "loss": ("nats per token", "Cross-entropy on the completion, or the policy loss"),
+    "lr": ("", "Learning rate of the matrices"),
+    "grad_norm": ("", "Norm of the gradient before clipping"),
+    "entropy": ("nats per token", "Entropy of the policy on its own rollouts"),
+    "kl": ("nats per token", "Estimate of KL(policy ‖ reference)"),
+    "pg_loss": ("", "Clipped policy-gradient loss"),
+    "clip/low": ("fraction", "Tokens whose ratio was clipped from below"),
+    "clip/high": ("fraction", "Tokens whose ratio was clipped from above"),
+    "reward/total": ("", "Mean weighted reward of the step's rollouts"),
+    "reward/std": ("", "Standard deviation of the weighted reward"),
+    "reward/frac_zero_std_groups": ("fraction", "Groups whose rewards were all equal: they teach nothing"),
+    "adv/mean": ("", "Mean advantage"),
+    "adv/std": ("", "Standard deviation of the advantage"),
+    "len/mean": ("tokens", "Mean length of a completion"),
+    "len/max": ("tokens", "Longest completion"),
+    "truncated_ratio": ("fraction", "Completions that ran into the length limit"),
+    "train_rollout_logprob_diff/mean": ("nats", "Mean |log-probability of trainer − of sampler|"),
+    "train_rollout_logprob_diff/max": ("nats", "Largest such difference"),
+    "accuracy/rollouts": ("fraction", "Rollouts with the right answer"),
+    "moe/max_vio": ("", "Busiest expert's load over the mean, minus 1, worst layer"),
+    "moe/load_cv": ("", "Coefficient of variation of the expert loads, mean over layers"),
+    "moe/bias_norm": ("", "Norm of the routing bias, mean over layers"),
+    "perf/tok_s": ("tokens/s", "Tokens processed per second"),
+    "perf/step_s": ("s", "Seconds of the step"),
+    "perf/rollout_s": ("s", "Seconds of sampling in the step"),
+    "perf/train_s": ("s", "Seconds of the update in the step"),
+    "perf/reward_s": ("s", "Seconds of scoring in the step"),
+    "eval/accuracy": ("fraction", "Held-out problems answered correctly"),
+    "eval/quality": ("", "Mean weighted reward on held-out problems"),
+}
+"""Unit and meaning of each scalar. Families are open: `reward/<component>/mean|std|unscored`, `eval/<component>`."""
+
+
+class EventWriter:
+    """Appends events; a line is on its way to the disk when `emit` returns. One writer a file.
+
+    Going on in a file that exists continues its numbers, and cuts an unfinished last line off first.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.seq = _mend(self.path)
+        self._file = self.path.open("ab", buffering=0)
+
+    def emit(self, kind: str, **payload: Any) -> int:
+        """Writes one event and returns its number. Non-finite numbers are written as strings "nan", "inf", "-inf"."""
+        assert kind in KINDS, kind
+        self.seq += 1
+        line = {"seq": self.seq, "time": time.time(), "kind": kind, "payload": _finite(payload)}
+        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        return self.seq
+
+    def close(self) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _mend(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb+") as file:
+        data = file.read()
+        end = data.rfind(b"\n") + 1
+        file.truncate(end)
+    last = data[:end].splitlines()[-1:]
+    return int(json.loads(last[0])["seq"]) if last else 0
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,91 @@
+"""The run directory: the only interface between the platform and the trainer.
+
+    config.json      {"run": RunConfig, "paths": RunPaths}, complete and resolved, written before the start
+    command.json     argv, environment differences, versions, git revision
+    events.jsonl     rank 0 appends; see `model_core.events`
+    stop             created to ask for an end; read at step boundaries and agreed by all ranks
+    stdout.log       everything the processes print
+    checkpoints/step_00000012/{model,state}/ metadata.json COMPLETE
+    samples/         rollouts, one gzipped JSONL a step
+    result.json      last of all; its absence means that the trainer did not get to its end
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from model_core.config import RunConfig, RunPaths
+from model_core.errors import ConfigError
+
+COMPLETE = "COMPLETE"
+
+
+class RunDir:
+    """Names and atomic writes inside one run directory."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.command = self.path / "command.json"
+        self.events = self.path / "events.jsonl"
+        self.stop = self.path / "stop"
+        self.log = self.path / "stdout.log"
+        self.checkpoints = self.path / "checkpoints"
+        self.samples = self.path / "samples"
+        self.result = self.path / "result.json"
+
+    @classmethod
+    def create(cls, path: str | Path, *, run: RunConfig, paths: RunPaths) -> RunDir:
+        """Makes the directory with its config.json; an existing config.json is refused."""
+        rundir = cls(path)
+        if rundir.config.exists():
+            raise ConfigError(f"{rundir.path} already holds a run; choose another directory.")
+        rundir.checkpoints.mkdir(parents=True, exist_ok=True)
+        rundir.samples.mkdir(exist_ok=True)
+        write_json(rundir.config, {"run": run.resolved(), "paths": paths.resolved()})
+        return rundir
+
+    def load(self) -> tuple[RunConfig, RunPaths]:
+        """Reads and validates config.json. Raises ConfigError when it is missing, broken or not valid."""
+        try:
+            stored = json.loads(self.config.read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} has no config.json: it is not a run directory.") from None
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{self.config} is not valid JSON: {error}.") from error
+        return RunConfig.parse(stored.get("run", {})), RunPaths.parse(stored.get("paths", {}), prefix="paths")
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Asks the trainer to write a checkpoint and end; asking twice is harmless."""
+        self.stop.write_text(reason)
+
+    def checkpoint(self, step: int) -> Path:
+        """Directory of the checkpoint at `step`."""
+        return self.checkpoints / f"step_{step:08d}"
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Checkpoint directories with a COMPLETE marker, oldest first."""
+        if not self.checkpoints.is_dir():
+            return []
+        return sorted(p for p in self.checkpoints.glob("step_*") if (p / COMPLETE).is_file())
+
+    def read_result(self) -> dict[str, Any] | None:
+        """result.json, or None while there is none."""
+        try:
+            result: dict[str, Any] = json.loads(self.result.read_text())
+        except FileNotFoundError:
+            return None
+        return result
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the whole new one, also after a crash."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

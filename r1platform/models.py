@@ -1,0 +1,171 @@
+"""People, projects, keys, nodes and devices: what both apps stand on.
+
+Runs and datasets are in `training_app.models`, deployments in `serving_app.models`. Who may hold a device is
+decided by `r1platform.lib.leases`; states of a node are derived from its heartbeat, never stored.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from r1platform.lib.constraints import one_of
+
+
+class Project(models.Model):
+    """The unit of ownership: every dataset, pipeline, run and deployment belongs to one."""
+
+    name = models.CharField(max_length=80)
+    slug = models.SlugField(max_length=80, unique=True)
+    description = models.TextField(blank=True, default="")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Role(models.TextChoices):
+    """What a member may do; each role includes the one before it."""
+
+    VIEWER = "viewer", "Viewer"
+    EDITOR = "editor", "Editor"
+    OWNER = "owner", "Owner"
+
+
+class Membership(models.Model):
+    """One user's role in one project."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "user"], name="membership_once"),
+            one_of("role", Role, name="membership_role"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.project} as {self.role}"
+
+
+class SignInLink(models.Model):
+    """A link that signs one user in, once; only its SHA-256 is kept."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+
+
+class ApiKey(models.Model):
+    """A bearer key `r1_<prefix>_<secret>`: 32 random bytes, stored as SHA-256, shown once."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys")
+    project = models.ForeignKey(Project, null=True, blank=True, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=80)
+    prefix = models.CharField(max_length=16, unique=True)
+    secret_sha256 = models.CharField(max_length=64)
+    scopes = models.JSONField(default=list)
+    """Subset of r1platform.keys.SCOPES: "read", "write", "inference"."""
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} (r1_{self.prefix}_…)"
+
+
+class Node(models.Model):
+    """A machine whose Celery worker consumes the queue that has this node's name."""
+
+    name = models.CharField(max_length=120, unique=True)
+    address = models.CharField(max_length=255, default="127.0.0.1")
+    boot_id = models.CharField(max_length=64, blank=True, default="")
+    hardware = models.JSONField(default=dict)
+    """CPU, memory, disk, GPUs as found by `r1platform.lib.hardware`; bytes and counts."""
+    draining = models.BooleanField(default=False)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DeviceKind(models.TextChoices):
+    """What a lease can hold; a CPU device is one share of a machine without GPUs."""
+
+    CPU = "cpu", "CPU"
+    CUDA = "cuda", "CUDA GPU"
+
+
+class Device(models.Model):
+    """One leasable device of a node."""
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="devices")
+    kind = models.CharField(max_length=8, choices=DeviceKind.choices)
+    index = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=120)
+    memory_bytes = models.BigIntegerField(default=0)
+    uuid = models.CharField(max_length=80, blank=True, default="")
+
+    class Meta:
+        ordering = ["node__name", "kind", "index"]
+        constraints = [
+            models.UniqueConstraint(fields=["node", "kind", "index"], name="device_once"),
+            one_of("kind", DeviceKind, name="device_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.kind}:{self.index}"
+
+
+class DeviceLease(models.Model):
+    """Who holds a device. At most one live lease per device; the fence is raised by every claim.
+
+    `holder` names the owner across apps: "attempt:12" or "replica:3".
+    """
+
+    device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="leases")
+    holder = models.CharField(max_length=60)
+    fence = models.PositiveIntegerField(default=1)
+    claimed_at = models.DateTimeField(db_default=Now())
+    released_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["device"], condition=Q(released_at=None), name="device_one_live_lease"),
+            models.CheckConstraint(
+                condition=Q(released_at=None) | Q(released_at__gte=F("claimed_at")), name="lease_ends_after_start"
+            ),
+        ]
+        indexes = [models.Index(fields=["holder"], name="lease_holder")]
+
+
+class AuditEntry(models.Model):
+    """Who did what to which object; append-only."""
+
+    project = models.ForeignKey(Project, null=True, blank=True, on_delete=models.SET_NULL, related_name="audit")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    action = models.CharField(max_length=80)
+    target = models.CharField(max_length=120)
+    detail = models.JSONField(default=dict)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]

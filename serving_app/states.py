@@ -1,0 +1,77 @@
+"""Every state of this app and which moves are allowed. The writer is `r1platform.lib.transitions`."""
+
+from __future__ import annotations
+
+from django.db.models import TextChoices
+
+
+class DeploymentState(TextChoices):
+    """What people see of a deployment as a whole; follows from its replicas."""
+
+    PENDING = "pending", "Pending"
+    STARTING = "starting", "Starting"
+    READY = "ready", "Ready"
+    DEGRADED = "degraded", "Degraded"
+    FAILED = "failed", "Failed"
+    STOPPING = "stopping", "Stopping"
+    STOPPED = "stopped", "Stopped"
+
+
+DEPLOYMENT_MOVES: dict[str, set[str]] = {
+    DeploymentState.PENDING: {DeploymentState.STARTING, DeploymentState.STOPPING, DeploymentState.STOPPED,
+                              DeploymentState.FAILED},
+    DeploymentState.STARTING: {DeploymentState.READY, DeploymentState.FAILED, DeploymentState.STOPPING},
+    DeploymentState.READY: {DeploymentState.DEGRADED, DeploymentState.FAILED, DeploymentState.STOPPING},
+    DeploymentState.DEGRADED: {DeploymentState.READY, DeploymentState.FAILED, DeploymentState.STOPPING},
+    DeploymentState.FAILED: {DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.STOPPING,
+                             DeploymentState.STOPPED},
+    DeploymentState.STOPPING: {DeploymentState.STOPPED},
+    DeploymentState.STOPPED: {DeploymentState.PENDING},
+}
+
+
+class ReplicaState(TextChoices):
+    """One engine process."""
+
+    QUEUED = "queued", "Queued"
+    STARTING = "starting", "Starting"
+    LOADING = "loading", "Loading weights"
+    WARMING = "warming", "Warming up"
+    READY = "ready", "Ready"
+    UNREACHABLE = "unreachable", "Unreachable"
+    STOPPING = "stopping", "Stopping"
+    STOPPED = "stopped", "Stopped"
+    FAILED = "failed", "Failed"
+    LOST = "lost", "Lost"
+
+
+_ENDS = {ReplicaState.STOPPING, ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST}
+REPLICA_MOVES: dict[str, set[str]] = {
+    ReplicaState.QUEUED: {ReplicaState.STARTING, ReplicaState.STOPPED, ReplicaState.FAILED},
+    ReplicaState.STARTING: {ReplicaState.LOADING, ReplicaState.WARMING, *_ENDS},
+    ReplicaState.LOADING: {ReplicaState.WARMING, *_ENDS},
+    ReplicaState.WARMING: {ReplicaState.READY, *_ENDS},
+    ReplicaState.READY: {ReplicaState.UNREACHABLE, *_ENDS},
+    ReplicaState.UNREACHABLE: {ReplicaState.READY, *_ENDS},
+    ReplicaState.STOPPING: {ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST},
+}
+
+
+class GenerationState(TextChoices):
+    """One answer of the playground; it belongs to the server, not to a socket."""
+
+    QUEUED = "queued", "Queued"
+    THINKING = "thinking", "Thinking"
+    ANSWERING = "answering", "Answering"
+    DONE = "done", "Done"
+    STOPPED = "stopped", "Stopped"
+    FAILED = "failed", "Failed"
+    INTERRUPTED = "interrupted", "Interrupted"
+
+
+_GENERATION_ENDS = {GenerationState.DONE, GenerationState.STOPPED, GenerationState.FAILED, GenerationState.INTERRUPTED}
+GENERATION_MOVES: dict[str, set[str]] = {
+    GenerationState.QUEUED: {GenerationState.THINKING, GenerationState.ANSWERING, *_GENERATION_ENDS},
+    GenerationState.THINKING: {GenerationState.ANSWERING, *_GENERATION_ENDS},
+    GenerationState.ANSWERING: _GENERATION_ENDS,
+}

@@ -1,0 +1,120 @@
+"""Pipelines: a chain of phases with budgets and gates, and each launch of one."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from r1platform.lib.constraints import one_of
+from r1platform.models import Project
+from training_app.models.datasets import DatasetVersion
+from training_app.states import GateAction, LaunchState
+
+
+class Pipeline(models.Model):
+    """A plan that can be launched any number of times."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="pipelines")
+    name = models.CharField(max_length=120)
+    description = models.TextField(blank=True, default="")
+    template = models.CharField(max_length=40, blank=True, default="")
+    """File name in `training_app/pipeline_templates` that it was made from."""
+    seed = models.PositiveIntegerField(default=0)
+    budget_device_seconds = models.FloatField(null=True, blank=True)
+    """Budget of the whole pipeline; each phase has a fraction of it."""
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="pipeline_name_once"),
+            models.CheckConstraint(
+                condition=Q(budget_device_seconds=None) | Q(budget_device_seconds__gt=0), name="pipeline_budget_positive"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PipelinePhase(models.Model):
+    """One node of the pipeline: which phase, on what data, from which earlier phase, with what budget and gate."""
+
+    pipeline = models.ForeignKey(Pipeline, on_delete=models.CASCADE, related_name="phases")
+    position = models.PositiveSmallIntegerField()
+    name = models.SlugField(max_length=60)
+    """Unique in the pipeline; "cold-start", "second-reinforcement" …"""
+    phase = models.CharField(max_length=60)
+    """Name of a file in `model_core/phases`."""
+    starts_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="followers")
+    """Phase whose checkpoint this one starts from; empty: a new model."""
+    rollouts_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    """Phase whose checkpoint generates the samples (rejection sampling); empty: `starts_from`."""
+    dataset_version = models.ForeignKey(DatasetVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    config = models.JSONField(default=dict)
+    """The resolved `model_core.config.RunConfig` without paths."""
+    budget_fraction = models.FloatField(default=1.0)
+    gate_metric = models.CharField(max_length=40, blank=True, default="quality_low")
+    """Key of `result.json` that the gate compares; empty: no gate."""
+    gate_threshold = models.FloatField(null=True, blank=True)
+    gate_action = models.CharField(max_length=8, choices=GateAction.choices, default=GateAction.HOLD)
+    num_processes = models.PositiveSmallIntegerField(default=1)
+
+    class Meta:
+        ordering = ["pipeline_id", "position"]
+        constraints = [
+            models.UniqueConstraint(fields=["pipeline", "name"], name="phase_name_once"),
+            models.UniqueConstraint(fields=["pipeline", "position"], name="phase_position_once"),
+            one_of("gate_action", GateAction, name="phase_gate_action"),
+            models.CheckConstraint(
+                condition=Q(budget_fraction__gt=0) & Q(budget_fraction__lte=1), name="phase_budget_fraction"
+            ),
+            models.CheckConstraint(
+                condition=Q(gate_metric="") | Q(gate_threshold__isnull=False), name="phase_gate_has_threshold"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pipeline.name} / {self.name}"
+
+
+class Launch(models.Model):
+    """One launch of a pipeline; its runs are `PhaseRun`s. At most one live launch per pipeline."""
+
+    pipeline = models.ForeignKey(Pipeline, on_delete=models.CASCADE, related_name="launches")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=12, choices=LaunchState.choices, default=LaunchState.RUNNING)
+    state_reason = models.TextField(blank=True, default="")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["pipeline", "number"], name="launch_number_once"),
+            models.UniqueConstraint(
+                fields=["pipeline"], condition=Q(state__in=["running", "held", "paused"]), name="launch_one_live"
+            ),
+            one_of("state", LaunchState, name="launch_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pipeline.name} #{self.number}"
+
+
+class LaunchTransition(models.Model):
+    """One move of a launch."""
+
+    launch = models.ForeignKey(Launch, on_delete=models.CASCADE, related_name="transitions")
+    before = models.CharField(max_length=12)
+    after = models.CharField(max_length=12)
+    reason = models.TextField(blank=True, default="")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["id"]

@@ -1,0 +1,125 @@
+"""Every state of this app and which moves are allowed; nothing else knows the order of states.
+
+The writer is `r1platform.lib.transitions`; the tables here are data. A state that is in no `MOVES` key is final.
+"""
+
+from __future__ import annotations
+
+from django.db.models import TextChoices
+
+
+class VersionState(TextChoices):
+    """A dataset version: prepared once, then immutable."""
+
+    QUEUED = "queued", "Queued"
+    PREPARING = "preparing", "Preparing"
+    READY = "ready", "Ready"
+    FAILED = "failed", "Failed"
+    STOPPED = "stopped", "Stopped"
+
+
+VERSION_MOVES: dict[str, set[str]] = {
+    VersionState.QUEUED: {VersionState.PREPARING, VersionState.STOPPED, VersionState.FAILED},
+    VersionState.PREPARING: {VersionState.READY, VersionState.FAILED, VersionState.STOPPED},
+}
+
+
+class LaunchState(TextChoices):
+    """One launch of a pipeline."""
+
+    RUNNING = "running", "Running"
+    HELD = "held", "Held at a gate"
+    PAUSED = "paused", "Paused"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    STOPPED = "stopped", "Stopped"
+
+
+LAUNCH_MOVES: dict[str, set[str]] = {
+    LaunchState.RUNNING: {
+        LaunchState.HELD, LaunchState.PAUSED, LaunchState.SUCCEEDED, LaunchState.FAILED, LaunchState.STOPPED,
+    },
+    LaunchState.HELD: {LaunchState.RUNNING, LaunchState.STOPPED},
+    LaunchState.PAUSED: {LaunchState.RUNNING, LaunchState.STOPPED},
+    LaunchState.FAILED: {LaunchState.RUNNING},
+    LaunchState.STOPPED: {LaunchState.RUNNING},
+}
+
+
+class RunState(TextChoices):
+    """One phase run: a phase with a configuration, executed by one or more attempts."""
+
+    WAITING = "waiting", "Waiting for the phase before"
+    QUEUED = "queued", "Queued"
+    STARTING = "starting", "Starting"
+    RUNNING = "running", "Running"
+    STOPPING = "stopping", "Stopping"
+    PAUSED = "paused", "Paused"
+    SUCCEEDED = "succeeded", "Succeeded"
+    GATE_FAILED = "gate_failed", "Held at its gate"
+    FAILED = "failed", "Failed"
+    LOST = "lost", "Lost"
+    STOPPED = "stopped", "Stopped"
+
+
+RUN_MOVES: dict[str, set[str]] = {
+    RunState.WAITING: {RunState.QUEUED, RunState.STOPPED},
+    RunState.QUEUED: {RunState.STARTING, RunState.STOPPED, RunState.PAUSED, RunState.FAILED},
+    RunState.STARTING: {RunState.RUNNING, RunState.FAILED, RunState.STOPPING, RunState.LOST, RunState.QUEUED,
+                        RunState.STOPPED, RunState.PAUSED, RunState.SUCCEEDED, RunState.GATE_FAILED},
+    RunState.RUNNING: {RunState.STOPPING, RunState.SUCCEEDED, RunState.GATE_FAILED, RunState.FAILED, RunState.LOST,
+                       RunState.STOPPED, RunState.PAUSED, RunState.QUEUED},
+    RunState.STOPPING: {RunState.STOPPED, RunState.PAUSED, RunState.SUCCEEDED, RunState.GATE_FAILED,
+                        RunState.FAILED, RunState.LOST, RunState.QUEUED},
+    RunState.PAUSED: {RunState.QUEUED, RunState.STOPPED},
+    RunState.GATE_FAILED: {RunState.SUCCEEDED, RunState.QUEUED},
+    RunState.FAILED: {RunState.QUEUED},
+    RunState.LOST: {RunState.QUEUED},
+    RunState.STOPPED: {RunState.QUEUED},
+}
+
+
+class Desired(TextChoices):
+    """What people want of a run; the observed state follows."""
+
+    RUN = "run", "Run"
+    PAUSE = "pause", "Pause"
+    STOP = "stop", "Stop"
+
+
+class AttemptState(TextChoices):
+    """One execution of a run on devices, owned by one supervisor."""
+
+    CLAIMED = "claimed", "Claimed"
+    RUNNING = "running", "Running"
+    STOPPING = "stopping", "Stopping"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    LOST = "lost", "Lost"
+    STOPPED = "stopped", "Stopped"
+
+
+ATTEMPT_MOVES: dict[str, set[str]] = {
+    AttemptState.CLAIMED: {AttemptState.RUNNING, AttemptState.FAILED, AttemptState.LOST, AttemptState.STOPPED},
+    AttemptState.RUNNING: {AttemptState.STOPPING, AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.LOST,
+                           AttemptState.STOPPED},
+    AttemptState.STOPPING: {AttemptState.STOPPED, AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.LOST},
+}
+
+
+class GateVerdict(TextChoices):
+    """What the gate of a run said; `overridden` keeps who and why in the run's history."""
+
+    NONE = "none", "No gate"
+    PENDING = "pending", "Not decided yet"
+    PASSED = "passed", "Passed"
+    HELD = "held", "Held"
+    OVERRIDDEN = "overridden", "Overridden"
+
+
+class GateAction(TextChoices):
+    """What follows when a gate's metric is below its threshold."""
+
+    HOLD = "hold", "Hold the pipeline"
+    RETRY = "retry", "Retry the phase"
+    GO_ON = "go_on", "Go on and say so"
