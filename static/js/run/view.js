@@ -1,0 +1,56 @@
+// What the charts show — smoothing, axis, scales, range, filter — kept in the address, so that a link is the view.
+
+export const AXES = {
+  step: { title: "step", of: (b) => b.step },
+  time: { title: "time", of: (b) => new Date(b.time * 1000), from: (v) => new Date(v).getTime() / 1000, key: "time" },
+  process: { title: "process time (s)", of: (b) => b.process, key: "process" },
+  tokens: { title: "tokens", of: (b) => b.tokens, key: "tokens" },
+};
+const DEFAULTS = { x: "step", smooth: 0.6, logx: false, logy: false, from: null, to: null, q: "" };
+
+export class View extends EventTarget {
+  constructor(search = location.search) {
+    super();
+    const given = new URLSearchParams(search);
+    this.values = { ...DEFAULTS };
+    if (given.get("x") in AXES) this.values.x = given.get("x");
+    const smooth = Number.parseFloat(given.get("smooth"));
+    if (smooth >= 0 && smooth < 1) this.values.smooth = smooth;
+    for (const key of ["logx", "logy"]) this.values[key] = given.get(key) === "1";
+    const [from, to] = ["from", "to"].map((key) => number(given.get(key)));
+    if (from !== null && to !== null && from < to) Object.assign(this.values, { from, to });
+    this.values.q = given.get("q") ?? "";
+  }
+
+  get axis() {
+    return AXES[this.values.x];
+  }
+
+  get zoomed() {
+    return this.values.from !== null;
+  }
+
+  /** Changes some values, writes them to the address and tells everybody which changed. */
+  set(changes) {
+    const changed = Object.keys(changes).filter((key) => changes[key] !== this.values[key]);
+    if (!changed.length) return;
+    Object.assign(this.values, changes);
+    history.replaceState(history.state, "", this.address());
+    this.dispatchEvent(new CustomEvent("change", { detail: { changed: new Set(changed) } }));
+  }
+
+  address() {
+    const url = new URL(location.href);
+    for (const [key, initial] of Object.entries(DEFAULTS)) {
+      const value = this.values[key];
+      if (value === initial) url.searchParams.delete(key);
+      else url.searchParams.set(key, value === true ? "1" : value);
+    }
+    return url.href;
+  }
+}
+
+function number(text) {
+  const value = Number.parseFloat(text);
+  return Number.isFinite(value) ? value : null;
+}
