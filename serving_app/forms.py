@@ -1,0 +1,197 @@
+"""Forms of deployments and the playground; an engine's form is made from the schema of its `Config`.
+
+Forms turn text into values; what the values may be is the Config's to say, and its sentence is shown at the field.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+
+from model_core.errors import ConfigError, ModelCoreError
+from model_core.serving.engines import ENGINES
+from r1platform.models import Project
+from serving_app.models import Conversation, Deployment
+from training_app.models import Checkpoint
+
+PREFIX = "config."
+
+
+def engine_choices() -> list[tuple[str, str, str]]:
+    """Name, title and why it cannot be used here ("" when it can) of every engine, the usable ones first."""
+    found = [(name, str(engine.title), engine.installed() or "") for name, engine in ENGINES.items() if name != "fake"]
+    return sorted(found, key=lambda item: (item[2] != "", item[0]))
+
+
+def checkpoints_to_serve(project: Project) -> QuerySet[Checkpoint]:
+    """Checkpoints of the project that are still on disk, newest first."""
+    found = Checkpoint.objects.filter(run__project=project, removed_at=None)
+    return found.select_related("run").order_by("-id")
+
+
+class CheckpointField(forms.ModelChoiceField):
+    """Shows run, step and what was measured."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        parts = [f"Run {obj.run_id} · {obj.run.name} · step {obj.step}"]
+        for key, words in (("accuracy", "accuracy"), ("quality", "quality")):
+            value = obj.metrics.get(key, obj.metrics.get(f"eval/{key}"))
+            if isinstance(value, int | float):
+                parts.append(f"{words} {value:.1%}" if key == "accuracy" else f"{words} {value:.2f}")
+        return " · ".join([*parts, *(["final"] if obj.is_final else [])])
+
+
+class DeploymentForm(forms.Form):
+    """What to serve, on which engine, under which name; the engine's own settings are in `EngineForm`."""
+
+    checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), empty_label="Choose a checkpoint…")
+    name = forms.SlugField(max_length=80, help_text="Model id in the API, such as “sums-r1”. Letters, digits, “-” and “_”.")
+    description = forms.CharField(required=False, max_length=500)
+    engine = forms.ChoiceField()
+    replicas = forms.IntegerField(min_value=1, max_value=16, initial=1, help_text="Engine processes, each on its own device.")
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.engines = engine_choices()
+        field = self.fields["checkpoint"]
+        assert isinstance(field, forms.ModelChoiceField)
+        field.queryset = checkpoints_to_serve(project)
+        engine = self.fields["engine"]
+        assert isinstance(engine, forms.ChoiceField)
+        engine.choices = [(name, title) for name, title, _why in self.engines]
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if Deployment.objects.filter(name=name).exists():
+            raise forms.ValidationError(f"There is a deployment “{name}” already. Choose another name.")
+        return name
+
+    def clean_engine(self) -> str:
+        engine: str = self.cleaned_data["engine"]
+        why = next(why for name, _title, why in self.engines if name == engine)
+        if why:
+            raise forms.ValidationError(why)
+        return engine
+
+
+class RevisionForm(DeploymentForm):
+    """A new revision: other checkpoint, engine or settings under the same name."""
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, project=project, **kwargs)
+        for name in ("name", "description", "replicas"):
+            del self.fields[name]
+
+
+class EngineForm(forms.Form):
+    """The settings of one engine, typed as its `Config` says; `config()` is the validated JSON."""
+
+    def __init__(self, *args: Any, engine: str, values: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.config_class = ENGINES.get(engine).Config
+        schema = self.config_class.model_json_schema()
+        required = set(schema.get("required", ()))
+        for name, part in schema.get("properties", {}).items():
+            initial = (values or {}).get(name, part.get("default"))
+            self.fields[PREFIX + name] = field_of(name, part, schema, required=name in required, initial=initial)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        given = {
+            name.removeprefix(PREFIX): value for name, value in cleaned.items() if value is not None and value != ""
+        }
+        if self.errors:
+            return cleaned
+        try:
+            self.parsed: dict[str, Any] = self.config_class.parse(given).resolved()
+        except ConfigError as error:
+            self.place(error)
+        return cleaned
+
+    def place(self, error: ModelCoreError) -> None:
+        """Puts the sentence at the field that it names, or above the form."""
+        name = PREFIX + error.field.split(".")[0]
+        self.add_error(name if name in self.fields else None, error.message)
+
+    def config(self) -> dict[str, Any]:
+        """The complete configuration; only after `is_valid()`."""
+        return self.parsed
+
+
+def field_of(name: str, part: dict[str, Any], schema: dict[str, Any], *, required: bool, initial: Any) -> forms.Field:
+    """The form field for one property of a JSON schema."""
+    kind = _plain(part, schema)
+    common: dict[str, Any] = {
+        "label": part.get("title", name).replace("_", " ").capitalize(), "help_text": part.get("description", ""),
+        "initial": initial, "required": required,
+    }
+    if "enum" in kind:
+        empty = [] if initial is not None else [("", "–")]
+        return forms.ChoiceField(choices=[*empty, *((value, value) for value in kind["enum"])], **common)
+    low, high = kind.get("minimum", kind.get("exclusiveMinimum")), kind.get("maximum", kind.get("exclusiveMaximum"))
+    match kind.get("type"):
+        case "boolean":
+            return forms.BooleanField(**{**common, "required": False})
+        case "integer":
+            return forms.IntegerField(min_value=low, max_value=high, **common)
+        case "number":
+            widget = forms.NumberInput(attrs={"step": "any"})
+            return forms.FloatField(min_value=low, max_value=high, widget=widget, **common)
+        case "array" | "object":
+            return forms.JSONField(widget=forms.Textarea(attrs={"rows": 3}), **common)
+        case _:
+            return forms.CharField(max_length=kind.get("maxLength", 500), **common)
+
+
+def _plain(part: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" in part:
+        part = next((item for item in part["anyOf"] if item.get("type") != "null"), {})
+    if "$ref" in part:
+        part = schema.get("$defs", {}).get(part["$ref"].rsplit("/", 1)[-1], {})
+    return {**part, "enum": [part["const"]]} if "const" in part else part
+
+
+class ConversationForm(forms.Form):
+    """Which model answers and how; used for a new chat and in the panel of an old one."""
+
+    deployment = forms.ModelChoiceField(queryset=Deployment.objects.none(), empty_label=None, label="Model")
+    system_prompt = forms.CharField(
+        required=False, max_length=8_000, widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="What the model is told before every conversation. Small models are usually trained without one.",
+    )
+    temperature = forms.FloatField(
+        required=False, min_value=0, max_value=2, help_text="0 answers the same each time; 1 samples as trained.",
+        widget=forms.NumberInput(attrs={"step": "0.05"}),
+    )
+    top_p = forms.FloatField(
+        required=False, min_value=0.01, max_value=1, help_text="Only the likeliest tokens that add up to this are drawn from.",
+        widget=forms.NumberInput(attrs={"step": "0.01"}),
+    )
+    max_tokens = forms.IntegerField(
+        required=False, min_value=1, max_value=131_072, help_text="Longest answer, thinking included, in tokens."
+    )
+    seed = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, help_text="Equal seeds give equal answers.")
+
+    def __init__(self, *args: Any, project: Project, conversation: Conversation | None = None, **kwargs: Any) -> None:
+        if conversation is not None:
+            kwargs["initial"] = {
+                "deployment": conversation.deployment_id, "system_prompt": conversation.system_prompt,
+                **conversation.parameters, **(kwargs.get("initial") or {}),
+            }
+        super().__init__(*args, **kwargs)
+        field = self.fields["deployment"]
+        assert isinstance(field, forms.ModelChoiceField)
+        field.queryset = Deployment.objects.filter(project=project, deleted_at=None).order_by("-id")
+
+    def parameters(self) -> dict[str, Any]:
+        """What the request to the model carries; only what was filled in."""
+        names = ("temperature", "top_p", "max_tokens", "seed")
+        return {name: self.cleaned_data[name] for name in names if self.cleaned_data.get(name) is not None}
+
+
+def as_json(value: Any) -> str:
+    """Readable JSON for pages and snippets."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,23 @@
+"""Pages of deployments, playground and usage."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from serving_app.views import conversations, deployment_new, deployments, playground, usage
+
+urlpatterns = [
+    path("deployments/", deployments.deployment_list, name="deployment-list"),
+    path("deployments/new/", deployment_new.deployment_new, name="deployment-new"),
+    path("deployments/new/engine/", deployment_new.engine_fields, name="deployment-engine-fields"),
+    path("deployments/<int:deployment_id>/", deployments.deployment_detail, name="deployment-detail"),
+    path("deployments/<int:deployment_id>/live/", deployments.deployment_live, name="deployment-live"),
+    path("deployments/<int:deployment_id>/revise/", deployment_new.deployment_revise, name="deployment-revise"),
+    path("deployments/<int:deployment_id>/replicas/<int:replica_id>/log/", deployments.replica_log, name="replica-log"),
+    path("deployments/<int:deployment_id>/act/<str:verb>/", deployments.deployment_act, name="deployment-act"),
+    path("playground/", playground.playground, name="playground"),
+    path("playground/<int:conversation_id>/", playground.conversation, name="conversation"),
+    path("playground/<int:conversation_id>/thread/", playground.thread, name="conversation-thread"),
+    path("playground/<int:conversation_id>/act/<str:verb>/", conversations.conversation_act, name="conversation-act"),
+    path("usage/", usage.usage, name="usage"),
+]

@@ -1,0 +1,1 @@
+"""Pages of deployments, playground and usage; the REST API is in `serving_app.api`."""

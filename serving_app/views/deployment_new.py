@@ -1,0 +1,134 @@
+"""The form of a new deployment, and of a new revision of one: checkpoint, engine, the engine's typed settings, name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.text import slugify
+from django.views.decorators.http import require_http_methods, require_safe
+
+from model_core.errors import ModelCoreError
+from r1platform.access import current_project, require_role
+from r1platform.models import Project, Role
+from serving_app import services
+from serving_app.forms import PREFIX, DeploymentForm, EngineForm, RevisionForm, checkpoints_to_serve, engine_choices
+from serving_app.models import Deployment, DeploymentRevision
+from serving_app.views.deployments import deployment_of
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def deployment_new(request: HttpRequest) -> HttpResponse:
+    """The form; a POST creates the deployment and goes to its page."""
+    project = current_project(request)
+    require_role(request.user, project, Role.EDITOR)
+    form = DeploymentForm(request.POST or None, project=project, initial=_initial(request, project))
+    engine = _engine_form(request, form)
+    if _valid(request, form, engine) and (made := _create(request, project, form, engine)):
+        messages.success(request, f"“{made.name}” is on its way: queued for a device, then loaded, then tried with a real answer.")
+        return redirect("deployment-detail", deployment_id=made.pk)
+    context = {"form": form, "engine_form": engine, "project": project, "engines": form.engines,
+               "has_checkpoint": checkpoints_to_serve(project).exists()}
+    return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
+    """Another checkpoint, engine or settings under the same name; a POST makes the revision."""
+    deployment = deployment_of(request, deployment_id)
+    require_role(request.user, deployment.project, Role.EDITOR)
+    now = deployment.revisions.order_by("-number").first()
+    form = RevisionForm(request.POST or None, project=deployment.project, initial=_initial_revision(request, now))
+    engine = _engine_form(request, form, values=now.engine_config if now else None)
+    if _valid(request, form, engine) and _revise(request, deployment, form, engine):
+        messages.success(request, f"A new revision of “{deployment.name}” starts; the old one answers until it is ready.")
+        return redirect("deployment-detail", deployment_id=deployment.pk)
+    context = {"form": form, "engine_form": engine, "deployment": deployment, "engines": form.engines,
+               "project": deployment.project, "has_checkpoint": True}
+    return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
+
+
+@login_required
+@require_safe
+def engine_fields(request: HttpRequest) -> HttpResponse:
+    """The settings of the engine that was picked, as fields."""
+    name = request.GET.get("engine", "")
+    if name not in {engine for engine, _title, _why in engine_choices()}:
+        raise Http404(f"There is no engine “{name}”.")
+    return render(request, "serving_app/deployments/_engine.html", {"engine_form": EngineForm(engine=name)})
+
+
+def _valid(request: HttpRequest, form: DeploymentForm, engine: EngineForm) -> bool:
+    if request.method != "POST":
+        return False
+    first, second = form.is_valid(), engine.is_valid()
+    return first and second
+
+
+def _engine_form(request: HttpRequest, form: DeploymentForm, values: dict[str, Any] | None = None) -> EngineForm:
+    usable = [name for name, _title, _why in form.engines]
+    chosen = request.POST.get("engine") or str(form.get_initial_for_field(form.fields["engine"], "engine") or "")
+    name = chosen if chosen in usable else usable[0]
+    return EngineForm(request.POST or None, engine=name, values=values)
+
+
+def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
+    initial: dict[str, Any] = {"engine": engine_choices()[0][0]}
+    wanted = request.GET.get("checkpoint", "")
+    found = checkpoints_to_serve(project)
+    checkpoint = found.filter(pk=int(wanted)).first() if wanted.isdecimal() and len(wanted) < 18 else found.first()
+    if checkpoint is not None:
+        name = slugify(checkpoint.run.name) or "model"
+        initial |= {"checkpoint": checkpoint.pk, "name": _free_name(f"{name}-{checkpoint.step}")}
+    return initial
+
+
+def _free_name(name: str) -> str:
+    taken = set(Deployment.objects.filter(name__startswith=name).values_list("name", flat=True))
+    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _initial_revision(request: HttpRequest, now: DeploymentRevision | None) -> dict[str, Any]:
+    initial: dict[str, Any] = {"checkpoint": now.checkpoint_id, "engine": now.engine} if now else {}
+    wanted = request.GET.get("checkpoint", "")
+    return initial | ({"checkpoint": int(wanted)} if wanted.isdecimal() and len(wanted) < 18 else {})
+
+
+def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine: EngineForm) -> Deployment | None:
+    values = form.cleaned_data
+    try:
+        return services.deployment_create(
+            project=project, user=request.user, name=values["name"], checkpoint=values["checkpoint"], engine=values["engine"],
+            engine_config=engine.config(), description=values["description"], replicas=values["replicas"],
+        )
+    except ModelCoreError as error:
+        _place(form, engine, error)
+    return None
+
+
+def _revise(request: HttpRequest, deployment: Deployment, form: DeploymentForm, engine: EngineForm) -> bool:
+    values = form.cleaned_data
+    try:
+        services.revision_create(
+            deployment=deployment, user=request.user, checkpoint=values["checkpoint"], engine=values["engine"],
+            engine_config=engine.config(),
+        )
+    except ModelCoreError as error:
+        _place(form, engine, error)
+        return False
+    return True
+
+
+def _place(form: forms.Form, engine: EngineForm, error: ModelCoreError) -> None:
+    if error.field in form.fields:
+        form.add_error(error.field, error.message)
+    elif PREFIX + error.field.removeprefix("engine_config.").split(".")[0] in engine.fields:
+        engine.place(type(error)(error.message, field=error.field.removeprefix("engine_config.")))
+    else:
+        form.add_error(None, error.message)

@@ -1,0 +1,184 @@
+"""Deployments: the list, one deployment with its replicas and revisions, its logs, and its buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import Prefetch, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from model_core.errors import ModelCoreError
+from r1platform.access import current_project, for_user, require_role, role_in
+from r1platform.lib.transitions import IllegalTransition
+from r1platform.models import Role
+from serving_app import selectors, services
+from serving_app.forms import as_json, checkpoints_to_serve
+from serving_app.models import Deployment, DeploymentRevision, Replica
+from serving_app.states import DeploymentState, ReplicaState
+from serving_app.views.snippets import chat_snippets
+
+PER_PAGE = 50
+ENDED = frozenset({ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST})
+METRICS = (
+    ("running", "Running", "requests"), ("queued", "Queued", "requests"), ("ttft_seconds", "First token", "s"),
+    ("inter_token_seconds", "Between tokens", "s"), ("tokens_per_second", "Output", "tok/s"),
+    ("kv_use", "KV cache used", "%"), ("cache_hit_rate", "Prefix cache hits", "%"),
+)
+EXAMPLE = "What is 17 + 25?"
+
+
+@login_required
+@require_safe
+def deployment_list(request: HttpRequest) -> HttpResponse:
+    """The table; without a deployment it says how to make the first."""
+    project = current_project(request)
+    found = _with_newest(for_user(Deployment.objects.filter(project=project, deleted_at=None), request.user))
+    if text := request.GET.get("q", "").strip():
+        found = found.filter(name__icontains=text)
+    if state := request.GET.get("state"):
+        found = found.filter(state=state)
+    page = Paginator(found.order_by("-id"), PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "page": page, "rows": [_row(d) for d in page], "values": request.GET, "states": DeploymentState.choices,
+        "filtered": any(request.GET.get(name) for name in ("q", "state")), "project": project,
+        "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
+        "has_checkpoint": checkpoints_to_serve(project).exists(),
+    }
+    alone = request.headers.get("X-Part") == "table"
+    return render(request, "serving_app/deployments/_table.html" if alone else "serving_app/deployments/list.html", context)
+
+
+@login_required
+@require_safe
+def deployment_detail(request: HttpRequest, deployment_id: int) -> HttpResponse:
+    """State and why, replicas, metrics, revisions, history, snippets, logs."""
+    deployment = deployment_of(request, deployment_id)
+    context = _live_context(request, deployment)
+    base_url = request.build_absolute_uri("/").rstrip("/")
+    context["snippets"] = chat_snippets(
+        base_url=base_url, model=deployment.name, messages=[{"role": "user", "content": EXAMPLE}], parameters={"max_tokens": 256}
+    )
+    context["page_context"] = {"deployment": deployment.pk}
+    return render(request, "serving_app/deployments/detail.html", context)
+
+
+@login_required
+@require_safe
+def deployment_live(request: HttpRequest, deployment_id: int) -> HttpResponse:
+    """The parts that change by themselves, asked for again when the socket says so."""
+    deployment = deployment_of(request, deployment_id)
+    return render(request, "serving_app/deployments/_live.html", _live_context(request, deployment))
+
+
+@login_required
+@require_safe
+def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> JsonResponse:
+    """Output of an engine from `offset` on; without one its newest part."""
+    deployment = deployment_of(request, deployment_id)
+    replica = get_object_or_404(Replica, pk=replica_id, revision__deployment=deployment)
+    offset = request.GET.get("offset", "")
+    return JsonResponse(selectors.replica_log(replica, offset=int(offset) if offset.isdecimal() and len(offset) < 16 else None))
+
+
+@login_required
+@require_POST
+def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpResponse:
+    """Stops, starts, scales, rolls back or deletes."""
+    deployment = deployment_of(request, deployment_id)
+    if verb not in _VERBS:
+        raise Http404(f"A deployment cannot “{verb}”.")
+    require_role(request.user, deployment.project, Role.EDITOR)
+    try:
+        sentence = _VERBS[verb](request, deployment)
+    except IllegalTransition:
+        deployment.refresh_from_db()
+        messages.error(request, f"That is not possible now: “{deployment.name}” is {deployment.get_state_display().lower()}.")
+    except ModelCoreError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, sentence)
+        if verb == "delete":
+            return redirect("deployment-list")
+    return redirect("deployment-detail", deployment_id=deployment.pk)
+
+
+def _stop(request: HttpRequest, deployment: Deployment) -> str:
+    services.deployment_stop(deployment=deployment, user=request.user)
+    return f"“{deployment.name}” stops: answers that run now are finished or cut after the grace time, then the device is free."
+
+
+def _start(request: HttpRequest, deployment: Deployment) -> str:
+    services.deployment_start(deployment=deployment, user=request.user)
+    return f"“{deployment.name}” starts. It is ready after it has generated a first token."
+
+
+def _delete(request: HttpRequest, deployment: Deployment) -> str:
+    if request.POST.get("name", "").strip() != deployment.name:
+        raise ModelCoreError(f"Nothing was deleted. Write “{deployment.name}” to confirm.", field="name")
+    services.deployment_delete(deployment=deployment, user=request.user)
+    return f"“{deployment.name}” is deleted. Its checkpoint, usage and conversations are kept."
+
+
+_VERBS: dict[str, Callable[[HttpRequest, Deployment], str]] = {"stop": _stop, "start": _start, "delete": _delete}
+
+
+def deployment_of(request: HttpRequest, deployment_id: int) -> Deployment:
+    """The deployment if the user may see it and it is not deleted, else 404."""
+    found = for_user(Deployment.objects.filter(deleted_at=None).select_related("project", "created_by"), request.user)
+    return get_object_or_404(found, pk=deployment_id)
+
+
+def _with_newest(deployments: QuerySet[Deployment]) -> QuerySet[Deployment]:
+    revisions = DeploymentRevision.objects.select_related("checkpoint__run").order_by("-number")
+    replicas = Replica.objects.exclude(state__in=ENDED)
+    return deployments.prefetch_related(
+        Prefetch("revisions", revisions.prefetch_related(Prefetch("replicas", replicas, to_attr="living")), to_attr="newest_first")
+    )
+
+
+def _row(deployment: Any) -> dict[str, Any]:
+    revisions: list[Any] = deployment.newest_first
+    living = [replica for revision in revisions for replica in revision.living]
+    speeds = [r.metrics["tokens_per_second"] for r in living if r.metrics.get("tokens_per_second") is not None]
+    return {
+        "deployment": deployment, "revision": revisions[0] if revisions else None,
+        "ready": sum(r.state == ReplicaState.READY for r in living), "speed": sum(speeds) if speeds else None,
+        "running": sum(r.metrics.get("running") or 0 for r in living),
+    }
+
+
+def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any]:
+    revisions = list(deployment.revisions.select_related("checkpoint__run", "created_by"))
+    replicas = list(Replica.objects.filter(revision__deployment=deployment).select_related("node", "revision")[:20])
+    living = [replica for replica in replicas if replica.state not in ENDED]
+    history = deployment.transitions.select_related("user").order_by("-id")[:50]
+    return {
+        "deployment": deployment, "revisions": [{"revision": r, "config": as_json(r.engine_config)} for r in revisions],
+        "revision": revisions[0] if revisions else None, "living": [_replica(r) for r in living],
+        "ended": [r for r in replicas if r.state in ENDED][:10], "history": history,
+        "state_labels": dict(DeploymentState.choices), "logged": [*living, *(r for r in replicas if r.state in ENDED)][:10],
+        "may_edit": role_in(request.user, deployment.project) in {Role.EDITOR, Role.OWNER},
+        "may_stop": deployment.state not in {DeploymentState.STOPPED, DeploymentState.STOPPING},
+        "may_start": deployment.state in {DeploymentState.STOPPED, DeploymentState.FAILED},
+        "is_ready": deployment.state in {DeploymentState.READY, DeploymentState.DEGRADED},
+    }
+
+
+def _replica(replica: Replica) -> dict[str, Any]:
+    return {"replica": replica, "metrics": [_metric(replica.metrics.get(key), label, unit) for key, label, unit in METRICS]}
+
+
+def _metric(value: Any, label: str, unit: str) -> dict[str, str]:
+    if not isinstance(value, int | float):
+        return {"label": label, "value": "–", "unit": "not reported"}
+    if unit == "%":
+        return {"label": label, "value": f"{value * 100:.0f}", "unit": "%"}
+    if unit == "s":
+        return {"label": label, "value": f"{value * 1000:.1f}", "unit": "ms"}
+    return {"label": label, "value": f"{value:,.0f}".replace(",", "\u202f"), "unit": unit}

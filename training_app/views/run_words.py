@@ -1,0 +1,223 @@
+"""What the run pages say in words and numbers: the stats strip, progress, titles and colours of metrics.
+
+Pure functions of a run's row; no query, no request. Numbers are formatted here so that header, list and cards agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from model_core.events import METRICS
+from training_app.models import PhaseRun
+from training_app.states import GateVerdict, RunState
+
+THIN = "\u202f"
+SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a6ff0", "#8c8c8c")
+"""Okabe and Ito's colour-blind-safe set, without the yellow that is lost on white."""
+COMPONENT_COLOURS = {
+    "logical_consistency": "#0072b2", "solution_accuracy": "#009e73", "reasoning_clarity": "#e69f00",
+    "efficiency": "#cc79a7", "format": "#56b4e9", "": "#0072b2",
+}
+LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOPPING})
+MOVING = LIVE | {RunState.WAITING, RunState.QUEUED}
+TITLES = {
+    "loss": "Loss", "lr": "Learning rate", "grad_norm": "Gradient norm", "entropy": "Entropy", "kl": "KL to the reference",
+    "pg_loss": "Policy loss", "clip/low": "Clipped from below", "clip/high": "Clipped from above", "reward/total": "Reward",
+    "reward/std": "Spread of rewards", "reward/frac_zero_std_groups": "Groups with equal rewards", "adv/mean": "Mean advantage",
+    "adv/std": "Spread of advantages", "len/mean": "Answer length", "len/max": "Longest answer", "truncated_ratio": "Cut at the limit",
+    "train_rollout_logprob_diff/mean": "Mean difference", "train_rollout_logprob_diff/max": "Largest difference",
+    "accuracy/rollouts": "Rollouts correct", "moe/max_vio": "Largest expert violation", "moe/load_cv": "Spread of expert loads",
+    "moe/bias_norm": "Routing bias", "perf/tok_s": "Throughput", "perf/step_s": "Step time", "perf/rollout_s": "Sampling time",
+    "perf/train_s": "Update time", "perf/reward_s": "Scoring time", "eval/accuracy": "Held-out accuracy",
+    "eval/quality": "Held-out quality",
+}
+
+
+@dataclass(frozen=True)
+class Stat:
+    """One cell of the strip: label above, value, a second line; `change` is the coloured difference."""
+
+    label: str
+    value: str
+    detail: str = ""
+    change: str = ""
+    tone: str = ""
+    fraction: float | None = None
+    """Fills a thin meter below when given, 0 to 1."""
+
+
+def colour_of(run_id: int) -> str:
+    """The series colour that stays with a run on every page."""
+    return SERIES_COLOURS[run_id % len(SERIES_COLOURS)]
+
+
+def metric_words(names: list[str]) -> dict[str, dict[str, str]]:
+    """Title, unit and meaning of each metric, for the charts; also of all that may still come."""
+    return {name: {"title": title_of(name), **_unit_and_meaning(name)} for name in {*METRICS, *names}}
+
+
+def title_of(name: str) -> str:
+    """A metric's name in words: `reward/efficiency/mean` is "Efficiency"."""
+    if name in TITLES:
+        return TITLES[name]
+    parts = name.split("/")
+    if parts[0] in {"reward", "eval"} and len(parts) > 1:
+        words = parts[1].replace("_", " ").capitalize()
+        kind = parts[2] if len(parts) > 2 else "mean"
+        return words if kind == "mean" else f"{words}, {kind}"
+    return name.replace("_", " ").replace("/", ", ").capitalize()
+
+
+def _unit_and_meaning(name: str) -> dict[str, str]:
+    unit, meaning = METRICS.get(name, ("", ""))
+    if name.endswith("/unscored"):
+        unit, meaning = "rollouts", "Rollouts for which this component could not be computed"
+    return {"unit": unit, "meaning": meaning}
+
+
+def measured(run: PhaseRun) -> dict[str, Any]:
+    """The newest held-out measurement: of the result when there is one, else of the last evaluation."""
+    if run.result and run.result.get("accuracy") is not None:
+        return dict(run.result)
+    summary = run.summary or {}
+    found = summary.get("evaluation")
+    if isinstance(found, dict):
+        return found
+    flat = {key.removeprefix("eval/"): value for key, value in summary.items() if key.startswith("eval/")}
+    return flat
+
+
+def stats(run: PhaseRun) -> list[Stat]:
+    """The strip under the title."""
+    return [_accuracy(run), _quality(run), _budget(run), _throughput(run), _balance(run)]
+
+
+def _accuracy(run: PhaseRun) -> Stat:
+    found = measured(run)
+    value = found.get("accuracy")
+    if value is None:
+        return Stat("Held-out accuracy", "–", "not measured yet")
+    before = found.get("accuracy_before", (run.summary or {}).get("accuracy_before"))
+    change = points(value - before) if before is not None else ""
+    low, high, count = found.get("accuracy_low"), found.get("accuracy_high"), found.get("num_problems")
+    interval = f"{low * 100:.1f} to {high * 100:.1f} %" if low is not None and high is not None else ""
+    problems = f"{grouped(count)} problems" if count else ""
+    detail = ", ".join(filter(None, [interval, problems]))
+    return Stat("Held-out accuracy", percent(value), detail, change, _tone(value - before) if before is not None else "")
+
+
+def _quality(run: PhaseRun) -> Stat:
+    found = measured(run)
+    low = found.get("quality_low", found.get("quality"))
+    gate = gate_words(run)
+    if low is None:
+        return Stat("Quality, lower bound", "–", gate or "not measured yet")
+    tone = "" if run.gate_threshold is None else ("up" if low >= run.gate_threshold else "down")
+    return Stat("Quality, lower bound", f"{low:.3f}", gate or _mean_quality(found), tone=tone)
+
+
+def _mean_quality(found: dict[str, Any]) -> str:
+    return f"mean {found['quality']:.3f}" if found.get("quality") is not None else ""
+
+
+def gate_words(run: PhaseRun) -> str:
+    """The gate as a short sentence: "gate 0.85, passed"."""
+    if run.gate_threshold is None:
+        return ""
+    value = measured(run).get(run.gate_metric or "quality_low")
+    match run.gate_verdict:
+        case GateVerdict.PASSED:
+            said = "passed"
+        case GateVerdict.HELD:
+            said = "held"
+        case GateVerdict.OVERRIDDEN:
+            said = "held, overridden"
+        case _:
+            said = "not decided yet" if value is None else ("would pass" if value >= run.gate_threshold else "would hold")
+    return f"gate {run.gate_threshold:g}, {said}"
+
+
+def _budget(run: PhaseRun) -> Stat:
+    used, limit = run.device_seconds, run.budget_device_seconds
+    left = (run.progress or {}).get("remaining_seconds")
+    ends = f"ends in about {duration(left)}" if left and run.state == RunState.RUNNING else ""
+    if not limit:
+        return Stat("Device time", duration(used) if used else "–", ends or "no budget set")
+    fraction = min(used / limit, 1.0)
+    return Stat("Budget used", f"{fraction * 100:.0f} %", ends or f"{duration(used)} of {duration(limit)}", fraction=fraction)
+
+
+def _throughput(run: PhaseRun) -> Stat:
+    summary = run.summary or {}
+    speed = summary.get("perf/tok_s")
+    if not isinstance(speed, int | float):
+        return Stat("Throughput", "–", f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else "no step yet")
+    step, rollout, train = (summary.get(f"perf/{name}_s") for name in ("step", "rollout", "train"))
+    detail = f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else ""
+    if step and rollout is not None and train is not None:
+        detail = f"sampling {rollout / step * 100:.0f} %, update {train / step * 100:.0f} %"
+    return Stat("Throughput", f"{grouped(round(speed))} tok/s", detail)
+
+
+def _balance(run: PhaseRun) -> Stat:
+    worst = (run.summary or {}).get("moe/max_vio")
+    if not isinstance(worst, int | float):
+        return Stat("Expert balance", "–", "not measured yet")
+    return Stat("Expert balance", f"{1 + worst:.2f}×", "busiest expert over the mean, worst layer")
+
+
+def progress_words(run: PhaseRun) -> str:
+    """Where the run is: "step 17 of 24, sampling, 38 s left", or why it waits."""
+    if run.state in {RunState.QUEUED, RunState.WAITING}:
+        return run.waiting_reason or run.state_reason
+    if run.state not in LIVE:
+        return run.state_reason
+    progress = run.progress or {}
+    parts = []
+    if progress.get("total"):
+        parts.append(f"step {grouped(progress.get('step', 0))} of {grouped(progress['total'])}")
+    if progress.get("stage"):
+        parts.append(str(progress["stage"]))
+    if progress.get("remaining_seconds"):
+        parts.append(f"about {duration(progress['remaining_seconds'])} left")
+    return ", ".join(parts) or run.state_reason
+
+
+def progress_fraction(run: PhaseRun) -> float | None:
+    """How far a run is, 0 to 1; None where nothing is known."""
+    if run.state == RunState.SUCCEEDED:
+        return 1.0
+    progress = run.progress or {}
+    if isinstance(progress.get("fraction"), int | float):
+        return min(max(float(progress["fraction"]), 0.0), 1.0)
+    return min(progress.get("step", 0) / progress["total"], 1.0) if progress.get("total") else None
+
+
+def percent(value: float) -> str:
+    """0.9612 → "96.1 %"."""
+    return f"{value * 100:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points with its sign."""
+    return f"{'−' if difference < 0 else '+'}{abs(difference) * 100:.1f}"
+
+
+def grouped(value: float) -> str:
+    """Thousands parted by thin spaces."""
+    return f"{value:,}".replace(",", THIN)
+
+
+def duration(seconds: float) -> str:
+    """192 → "3 m 12 s"."""
+    total = round(seconds)
+    if total < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{total} s"
+    if total < 3600:
+        return f"{total // 60} m {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} m"
+
+
+def _tone(difference: float) -> str:
+    return "up" if difference > 0 else "down" if difference < 0 else ""

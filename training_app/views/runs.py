@@ -1,0 +1,103 @@
+"""Addresses of the run pages, and the list of runs. One run's page is in `runs_page`, what its buttons do in `runs_actions`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import F, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import render
+from django.urls import path
+from django.views.decorators.http import require_safe
+
+from model_core.phases import PHASES
+from r1platform.access import current_project, role_in
+from r1platform.models import Role
+from training_app import selectors
+from training_app.models import PhaseRun
+from training_app.states import RunState
+from training_app.views import run_words, runs_actions, runs_new, runs_page
+
+PER_PAGE = 50
+SORTS: dict[str, tuple[str, Any]] = {
+    "newest": ("Newest first", F("id").desc()),
+    "oldest": ("Oldest first", F("id").asc()),
+    "name": ("Name", F("name").asc()),
+    "accuracy": ("Best accuracy", F("result__accuracy").desc(nulls_last=True)),
+    "quality": ("Best quality", F("result__quality_low").desc(nulls_last=True)),
+    "device_seconds": ("Most device time", F("device_seconds").desc()),
+}
+
+
+@login_required
+@require_safe
+def run_list(request: HttpRequest) -> HttpResponse:
+    """The table of runs; asked by htmx or the live list it answers with the table alone."""
+    project = current_project(request)
+    runs = selectors.run_list(user=request.user, project=project, filters={})
+    found = _sorted(_filtered(runs, request.GET), request.GET.get("sort", ""))
+    page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "page": page,
+        "rows": [_row(run) for run in page],
+        "filtered": any(request.GET.get(name) for name in ("q", "state", "phase", "tag")),
+        "query": _without(request.GET, "page"),
+        "values": request.GET,
+        "states": RunState.choices,
+        "phases": PHASES.names(),
+        "sorts": [(key, label) for key, (label, _order) in SORTS.items()],
+        "project": project,
+        "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
+    }
+    alone = request.headers.get("X-Part") == "table" or request.headers.get("HX-Request") == "true"
+    return render(request, "training_app/run/_table.html" if alone else "training_app/run/list.html", context)
+
+
+def _filtered(runs: QuerySet[PhaseRun], given: QueryDict) -> QuerySet[PhaseRun]:
+    if text := given.get("q", "").strip():
+        number = Q(pk=int(text)) if text.isdecimal() and len(text) < 18 else Q()
+        runs = runs.filter(Q(name__icontains=text) | Q(notes__icontains=text) | Q(tags__contains=[text]) | number)
+    if state := given.get("state"):
+        runs = runs.filter(state__in=run_words.MOVING if state == "live" else [state])
+    if phase := given.get("phase"):
+        runs = runs.filter(phase=phase)
+    if tag := given.get("tag"):
+        runs = runs.filter(tags__contains=[tag])
+    return runs
+
+
+def _sorted(runs: QuerySet[PhaseRun], key: str) -> QuerySet[PhaseRun]:
+    _label, order = SORTS.get(key, SORTS["newest"])
+    return runs.order_by(order, "-id")
+
+
+def _row(run: PhaseRun) -> dict[str, Any]:
+    found = run_words.measured(run)
+    low = found.get("quality_low", found.get("quality"))
+    return {
+        "run": run,
+        "words": run_words.progress_words(run),
+        "fraction": run_words.progress_fraction(run) if run.state in run_words.LIVE else None,
+        "accuracy": run_words.percent(found["accuracy"]) if found.get("accuracy") is not None else "",
+        "quality": f"{low:.3f}" if low is not None else "",
+        "gate": run_words.gate_words(run),
+        "device_time": run_words.duration(run.device_seconds) if run.device_seconds else "",
+    }
+
+
+def _without(given: QueryDict, name: str) -> str:
+    left = given.copy()
+    left.pop(name, None)
+    return left.urlencode()
+
+
+urlpatterns = [
+    path("runs/", run_list, name="run-list"),
+    path("runs/new/", runs_new.run_new, name="run-new"),
+    path("runs/<int:run_id>/", runs_page.run_detail, name="run-detail"),
+    path("runs/<int:run_id>/header/", runs_page.run_header, name="run-header"),
+    path("runs/<int:run_id>/act/<str:verb>/", runs_actions.run_act, name="run-act"),
+    path("runs/<int:run_id>/<str:tab>/", runs_page.run_detail, name="run-detail"),
+]

@@ -1,0 +1,219 @@
+"""One run's page: the header with its stats, and a tab. What is live comes by socket (static/js/run)."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from r1platform.access import for_user, role_in
+from r1platform.models import Role
+from training_app import selectors
+from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunEvent
+from training_app.states import GateVerdict, RunState
+from training_app.views import run_words
+
+TABS = {
+    "charts": "Charts", "rollouts": "Rollouts", "rewards": "Rewards", "experts": "Experts", "logs": "Logs",
+    "checkpoints": "Checkpoints", "config": "Config", "history": "History",
+}
+
+
+@dataclass(frozen=True)
+class Action:
+    """A button of the header: the verb is the last part of its address, `loses` makes it ask first."""
+
+    verb: str
+    label: str
+    primary: bool = False
+    loses: str = ""
+    asks_reason: bool = False
+
+
+@login_required
+@require_safe
+def run_detail(request: HttpRequest, run_id: int, tab: str = "charts") -> HttpResponse:
+    """The page with one tab open."""
+    if tab not in TABS:
+        raise Http404(f"A run has no tab “{tab}”.")
+    run = run_of(request, run_id)
+    context = {**header_context(request, run), "tab": tab, "tabs": _tabs(run), "page_context": _page_context(run, tab)}
+    context |= _TAB_CONTEXT.get(tab, lambda _request, _run: {})(request, run)
+    return render(request, f"training_app/run/{tab}.html", context)
+
+
+@login_required
+@require_safe
+def run_header(request: HttpRequest, run_id: int) -> HttpResponse:
+    """Header and stats alone, asked for again whenever the run's stream says that something changed."""
+    run = run_of(request, run_id)
+    return render(request, "training_app/run/_header.html", {**header_context(request, run), "tabs": _tabs(run)})
+
+
+def run_of(request: HttpRequest, run_id: int) -> PhaseRun:
+    """The run if the user may see it, else 404."""
+    runs = PhaseRun.objects.select_related("project", "launch__pipeline", "dataset_version__dataset", "starts_from")
+    return get_object_or_404(for_user(runs, request.user), pk=run_id)
+
+
+def header_context(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    """What header and stats strip show."""
+    attempt = run.attempts.select_related("node").order_by("-number").first()
+    may_edit = role_in(request.user, run.project) in {Role.EDITOR, Role.OWNER}
+    return {
+        "run": run, "attempt": attempt, "may_edit": may_edit, "stats": run_words.stats(run),
+        "progress": run_words.progress_words(run), "fraction": run_words.progress_fraction(run),
+        "is_live": run.state in run_words.LIVE, "is_moving": run.state in run_words.MOVING,
+        "actions": _actions(run) if may_edit else [], "error": _error(run), "notices": _notices(run),
+    }
+
+
+def _actions(run: PhaseRun) -> list[Action]:
+    stop = Action("stop", "Stop…", loses=_loses(run))
+    match run.state:
+        case RunState.RUNNING | RunState.STARTING:
+            return [stop, Action("pause", "Pause")]
+        case RunState.QUEUED | RunState.WAITING:
+            return [Action("stop", "Stop…", loses="It leaves the queue. Nothing has been computed yet.")]
+        case RunState.PAUSED:
+            return [Action("resume", "Resume", primary=True), stop]
+        case RunState.GATE_FAILED:
+            override = Action("override", "Override gate…", primary=True, asks_reason=True)
+            return [override, Action("retry", "Run again", loses="")]
+        case RunState.FAILED | RunState.LOST | RunState.STOPPED:
+            return [Action("retry", "Retry from the last checkpoint", primary=True)]
+        case _:
+            return []
+
+
+def _loses(run: PhaseRun) -> str:
+    waits = " The pipeline behind it ends too." if run.launch_id else ""
+    return f"It writes a checkpoint and ends; the device is free for others. You can retry from that checkpoint later.{waits}"
+
+
+def _error(run: PhaseRun) -> dict[str, Any] | None:
+    if run.state not in {RunState.FAILED, RunState.LOST}:
+        return None
+    error = (run.result or {}).get("error") or {}
+    return {"message": error.get("message") or run.state_reason, "type": error.get("type", ""), "field": error.get("field", "")}
+
+
+def _notices(run: PhaseRun) -> list[RunEvent]:
+    found = run.events.filter(kind__in=["fallback", "warning"]).order_by("-id")
+    return list(found[:3])
+
+
+def _tabs(run: PhaseRun) -> list[dict[str, Any]]:
+    counts = {"checkpoints": run.checkpoints.filter(removed_at=None).count()}
+    return [
+        {"key": key, "label": label, "count": counts.get(key), "url": reverse("run-detail", args=[run.pk, key])}
+        for key, label in TABS.items()
+    ]
+
+
+def _page_context(run: PhaseRun, tab: str) -> dict[str, Any]:
+    """What the modules need: addresses, the cursor from which the socket goes on, names of the series."""
+    newest = run.events.order_by("-id").values_list("id", flat=True).first()
+    base = f"/api/v1/runs/{run.pk}/"
+    return {
+        "run": run.pk, "tab": tab, "live": run.state in run_words.MOVING, "last_event_id": newest or 0,
+        "colour": run_words.colour_of(run.pk), "weights": run.config.get("reward", {}).get("weights", {}),
+        "series": list(MetricSeries.objects.filter(run=run).order_by("name").values_list("name", flat=True)),
+        "urls": {
+            "socket": f"/ws/runs/{run.pk}/", "header": reverse("run-header", args=[run.pk]), "metrics": f"{base}metrics/",
+            "rollouts": f"{base}rollouts/", "experts": f"{base}experts/", "log": f"{base}log/",
+        },
+    }
+
+
+def _charts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    names = list(MetricSeries.objects.filter(run=run).values_list("name", flat=True))
+    return {"metric_words": run_words.metric_words(names), "series": names}
+
+
+def _rollouts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    steps = selectors.run_rollout_steps(run)
+    return {"rollout_steps": steps, "component_colours": run_words.COMPONENT_COLOURS}
+
+
+def _rewards(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    return {"component_colours": run_words.COMPONENT_COLOURS}
+
+
+def _logs(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    return {"attempts": run.attempts.order_by("-number")}
+
+
+def _checkpoints(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    found = list(run.checkpoints.select_related("attempt").order_by("-step", "-id"))
+    kept = [c for c in found if c.removed_at is None]
+    key = run.config.get("checkpoint", {}).get("metric", "quality")
+    best = max((c for c in kept if measure(c, key) is not None), key=lambda c: measure(c, key) or 0, default=None)
+    newest = max(kept, key=lambda c: c.pk, default=None)
+    rows = [
+        {"checkpoint": c, "accuracy": measure(c, "accuracy"), "quality": measure(c, "quality"), "loss": measure(c, "loss"),
+         "is_best": c == best, "is_last": c == newest}
+        for c in found
+    ]
+    return {"rows": rows, "kept": len(kept), "best_by": key, "rule": run.config.get("checkpoint", {})}
+
+
+def measure(checkpoint: Checkpoint, name: str) -> float | None:
+    """A number measured at the checkpoint, under its own name or the name of the scalar."""
+    value = checkpoint.metrics.get(name, checkpoint.metrics.get(f"eval/{name}"))
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _config(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    other_id, other, differences = request.GET.get("with", ""), None, None
+    if other_id.isdecimal() and len(other_id) < 18:
+        other = get_object_or_404(for_user(PhaseRun.objects.all(), request.user), pk=int(other_id))
+        differences = list(flat_differences(run.config, other.config))
+    others = for_user(PhaseRun.objects.filter(project=run.project), request.user).exclude(pk=run.pk).order_by("-id")[:100]
+    return {
+        "config_json": json.dumps(run.config, indent=2, ensure_ascii=False), "command": _command(run),
+        "other": other, "differences": differences, "others": others,
+    }
+
+
+def flat_differences(ours: Any, theirs: Any, path: str = "") -> Any:
+    """(path, ours, theirs) wherever two configurations differ; None where one has no such setting."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted({*ours, *theirs}):
+            yield from flat_differences(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
+    elif ours != theirs:
+        yield path, _shown(ours), _shown(theirs)
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _command(run: PhaseRun) -> str:
+    """The run by hand: write the configuration into a directory and train there."""
+    paths = {"dataset": "DATASET_DIRECTORY"} | ({"start_from": "CHECKPOINT_DIRECTORY"} if run.starts_from_id else {})
+    body = json.dumps({"run": run.config, "paths": paths}, ensure_ascii=False)
+    return f"mkdir -p run && echo {shlex.quote(body)} > run/config.json\npython -m model_core train run"
+
+
+def _history(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    labels = dict(RunState.choices)
+    moves = [
+        {"move": t, "before": labels.get(t.before, t.before), "after": labels.get(t.after, t.after)}
+        for t in run.transitions.select_related("user").order_by("-id")
+    ]
+    return {"moves": moves, "attempts": run.attempts.select_related("node").order_by("-number"),
+            "overridden": run.gate_verdict == GateVerdict.OVERRIDDEN}
+
+
+_TAB_CONTEXT = {
+    "charts": _charts, "rollouts": _rollouts, "rewards": _rewards, "logs": _logs, "checkpoints": _checkpoints,
+    "config": _config, "history": _history,
+}
