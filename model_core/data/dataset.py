@@ -1,0 +1,58 @@
+"""Reads a prepared dataset directory: `dataset.json`, `train.jsonl`, `held_out.jsonl`. Making one is `preparation`.
+
+A row is {"prompt", "completion", "answer", "task", "meta"}; see `model_core.config.prepare` for where they come from.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem. `completion` is a demonstration; `task` names the file of model_core/tasks that verifies answers."""
+
+    prompt: str
+    completion: str | None = None
+    answer: str | None = None
+    task: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def read_rows(directory: str | Path, split: str, *, limit: int | None = None) -> list[Row]:
+    """The rows of `split` ("train" or "held_out") in file order, at most `limit`.
+
+    Raises DataError when the file is missing or a line is not a row; an empty file gives an empty list.
+    """
+    path = Path(directory) / f"{split}.jsonl"
+    rows: list[Row] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if limit is not None and len(rows) >= limit:
+                    break
+                rows.append(_row(line, path, number))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: the dataset is not prepared. Prepare it again.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}). Prepare the dataset again.") from error
+    return rows
+
+
+def _row(line: str, path: Path, number: int) -> Row:
+    try:
+        values = json.loads(line)
+        row = Row(
+            prompt=values["prompt"], completion=values.get("completion"), answer=values.get("answer"),
+            task=values.get("task") or "", meta=values.get("meta") or {},
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}, line {number}: not a row with a prompt ({error}). Prepare the dataset again.") from error
+    if not isinstance(row.prompt, str) or not isinstance(row.completion, str | None):
+        raise DataError(f"{path}, line {number}: prompt and completion must be text. Prepare the dataset again.")
+    return row
