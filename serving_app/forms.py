@@ -48,10 +48,14 @@ class DeploymentForm(forms.Form):
     """What to serve, on which engine, under which name; the engine's own settings are in `EngineForm`."""
 
     checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), empty_label="Choose a checkpoint…")
-    name = forms.SlugField(max_length=80, help_text="Model id in the API, such as “sums-r1”. Letters, digits, “-” and “_”.")
+    name = forms.SlugField(
+        max_length=80, help_text="Model id in the API, such as “sums-r1”. Letters, digits, “-” and “_”."
+    )
     description = forms.CharField(required=False, max_length=500)
     engine = forms.ChoiceField()
-    replicas = forms.IntegerField(min_value=1, max_value=16, initial=1, help_text="Engine processes, each on its own device.")
+    replicas = forms.IntegerField(
+        min_value=1, max_value=16, initial=1, help_text="Engine processes, each on its own device."
+    )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -125,8 +129,10 @@ def field_of(name: str, part: dict[str, Any], schema: dict[str, Any], *, require
     """The form field for one property of a JSON schema."""
     kind = _plain(part, schema)
     common: dict[str, Any] = {
-        "label": part.get("title", name).replace("_", " ").capitalize(), "help_text": part.get("description", ""),
-        "initial": initial, "required": required,
+        "label": part.get("title", name).replace("_", " ").capitalize(),
+        "help_text": part.get("description", ""),
+        "initial": initial,
+        "required": required,
     }
     if "enum" in kind:
         empty = [] if initial is not None else [("", "–")]
@@ -159,27 +165,39 @@ class ConversationForm(forms.Form):
 
     deployment = forms.ModelChoiceField(queryset=Deployment.objects.none(), empty_label=None, label="Model")
     system_prompt = forms.CharField(
-        required=False, max_length=8_000, widget=forms.Textarea(attrs={"rows": 3}),
+        required=False,
+        max_length=8_000,
+        widget=forms.Textarea(attrs={"rows": 3}),
         help_text="What the model is told before every conversation. Small models are usually trained without one.",
     )
     temperature = forms.FloatField(
-        required=False, min_value=0, max_value=2, help_text="0 answers the same each time; 1 samples as trained.",
+        required=False,
+        min_value=0,
+        max_value=2,
+        help_text="0 answers the same each time; 1 samples as trained.",
         widget=forms.NumberInput(attrs={"step": "0.05"}),
     )
     top_p = forms.FloatField(
-        required=False, min_value=0.01, max_value=1, help_text="Only the likeliest tokens that add up to this are drawn from.",
+        required=False,
+        min_value=0.01,
+        max_value=1,
+        help_text="Only the likeliest tokens that add up to this are drawn from.",
         widget=forms.NumberInput(attrs={"step": "0.01"}),
     )
     max_tokens = forms.IntegerField(
         required=False, min_value=1, max_value=131_072, help_text="Longest answer, thinking included, in tokens."
     )
-    seed = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1, help_text="Equal seeds give equal answers.")
+    seed = forms.IntegerField(
+        required=False, min_value=0, max_value=2**31 - 1, help_text="Equal seeds give equal answers."
+    )
 
     def __init__(self, *args: Any, project: Project, conversation: Conversation | None = None, **kwargs: Any) -> None:
         if conversation is not None:
             kwargs["initial"] = {
-                "deployment": conversation.deployment_id, "system_prompt": conversation.system_prompt,
-                **conversation.parameters, **(kwargs.get("initial") or {}),
+                "deployment": conversation.deployment_id,
+                "system_prompt": conversation.system_prompt,
+                **conversation.parameters,
+                **(kwargs.get("initial") or {}),
             }
         super().__init__(*args, **kwargs)
         field = self.fields["deployment"]

@@ -42,7 +42,9 @@ def conversation_act(request: HttpRequest, conversation_id: int, verb: str) -> H
     return redirect("playground") if verb == "delete" else redirect("conversation", conversation_id=found.pk)
 
 
-def _wrong(request: HttpRequest, found: Conversation, sentence: str, wants_json: bool, *, status: int = 400) -> HttpResponse:
+def _wrong(
+    request: HttpRequest, found: Conversation, sentence: str, wants_json: bool, *, status: int = 400
+) -> HttpResponse:
     if wants_json:
         body = {"type": "about:blank", "title": "Nothing was done", "status": status, "detail": sentence}
         return JsonResponse(body, status=status, content_type="application/problem+json")
@@ -55,7 +57,9 @@ def _content(request: HttpRequest) -> str:
     if not content:
         raise ModelCoreError("The message is empty. Write something first.", field="content")
     if len(content) > MAX_CHARS:
-        raise ModelCoreError(f"The message has {len(content)} characters; at most {MAX_CHARS} fit. Shorten it.", field="content")
+        raise ModelCoreError(
+            f"The message has {len(content)} characters; at most {MAX_CHARS} fit. Shorten it.", field="content"
+        )
     return content
 
 
@@ -84,15 +88,22 @@ def _settings(request: HttpRequest, found: Conversation) -> None:
     form = ConversationForm(request.POST, project=found.project)
     if not form.is_valid():
         field, errors = next(iter(form.errors.items()))
-        raise ModelCoreError(f"{form.fields[field].label or field}: {errors[0]}" if field in form.fields else errors[0], field=field)
+        raise ModelCoreError(
+            f"{form.fields[field].label or field}: {errors[0]}" if field in form.fields else errors[0], field=field
+        )
     services.conversation_update(
-        conversation=found, user=request.user, deployment=form.cleaned_data["deployment"],
-        system_prompt=form.cleaned_data["system_prompt"], parameters=form.parameters(),
+        conversation=found,
+        user=request.user,
+        deployment=form.cleaned_data["deployment"],
+        system_prompt=form.cleaned_data["system_prompt"],
+        parameters=form.parameters(),
     )
 
 
 def _rename(request: HttpRequest, found: Conversation) -> None:
-    services.conversation_update(conversation=found, user=request.user, title=request.POST.get("title", "").strip()[:160])
+    services.conversation_update(
+        conversation=found, user=request.user, title=request.POST.get("title", "").strip()[:160]
+    )
 
 
 def _delete(request: HttpRequest, found: Conversation) -> None:
@@ -100,6 +111,11 @@ def _delete(request: HttpRequest, found: Conversation) -> None:
 
 
 _VERBS: dict[str, Callable[[HttpRequest, Conversation], None]] = {
-    "send": _send, "stop": _stop, "regenerate": _regenerate, "edit": _edit, "settings": _settings, "rename": _rename,
+    "send": _send,
+    "stop": _stop,
+    "regenerate": _regenerate,
+    "edit": _edit,
+    "settings": _settings,
+    "rename": _rename,
     "delete": _delete,
 }

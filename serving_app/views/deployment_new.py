@@ -30,10 +30,17 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
     form = DeploymentForm(request.POST or None, project=project, initial=_initial(request, project))
     engine = _engine_form(request, form)
     if _valid(request, form, engine) and (made := _create(request, project, form, engine)):
-        messages.success(request, f"“{made.name}” is on its way: queued for a device, then loaded, then tried with a real answer.")
+        messages.success(
+            request, f"“{made.name}” is on its way: queued for a device, then loaded, then tried with a real answer."
+        )
         return redirect("deployment-detail", deployment_id=made.pk)
-    context = {"form": form, "engine_form": engine, "project": project, "engines": form.engines,
-               "has_checkpoint": checkpoints_to_serve(project).exists()}
+    context = {
+        "form": form,
+        "engine_form": engine,
+        "project": project,
+        "engines": form.engines,
+        "has_checkpoint": checkpoints_to_serve(project).exists(),
+    }
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
 
@@ -47,10 +54,18 @@ def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
     form = RevisionForm(request.POST or None, project=deployment.project, initial=_initial_revision(request, now))
     engine = _engine_form(request, form, values=now.engine_config if now else None)
     if _valid(request, form, engine) and _revise(request, deployment, form, engine):
-        messages.success(request, f"A new revision of “{deployment.name}” starts; the old one answers until it is ready.")
+        messages.success(
+            request, f"A new revision of “{deployment.name}” starts; the old one answers until it is ready."
+        )
         return redirect("deployment-detail", deployment_id=deployment.pk)
-    context = {"form": form, "engine_form": engine, "deployment": deployment, "engines": form.engines,
-               "project": deployment.project, "has_checkpoint": True}
+    context = {
+        "form": form,
+        "engine_form": engine,
+        "deployment": deployment,
+        "engines": form.engines,
+        "project": deployment.project,
+        "has_checkpoint": True,
+    }
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
 
@@ -104,8 +119,14 @@ def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine
     values = form.cleaned_data
     try:
         return services.deployment_create(
-            project=project, user=request.user, name=values["name"], checkpoint=values["checkpoint"], engine=values["engine"],
-            engine_config=engine.config(), description=values["description"], replicas=values["replicas"],
+            project=project,
+            user=request.user,
+            name=values["name"],
+            checkpoint=values["checkpoint"],
+            engine=values["engine"],
+            engine_config=engine.config(),
+            description=values["description"],
+            replicas=values["replicas"],
         )
     except ModelCoreError as error:
         _place(form, engine, error)
@@ -116,7 +137,10 @@ def _revise(request: HttpRequest, deployment: Deployment, form: DeploymentForm, 
     values = form.cleaned_data
     try:
         services.revision_create(
-            deployment=deployment, user=request.user, checkpoint=values["checkpoint"], engine=values["engine"],
+            deployment=deployment,
+            user=request.user,
+            checkpoint=values["checkpoint"],
+            engine=values["engine"],
             engine_config=engine.config(),
         )
     except ModelCoreError as error:

@@ -26,9 +26,13 @@ from serving_app.views.snippets import chat_snippets
 PER_PAGE = 50
 ENDED = frozenset({ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST})
 METRICS = (
-    ("running", "Running", "requests"), ("queued", "Queued", "requests"), ("ttft_seconds", "First token", "s"),
-    ("inter_token_seconds", "Between tokens", "s"), ("tokens_per_second", "Output", "tok/s"),
-    ("kv_use", "KV cache used", "%"), ("cache_hit_rate", "Prefix cache hits", "%"),
+    ("running", "Running", "requests"),
+    ("queued", "Queued", "requests"),
+    ("ttft_seconds", "First token", "s"),
+    ("inter_token_seconds", "Between tokens", "s"),
+    ("tokens_per_second", "Output", "tok/s"),
+    ("kv_use", "KV cache used", "%"),
+    ("cache_hit_rate", "Prefix cache hits", "%"),
 )
 EXAMPLE = "What is 17 + 25?"
 
@@ -45,13 +49,19 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
         found = found.filter(state=state)
     page = Paginator(found.order_by("-id"), PER_PAGE).get_page(request.GET.get("page"))
     context = {
-        "page": page, "rows": [_row(d) for d in page], "values": request.GET, "states": DeploymentState.choices,
-        "filtered": any(request.GET.get(name) for name in ("q", "state")), "project": project,
+        "page": page,
+        "rows": [_row(d) for d in page],
+        "values": request.GET,
+        "states": DeploymentState.choices,
+        "filtered": any(request.GET.get(name) for name in ("q", "state")),
+        "project": project,
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
         "has_checkpoint": checkpoints_to_serve(project).exists(),
     }
     alone = request.headers.get("X-Part") == "table"
-    return render(request, "serving_app/deployments/_table.html" if alone else "serving_app/deployments/list.html", context)
+    return render(
+        request, "serving_app/deployments/_table.html" if alone else "serving_app/deployments/list.html", context
+    )
 
 
 @login_required
@@ -62,7 +72,10 @@ def deployment_detail(request: HttpRequest, deployment_id: int) -> HttpResponse:
     context = _live_context(request, deployment)
     base_url = request.build_absolute_uri("/").rstrip("/")
     context["snippets"] = chat_snippets(
-        base_url=base_url, model=deployment.name, messages=[{"role": "user", "content": EXAMPLE}], parameters={"max_tokens": 256}
+        base_url=base_url,
+        model=deployment.name,
+        messages=[{"role": "user", "content": EXAMPLE}],
+        parameters={"max_tokens": 256},
     )
     context["page_context"] = {"deployment": deployment.pk}
     return render(request, "serving_app/deployments/detail.html", context)
@@ -83,7 +96,9 @@ def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> Js
     deployment = deployment_of(request, deployment_id)
     replica = get_object_or_404(Replica, pk=replica_id, revision__deployment=deployment)
     offset = request.GET.get("offset", "")
-    return JsonResponse(selectors.replica_log(replica, offset=int(offset) if offset.isdecimal() and len(offset) < 16 else None))
+    return JsonResponse(
+        selectors.replica_log(replica, offset=int(offset) if offset.isdecimal() and len(offset) < 16 else None)
+    )
 
 
 @login_required
@@ -98,7 +113,9 @@ def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpR
         sentence = _VERBS[verb](request, deployment)
     except IllegalTransition:
         deployment.refresh_from_db()
-        messages.error(request, f"That is not possible now: “{deployment.name}” is {deployment.get_state_display().lower()}.")
+        messages.error(
+            request, f"That is not possible now: “{deployment.name}” is {deployment.get_state_display().lower()}."
+        )
     except ModelCoreError as error:
         messages.error(request, error.message)
     else:
@@ -110,7 +127,7 @@ def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpR
 
 def _stop(request: HttpRequest, deployment: Deployment) -> str:
     services.deployment_stop(deployment=deployment, user=request.user)
-    return f"“{deployment.name}” stops: answers that run now are finished or cut after the grace time, then the device is free."
+    return f"“{deployment.name}” stops: running answers end or are cut after the grace time, then its device is free."
 
 
 def _start(request: HttpRequest, deployment: Deployment) -> str:
@@ -138,7 +155,11 @@ def _with_newest(deployments: QuerySet[Deployment]) -> QuerySet[Deployment]:
     revisions = DeploymentRevision.objects.select_related("checkpoint__run").order_by("-number")
     replicas = Replica.objects.exclude(state__in=ENDED)
     return deployments.prefetch_related(
-        Prefetch("revisions", revisions.prefetch_related(Prefetch("replicas", replicas, to_attr="living")), to_attr="newest_first")
+        Prefetch(
+            "revisions",
+            revisions.prefetch_related(Prefetch("replicas", replicas, to_attr="living")),
+            to_attr="newest_first",
+        )
     )
 
 
@@ -147,8 +168,10 @@ def _row(deployment: Any) -> dict[str, Any]:
     living = [replica for revision in revisions for replica in revision.living]
     speeds = [r.metrics["tokens_per_second"] for r in living if r.metrics.get("tokens_per_second") is not None]
     return {
-        "deployment": deployment, "revision": revisions[0] if revisions else None,
-        "ready": sum(r.state == ReplicaState.READY for r in living), "speed": sum(speeds) if speeds else None,
+        "deployment": deployment,
+        "revision": revisions[0] if revisions else None,
+        "ready": sum(r.state == ReplicaState.READY for r in living),
+        "speed": sum(speeds) if speeds else None,
         "running": sum(r.metrics.get("running") or 0 for r in living),
     }
 
@@ -159,10 +182,14 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
     living = [replica for replica in replicas if replica.state not in ENDED]
     history = deployment.transitions.select_related("user").order_by("-id")[:50]
     return {
-        "deployment": deployment, "revisions": [{"revision": r, "config": as_json(r.engine_config)} for r in revisions],
-        "revision": revisions[0] if revisions else None, "living": [_replica(r) for r in living],
-        "ended": [r for r in replicas if r.state in ENDED][:10], "history": history,
-        "state_labels": dict(DeploymentState.choices), "logged": [*living, *(r for r in replicas if r.state in ENDED)][:10],
+        "deployment": deployment,
+        "revisions": [{"revision": r, "config": as_json(r.engine_config)} for r in revisions],
+        "revision": revisions[0] if revisions else None,
+        "living": [_replica(r) for r in living],
+        "ended": [r for r in replicas if r.state in ENDED][:10],
+        "history": history,
+        "state_labels": dict(DeploymentState.choices),
+        "logged": [*living, *(r for r in replicas if r.state in ENDED)][:10],
         "may_edit": role_in(request.user, deployment.project) in {Role.EDITOR, Role.OWNER},
         "may_stop": deployment.state not in {DeploymentState.STOPPED, DeploymentState.STOPPING},
         "may_start": deployment.state in {DeploymentState.STOPPED, DeploymentState.FAILED},
@@ -171,7 +198,10 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
 
 
 def _replica(replica: Replica) -> dict[str, Any]:
-    return {"replica": replica, "metrics": [_metric(replica.metrics.get(key), label, unit) for key, label, unit in METRICS]}
+    return {
+        "replica": replica,
+        "metrics": [_metric(replica.metrics.get(key), label, unit) for key, label, unit in METRICS],
+    }
 
 
 def _metric(value: Any, label: str, unit: str) -> dict[str, str]:

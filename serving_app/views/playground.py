@@ -45,8 +45,12 @@ def playground(request: HttpRequest) -> HttpResponse:
             except ModelCoreError as problem:
                 error = problem.message
     context = {
-        **_sidebar(request, project), "form": form, "error": error, "text": said or request.GET.get("text", "")[:8000],
-        "deployments": _answering(request, project), "wanted_checkpoint": _wanted_checkpoint(request),
+        **_sidebar(request, project),
+        "form": form,
+        "error": error,
+        "text": said or request.GET.get("text", "")[:8000],
+        "deployments": _answering(request, project),
+        "wanted_checkpoint": _wanted_checkpoint(request),
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
     }
     return render(request, "serving_app/playground/new.html", context, status=422 if request.method == "POST" else 200)
@@ -60,12 +64,18 @@ def conversation(request: HttpRequest, conversation_id: int) -> HttpResponse:
     turns = _turns(request, found)
     base_url = request.build_absolute_uri("/").rstrip("/")
     context = {
-        **_sidebar(request, found.project), **thread_context(request, found, turns), "form": ConversationForm(project=found.project, conversation=found),
+        **_sidebar(request, found.project),
+        **thread_context(request, found, turns),
+        "form": ConversationForm(project=found.project, conversation=found),
         "snippets": chat_snippets(
-            base_url=base_url, model=found.deployment.name if found.deployment else "MODEL", messages=_as_sent(found, turns),
+            base_url=base_url,
+            model=found.deployment.name if found.deployment else "MODEL",
+            messages=_as_sent(found, turns),
             parameters=found.parameters,
         ),
-        "answers": bool(found.deployment and found.deployment.deleted_at is None and found.deployment.state in ANSWERING),
+        "answers": bool(
+            found.deployment and found.deployment.deleted_at is None and found.deployment.state in ANSWERING
+        ),
     }
     return render(request, "serving_app/playground/conversation.html", context)
 
@@ -75,18 +85,27 @@ def conversation(request: HttpRequest, conversation_id: int) -> HttpResponse:
 def thread(request: HttpRequest, conversation_id: int) -> HttpResponse:
     """The turns alone, as the server has them now."""
     found = conversation_of(request, conversation_id)
-    return render(request, "serving_app/playground/_thread.html", thread_context(request, found, _turns(request, found)))
+    return render(
+        request, "serving_app/playground/_thread.html", thread_context(request, found, _turns(request, found))
+    )
 
 
 def conversation_of(request: HttpRequest, conversation_id: int) -> Conversation:
     """The user's own conversation in a project they are still a member of, else 404."""
-    found = for_user(Conversation.objects.select_related("project", "deployment"), request.user).filter(user=request.user)
+    found = for_user(Conversation.objects.select_related("project", "deployment"), request.user).filter(
+        user=request.user
+    )
     return get_object_or_404(found, pk=conversation_id)
 
 
 def thread_context(request: HttpRequest, found: Conversation, turns: list[Turn]) -> dict[str, Any]:
     """What `_thread.html` needs."""
-    return {"conversation": found, "turns": turns, "last": turns[-1] if turns else None, "at": request.GET.get("at", "")}
+    return {
+        "conversation": found,
+        "turns": turns,
+        "last": turns[-1] if turns else None,
+        "at": request.GET.get("at", ""),
+    }
 
 
 def _turns(request: HttpRequest, found: Conversation) -> list[Turn]:
@@ -98,12 +117,16 @@ def _sidebar(request: HttpRequest, project: Project) -> dict[str, Any]:
     found = for_user(Conversation.objects.filter(project=project), request.user).filter(user=request.user)
     if text := request.GET.get("q", "").strip():
         found = found.filter(title__icontains=text)
-    page = Paginator(found.select_related("deployment").order_by("-updated_at"), PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(found.select_related("deployment").order_by("-updated_at"), PER_PAGE).get_page(
+        request.GET.get("page")
+    )
     return {"conversations": page, "page": page, "q": text, "project": project}
 
 
 def _answering(request: HttpRequest, project: Project) -> QuerySet[Deployment]:
-    return for_user(Deployment.objects.filter(project=project, deleted_at=None), request.user).filter(state__in=ANSWERING)
+    return for_user(Deployment.objects.filter(project=project, deleted_at=None), request.user).filter(
+        state__in=ANSWERING
+    )
 
 
 def _wanted_checkpoint(request: HttpRequest) -> str:
@@ -117,15 +140,21 @@ def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
         found = ready.filter(revisions__checkpoint=int(wanted)).first()
     else:
         asked = request.GET.get("deployment", "")
-        found = (ready.filter(pk=int(asked)).first() if asked.isdecimal() and len(asked) < 18 else None) or ready.first()
+        found = (
+            ready.filter(pk=int(asked)).first() if asked.isdecimal() and len(asked) < 18 else None
+        ) or ready.first()
     return {"deployment": found.pk if found else None}
 
 
 def _begin(request: HttpRequest, project: Project, form: ConversationForm, said: str) -> HttpResponse:
     values = form.cleaned_data
     made = services.conversation_create(
-        project=project, user=request.user, deployment=values["deployment"], system_prompt=values["system_prompt"],
-        parameters=form.parameters(), title=said.splitlines()[0][:80],
+        project=project,
+        user=request.user,
+        deployment=values["deployment"],
+        system_prompt=values["system_prompt"],
+        parameters=form.parameters(),
+        title=said.splitlines()[0][:80],
     )
     services.message_send(conversation=made, user=request.user, content=said)
     return redirect("conversation", conversation_id=made.pk)

@@ -1,4 +1,4 @@
-"""One conversation as a line of turns: the tree of messages, the branch that is shown, and what stands beside each turn."""
+"""One conversation as a line of turns: the tree of messages, the branch that is shown, what stands beside each turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINAL = frozenset(state for state in GenerationState if state not in GENERATION_
 
 @dataclass(frozen=True)
 class Turn:
-    """A message in the shown branch; `siblings` are the ids of all answers (or wordings) at this place, oldest first."""
+    """A message in the shown branch; `siblings` are the ids of all messages at this place, oldest first."""
 
     message: Message
     siblings: tuple[int, ...]
@@ -46,6 +46,14 @@ class Turn:
     def version(self) -> str:
         """Changes whenever the element on the page must be replaced."""
         return f"{self.message.state}.{self.message.seq}.{len(self.siblings)}"
+
+    @property
+    def first_token(self) -> str:
+        """Time to the first token in words, where it was measured."""
+        value = self.message.usage.get("ttft_seconds")
+        if not isinstance(value, int | float):
+            return ""
+        return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
     @property
     def thought_seconds(self) -> float | None:

@@ -35,16 +35,28 @@ def usage(request: HttpRequest) -> HttpResponse:
         records = records.filter(model_name=model)
     runs = for_user(PhaseRun.objects.filter(project=project, created_at__gte=since), request.user)
     context = {
-        "project": project, "days": days, "periods": PERIODS, "models": models, "model": model or "",
-        "total": _sums(records), "by_model": _grouped(records, "model_name"), "by_key": _grouped(records, "api_key__name", "api_key__prefix"),
-        "plot": _by_day(records), "runs": _runs(runs), "device_seconds": runs.aggregate(total=Sum("device_seconds"))["total"] or 0,
+        "project": project,
+        "days": days,
+        "periods": PERIODS,
+        "models": models,
+        "model": model or "",
+        "total": _sums(records),
+        "by_model": _grouped(records, "model_name"),
+        "by_key": _grouped(records, "api_key__name", "api_key__prefix"),
+        "plot": _by_day(records),
+        "runs": _runs(runs),
+        "device_seconds": runs.aggregate(total=Sum("device_seconds"))["total"] or 0,
     }
     return render(request, "serving_app/usage.html", context)
 
 
 _TOTALS: dict[str, Any] = {
-    "requests": Count("id"), "prompt": Sum("prompt_tokens"), "completion": Sum("completion_tokens"),
-    "reasoning": Sum("reasoning_tokens"), "failed": Count("id", filter=Q(status__gte=400)), "ttft": Avg("ttft_seconds"),
+    "requests": Count("id"),
+    "prompt": Sum("prompt_tokens"),
+    "completion": Sum("completion_tokens"),
+    "reasoning": Sum("reasoning_tokens"),
+    "failed": Count("id", filter=Q(status__gte=400)),
+    "ttft": Avg("ttft_seconds"),
     "seconds": Sum("seconds"),
 }
 
@@ -59,9 +71,13 @@ def _grouped(records: QuerySet[UsageRecord], *keys: str) -> list[dict[str, Any]]
 
 def _by_day(records: QuerySet[UsageRecord]) -> list[dict[str, Any]]:
     """One bar a day and model: answer tokens without thinking, thinking, input."""
-    rows = records.order_by().annotate(day=TruncDay("created_at")).values("day", "model_name").annotate(
-        prompt=Sum("prompt_tokens"), completion=Sum("completion_tokens"), reasoning=Sum("reasoning_tokens")
-    ).order_by("day", "model_name")
+    rows = (
+        records.order_by()
+        .annotate(day=TruncDay("created_at"))
+        .values("day", "model_name")
+        .annotate(prompt=Sum("prompt_tokens"), completion=Sum("completion_tokens"), reasoning=Sum("reasoning_tokens"))
+        .order_by("day", "model_name")
+    )
     return [{**row, "day": row["day"].date().isoformat()} for row in rows]
 
 

@@ -13,23 +13,48 @@ from training_app.models import PhaseRun
 from training_app.states import GateVerdict, RunState
 
 THIN = "\u202f"
+NBSP = "\u00a0"
 SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a6ff0", "#8c8c8c")
 """Okabe and Ito's colour-blind-safe set, without the yellow that is lost on white."""
 COMPONENT_COLOURS = {
-    "logical_consistency": "#0072b2", "solution_accuracy": "#009e73", "reasoning_clarity": "#e69f00",
-    "efficiency": "#cc79a7", "format": "#56b4e9", "": "#0072b2",
+    "logical_consistency": "#0072b2",
+    "solution_accuracy": "#009e73",
+    "reasoning_clarity": "#e69f00",
+    "efficiency": "#cc79a7",
+    "format": "#56b4e9",
+    "": "#0072b2",
 }
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOPPING})
 MOVING = LIVE | {RunState.WAITING, RunState.QUEUED}
 TITLES = {
-    "loss": "Loss", "lr": "Learning rate", "grad_norm": "Gradient norm", "entropy": "Entropy", "kl": "KL to the reference",
-    "pg_loss": "Policy loss", "clip/low": "Clipped from below", "clip/high": "Clipped from above", "reward/total": "Reward",
-    "reward/std": "Spread of rewards", "reward/frac_zero_std_groups": "Groups with equal rewards", "adv/mean": "Mean advantage",
-    "adv/std": "Spread of advantages", "len/mean": "Answer length", "len/max": "Longest answer", "truncated_ratio": "Cut at the limit",
-    "train_rollout_logprob_diff/mean": "Mean difference", "train_rollout_logprob_diff/max": "Largest difference",
-    "accuracy/rollouts": "Rollouts correct", "moe/max_vio": "Largest expert violation", "moe/load_cv": "Spread of expert loads",
-    "moe/bias_norm": "Routing bias", "perf/tok_s": "Throughput", "perf/step_s": "Step time", "perf/rollout_s": "Sampling time",
-    "perf/train_s": "Update time", "perf/reward_s": "Scoring time", "eval/accuracy": "Held-out accuracy",
+    "loss": "Loss",
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+    "entropy": "Entropy",
+    "kl": "KL to the reference",
+    "pg_loss": "Policy loss",
+    "clip/low": "Clipped from below",
+    "clip/high": "Clipped from above",
+    "reward/total": "Reward",
+    "reward/std": "Spread of rewards",
+    "reward/frac_zero_std_groups": "Groups with equal rewards",
+    "adv/mean": "Mean advantage",
+    "adv/std": "Spread of advantages",
+    "len/mean": "Answer length",
+    "len/max": "Longest answer",
+    "truncated_ratio": "Cut at the limit",
+    "train_rollout_logprob_diff/mean": "Mean difference",
+    "train_rollout_logprob_diff/max": "Largest difference",
+    "accuracy/rollouts": "Rollouts correct",
+    "moe/max_vio": "Largest expert violation",
+    "moe/load_cv": "Spread of expert loads",
+    "moe/bias_norm": "Routing bias",
+    "perf/tok_s": "Throughput",
+    "perf/step_s": "Step time",
+    "perf/rollout_s": "Sampling time",
+    "perf/train_s": "Update time",
+    "perf/reward_s": "Scoring time",
+    "eval/accuracy": "Held-out accuracy",
     "eval/quality": "Held-out quality",
 }
 
@@ -101,10 +126,12 @@ def _accuracy(run: PhaseRun) -> Stat:
     before = found.get("accuracy_before", (run.summary or {}).get("accuracy_before"))
     change = points(value - before) if before is not None else ""
     low, high, count = found.get("accuracy_low"), found.get("accuracy_high"), found.get("num_problems")
-    interval = f"{low * 100:.1f} to {high * 100:.1f} %" if low is not None and high is not None else ""
+    interval = f"±{(high - low) * 50:.1f}" if low is not None and high is not None else ""
     problems = f"{grouped(count)} problems" if count else ""
-    detail = ", ".join(filter(None, [interval, problems]))
-    return Stat("Held-out accuracy", percent(value), detail, change, _tone(value - before) if before is not None else "")
+    detail = ", ".join(filter(None, [problems, interval]))
+    return Stat(
+        "Held-out accuracy", percent(value), detail, change, _tone(value - before) if before is not None else ""
+    )
 
 
 def _quality(run: PhaseRun) -> Stat:
@@ -134,7 +161,9 @@ def gate_words(run: PhaseRun) -> str:
         case GateVerdict.OVERRIDDEN:
             said = "held, overridden"
         case _:
-            said = "not decided yet" if value is None else ("would pass" if value >= run.gate_threshold else "would hold")
+            said = (
+                "not decided yet" if value is None else ("would pass" if value >= run.gate_threshold else "would hold")
+            )
     return f"gate {run.gate_threshold:g}, {said}"
 
 
@@ -145,7 +174,9 @@ def _budget(run: PhaseRun) -> Stat:
     if not limit:
         return Stat("Device time", duration(used) if used else "–", ends or "no budget set")
     fraction = min(used / limit, 1.0)
-    return Stat("Budget used", f"{fraction * 100:.0f} %", ends or f"{duration(used)} of {duration(limit)}", fraction=fraction)
+    return Stat(
+        "Budget used", f"{fraction * 100:.0f} %", ends or f"{duration(used)} of {duration(limit)}", fraction=fraction
+    )
 
 
 def _throughput(run: PhaseRun) -> Stat:
@@ -156,7 +187,7 @@ def _throughput(run: PhaseRun) -> Stat:
     step, rollout, train = (summary.get(f"perf/{name}_s") for name in ("step", "rollout", "train"))
     detail = f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else ""
     if step and rollout is not None and train is not None:
-        detail = f"sampling {rollout / step * 100:.0f} %, update {train / step * 100:.0f} %"
+        detail = f"sampling {rollout / step * 100:.0f}{NBSP}%, update {train / step * 100:.0f}{NBSP}%"
     return Stat("Throughput", f"{grouped(round(speed))} tok/s", detail)
 
 
@@ -164,7 +195,7 @@ def _balance(run: PhaseRun) -> Stat:
     worst = (run.summary or {}).get("moe/max_vio")
     if not isinstance(worst, int | float):
         return Stat("Expert balance", "–", "not measured yet")
-    return Stat("Expert balance", f"{1 + worst:.2f}×", "busiest expert over the mean, worst layer")
+    return Stat("Expert balance", f"{1 + worst:.2f}×", "busiest over mean, worst layer")
 
 
 def progress_words(run: PhaseRun) -> str:

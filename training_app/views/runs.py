@@ -1,4 +1,4 @@
-"""Addresses of the run pages, and the list of runs. One run's page is in `runs_page`, what its buttons do in `runs_actions`."""
+"""Addresses of the run pages, and the list. One run's page is in `runs_page`, what its buttons do in `runs_actions`."""
 
 from __future__ import annotations
 

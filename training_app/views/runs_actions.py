@@ -1,4 +1,4 @@
-"""What the buttons of a run do. Each is a POST that answers with the page it came from and a sentence of what happens."""
+"""What the buttons of a run do. Each is a POST that leads back to the page with a sentence of what happens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def run_act(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
         return _VERBS[verb](request, run)
     except IllegalTransition:
         run.refresh_from_db()
-        messages.error(request, f"That is not possible now: the run is “{run.get_state_display()}”. The page shows its newest state.")
+        messages.error(
+            request,
+            f"That is not possible now: the run is “{run.get_state_display()}”. The page shows its newest state.",
+        )
     except ModelCoreError as error:
         messages.error(request, error.message)
     return redirect("run-detail", run_id=run.pk)
@@ -54,7 +57,11 @@ def _resume(request: HttpRequest, run: PhaseRun) -> HttpResponse:
 
 def _retry(request: HttpRequest, run: PhaseRun) -> HttpResponse:
     services.run_retry(run=run, user=request.user)
-    return _said(request, run, "Queued: a new attempt starts from the last complete checkpoint, or from the beginning if there is none.")
+    return _said(
+        request,
+        run,
+        "Queued: a new attempt starts from the last complete checkpoint, or from the beginning if there is none.",
+    )
 
 
 def _clone(request: HttpRequest, run: PhaseRun) -> HttpResponse:
@@ -84,6 +91,11 @@ def _said(request: HttpRequest, run: PhaseRun, sentence: str) -> HttpResponse:
 
 
 _VERBS: dict[str, Callable[[HttpRequest, PhaseRun], HttpResponse]] = {
-    "stop": _stop, "pause": _pause, "resume": _resume, "retry": _retry, "clone": _clone, "override": _override,
+    "stop": _stop,
+    "pause": _pause,
+    "resume": _resume,
+    "retry": _retry,
+    "clone": _clone,
+    "override": _override,
     "describe": _describe,
 }

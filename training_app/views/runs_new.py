@@ -1,4 +1,4 @@
-"""A single run outside a pipeline: choose the phase, the data and what it starts from, edit the configuration, queue it.
+"""A single run outside a pipeline: choose phase, data and what it starts from, edit the configuration, queue it.
 
 With `?clone=ID` the form holds that run's values. Nothing is created until the configuration is valid.
 """
@@ -44,7 +44,8 @@ class RunForm(forms.Form):
         queryset=Checkpoint.objects.none(), required=False, empty_label="A new model", label="Starts from"
     )
     config = ReadableJSONField(
-        label="Configuration", widget=forms.Textarea(attrs={"rows": 24, "spellcheck": "false", "class": "mono"}),
+        label="Configuration",
+        widget=forms.Textarea(attrs={"rows": 24, "spellcheck": "false", "class": "mono"}),
         help_text="Complete and resolved. A setting that is left out takes its default; an unknown one is refused.",
     )
 
@@ -84,15 +85,22 @@ def run_new(request: HttpRequest) -> HttpResponse:
         messages.success(request, f"Run {run.pk} is queued. It starts as soon as a device is free.")
         return redirect("run-detail", run_id=run.pk)
     status = 422 if form.is_bound else 200
-    return render(request, "training_app/run/new.html", {"form": form, "source": source, "project": project}, status=status)
+    return render(
+        request, "training_app/run/new.html", {"form": form, "source": source, "project": project}, status=status
+    )
 
 
 def _create(request: HttpRequest, form: RunForm, project: Project) -> PhaseRun | None:
     values = form.cleaned_data
     try:
         return services.run_create(
-            project=project, user=request.user, name=values["name"], phase=values["phase"], config=values["config"],
-            dataset_version=values["dataset_version"], starts_from=values["starts_from"],
+            project=project,
+            user=request.user,
+            name=values["name"],
+            phase=values["phase"],
+            config=values["config"],
+            dataset_version=values["dataset_version"],
+            starts_from=values["starts_from"],
         )
     except ModelCoreError as error:
         field = error.field if error.field in form.fields else ("config" if isinstance(error, ConfigError) else None)
@@ -110,11 +118,18 @@ def _source(request: HttpRequest) -> PhaseRun | None:
 def _initial(request: HttpRequest, source: PhaseRun | None) -> dict[str, Any]:
     if source is not None:
         return {
-            "name": f"{source.name} again", "phase": source.phase, "dataset_version": source.dataset_version_id,
-            "starts_from": source.starts_from_id, "config": source.config,
+            "name": f"{source.name} again",
+            "phase": source.phase,
+            "dataset_version": source.dataset_version_id,
+            "starts_from": source.starts_from_id,
+            "config": source.config,
         }
     names = PHASES.names()
     phase = request.GET.get("phase", "")
     phase = phase if phase in names else names[0]
-    return {"phase": phase, "config": RunConfig.parse({"phase": phase}).resolved(),
-            "starts_from": request.GET.get("starts_from"), "dataset_version": request.GET.get("dataset_version")}
+    return {
+        "phase": phase,
+        "config": RunConfig.parse({"phase": phase}).resolved(),
+        "starts_from": request.GET.get("starts_from"),
+        "dataset_version": request.GET.get("dataset_version"),
+    }

@@ -21,8 +21,14 @@ from training_app.states import GateVerdict, RunState
 from training_app.views import run_words
 
 TABS = {
-    "charts": "Charts", "rollouts": "Rollouts", "rewards": "Rewards", "experts": "Experts", "logs": "Logs",
-    "checkpoints": "Checkpoints", "config": "Config", "history": "History",
+    "charts": "Charts",
+    "rollouts": "Rollouts",
+    "rewards": "Rewards",
+    "experts": "Experts",
+    "logs": "Logs",
+    "checkpoints": "Checkpoints",
+    "config": "Config",
+    "history": "History",
 }
 
 
@@ -46,6 +52,7 @@ def run_detail(request: HttpRequest, run_id: int, tab: str = "charts") -> HttpRe
     run = run_of(request, run_id)
     context = {**header_context(request, run), "tab": tab, "tabs": _tabs(run), "page_context": _page_context(run, tab)}
     context |= _TAB_CONTEXT.get(tab, lambda _request, _run: {})(request, run)
+    context["page_context"]["rollout_steps"] = context.get("rollout_steps", [])
     return render(request, f"training_app/run/{tab}.html", context)
 
 
@@ -68,10 +75,17 @@ def header_context(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     attempt = run.attempts.select_related("node").order_by("-number").first()
     may_edit = role_in(request.user, run.project) in {Role.EDITOR, Role.OWNER}
     return {
-        "run": run, "attempt": attempt, "may_edit": may_edit, "stats": run_words.stats(run),
-        "progress": run_words.progress_words(run), "fraction": run_words.progress_fraction(run),
-        "is_live": run.state in run_words.LIVE, "is_moving": run.state in run_words.MOVING,
-        "actions": _actions(run) if may_edit else [], "error": _error(run), "notices": _notices(run),
+        "run": run,
+        "attempt": attempt,
+        "may_edit": may_edit,
+        "stats": run_words.stats(run),
+        "progress": run_words.progress_words(run),
+        "fraction": run_words.progress_fraction(run),
+        "is_live": run.state in run_words.LIVE,
+        "is_moving": run.state in run_words.MOVING,
+        "actions": _actions(run) if may_edit else [],
+        "error": _error(run),
+        "notices": _notices(run),
     }
 
 
@@ -95,14 +109,18 @@ def _actions(run: PhaseRun) -> list[Action]:
 
 def _loses(run: PhaseRun) -> str:
     waits = " The pipeline behind it ends too." if run.launch_id else ""
-    return f"It writes a checkpoint and ends; the device is free for others. You can retry from that checkpoint later.{waits}"
+    return f"It writes a checkpoint, ends and frees its device. You can retry from that checkpoint later.{waits}"
 
 
 def _error(run: PhaseRun) -> dict[str, Any] | None:
     if run.state not in {RunState.FAILED, RunState.LOST}:
         return None
     error = (run.result or {}).get("error") or {}
-    return {"message": error.get("message") or run.state_reason, "type": error.get("type", ""), "field": error.get("field", "")}
+    return {
+        "message": error.get("message") or run.state_reason,
+        "type": error.get("type", ""),
+        "field": error.get("field", ""),
+    }
 
 
 def _notices(run: PhaseRun) -> list[RunEvent]:
@@ -123,12 +141,20 @@ def _page_context(run: PhaseRun, tab: str) -> dict[str, Any]:
     newest = run.events.order_by("-id").values_list("id", flat=True).first()
     base = f"/api/v1/runs/{run.pk}/"
     return {
-        "run": run.pk, "tab": tab, "live": run.state in run_words.MOVING, "last_event_id": newest or 0,
-        "colour": run_words.colour_of(run.pk), "weights": run.config.get("reward", {}).get("weights", {}),
+        "run": run.pk,
+        "tab": tab,
+        "live": run.state in run_words.MOVING,
+        "last_event_id": newest or 0,
+        "colour": run_words.colour_of(run.pk),
+        "weights": run.config.get("reward", {}).get("weights", {}),
         "series": list(MetricSeries.objects.filter(run=run).order_by("name").values_list("name", flat=True)),
         "urls": {
-            "socket": f"/ws/runs/{run.pk}/", "header": reverse("run-header", args=[run.pk]), "metrics": f"{base}metrics/",
-            "rollouts": f"{base}rollouts/", "experts": f"{base}experts/", "log": f"{base}log/",
+            "socket": f"/ws/runs/{run.pk}/",
+            "header": reverse("run-header", args=[run.pk]),
+            "metrics": f"{base}metrics/",
+            "rollouts": f"{base}rollouts/",
+            "experts": f"{base}experts/",
+            "log": f"{base}log/",
         },
     }
 
@@ -158,8 +184,14 @@ def _checkpoints(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     best = max((c for c in kept if measure(c, key) is not None), key=lambda c: measure(c, key) or 0, default=None)
     newest = max(kept, key=lambda c: c.pk, default=None)
     rows = [
-        {"checkpoint": c, "accuracy": measure(c, "accuracy"), "quality": measure(c, "quality"), "loss": measure(c, "loss"),
-         "is_best": c == best, "is_last": c == newest}
+        {
+            "checkpoint": c,
+            "accuracy": measure(c, "accuracy"),
+            "quality": measure(c, "quality"),
+            "loss": measure(c, "loss"),
+            "is_best": c == best,
+            "is_last": c == newest,
+        }
         for c in found
     ]
     return {"rows": rows, "kept": len(kept), "best_by": key, "rule": run.config.get("checkpoint", {})}
@@ -176,10 +208,15 @@ def _config(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     if other_id.isdecimal() and len(other_id) < 18:
         other = get_object_or_404(for_user(PhaseRun.objects.all(), request.user), pk=int(other_id))
         differences = list(flat_differences(run.config, other.config))
-    others = for_user(PhaseRun.objects.filter(project=run.project), request.user).exclude(pk=run.pk).order_by("-id")[:100]
+    others = (
+        for_user(PhaseRun.objects.filter(project=run.project), request.user).exclude(pk=run.pk).order_by("-id")[:100]
+    )
     return {
-        "config_json": json.dumps(run.config, indent=2, ensure_ascii=False), "command": _command(run),
-        "other": other, "differences": differences, "others": others,
+        "config_json": json.dumps(run.config, indent=2, ensure_ascii=False),
+        "command": _command(run),
+        "other": other,
+        "differences": differences,
+        "others": others,
     }
 
 
@@ -209,11 +246,19 @@ def _history(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
         {"move": t, "before": labels.get(t.before, t.before), "after": labels.get(t.after, t.after)}
         for t in run.transitions.select_related("user").order_by("-id")
     ]
-    return {"moves": moves, "attempts": run.attempts.select_related("node").order_by("-number"),
-            "overridden": run.gate_verdict == GateVerdict.OVERRIDDEN}
+    return {
+        "moves": moves,
+        "attempts": run.attempts.select_related("node").order_by("-number"),
+        "overridden": run.gate_verdict == GateVerdict.OVERRIDDEN,
+    }
 
 
 _TAB_CONTEXT = {
-    "charts": _charts, "rollouts": _rollouts, "rewards": _rewards, "logs": _logs, "checkpoints": _checkpoints,
-    "config": _config, "history": _history,
+    "charts": _charts,
+    "rollouts": _rollouts,
+    "rewards": _rewards,
+    "logs": _logs,
+    "checkpoints": _checkpoints,
+    "config": _config,
+    "history": _history,
 }

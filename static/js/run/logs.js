@@ -6,7 +6,8 @@ const POLL_MS = 1500;
 const MAX_LINES = 5000;
 
 export function start(stream, context) {
-  return new Logs(document.querySelector("[data-logs]"), context).follow();
+  const root = document.querySelector("[data-logs]");
+  return root.querySelector("form") ? new Logs(root, context).follow() : null;
 }
 
 class Logs {

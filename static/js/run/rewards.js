@@ -80,7 +80,8 @@ class Rewards {
 
   components() {
     return [...this.series.values()].map((series) => ({ series, name: COMPONENT.exec(series.name)?.[1] }))
-      .filter(({ series, name }) => name && series.buckets.length);
+      .filter(({ series, name }) => name && series.buckets.length)
+      .sort((a, b) => (this.weights[b.name] ?? 0) - (this.weights[a.name] ?? 0) || a.name.localeCompare(b.name));
   }
 
   draw() {

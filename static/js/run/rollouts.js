@@ -12,7 +12,9 @@ const ORDERS = {
 };
 
 export function start(stream, context) {
-  const tab = new Rollouts(document.querySelector("[data-rollouts]"), context);
+  const root = document.querySelector("[data-rollouts]");
+  if (!root.querySelector("form")) return null; // a phase without rollouts
+  const tab = new Rollouts(root, context);
   stream.addEventListener("event", ({ detail }) => {
     if (detail.kind === "rollouts") tab.arrived(detail.payload.step);
   });
@@ -25,11 +27,13 @@ class Rollouts {
     this.url = context.urls.rollouts;
     this.weights = context.weights ?? {};
     this.colours = carried("component-colours");
+    this.names = Object.keys(this.weights).sort((a, b) => this.weights[b] - this.weights[a] || a.localeCompare(b));
     this.form = root.querySelector("form");
     this.list = root.querySelector("[data-groups]");
     this.note = root.querySelector("[data-note]");
     this.steps = context.rollout_steps ?? [];
     this.page = 0;
+    root.querySelector("[data-legend]")?.replaceChildren(...this.legend());
     const given = new URLSearchParams(location.search);
     for (const name of ["show", "order", "q"]) if (given.get(name)) this.form.elements[name].value = given.get(name);
     this.follow = !given.get("step");
@@ -41,6 +45,11 @@ class Rollouts {
     root.querySelector("[data-next-step]").addEventListener("click", () => this.shift(1));
     root.querySelector("[data-previous]").addEventListener("click", () => this.turn(this.page - 1));
     root.querySelector("[data-next]").addEventListener("click", () => this.turn(this.page + 1));
+  }
+
+  legend() {
+    return this.names.map((name) => h("span", {},
+      h("i.swatch", { style: { background: this.colours[name] ?? "var(--muted)" } }), `${name.replaceAll("_", " ")} ${this.weights[name]}`));
   }
 
   arrived(step) {
@@ -161,7 +170,8 @@ class Rollouts {
 
   /** Each component's share of the reward, as wide as weight × score. */
   bar(components) {
-    const entries = Object.entries(components);
+    const others = Object.keys(components).filter((name) => !this.names.includes(name));
+    const entries = [...this.names, ...others].filter((name) => name in components).map((name) => [name, components[name]]);
     if (!entries.length) return null;
     const total = entries.reduce((sum, [name]) => sum + Math.abs(this.weights[name] ?? 1 / entries.length), 0) || 1;
     const words = entries.map(([name, v]) => `${name.replaceAll("_", " ")} ${v === null ? "unscored" : v.toFixed(2)}`);

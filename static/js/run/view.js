@@ -6,7 +6,7 @@ export const AXES = {
   process: { title: "process time (s)", of: (b) => b.process, key: "process" },
   tokens: { title: "tokens", of: (b) => b.tokens, key: "tokens" },
 };
-const DEFAULTS = { x: "step", smooth: 0.6, logx: false, logy: false, from: null, to: null, q: "" };
+const DEFAULTS = { x: "step", smooth: 0.95, logx: false, logy: false, from: null, to: null, q: "" };
 
 export class View extends EventTarget {
   constructor(search = location.search) {
