@@ -1,5 +1,6 @@
 // The Rollouts tab: the groups of one step side by side, with what each reward component gave.
 import { carried, read } from "./api.js";
+import { parts } from "./completion.js";
 import { h } from "./dom.js";
 import { percent, signed } from "./words.js";
 
@@ -182,12 +183,6 @@ class Rollouts {
         return h("i", { style: { width: `${width * 100}%`, background: this.colours[name] ?? "var(--muted)" } });
       }));
   }
-}
-
-/** What was thought and what was answered. */
-export function parts(text) {
-  const match = /^\s*<think>([\s\S]*?)(?:<\/think>([\s\S]*))?$/.exec(text);
-  return match ? [match[1].trim(), (match[2] ?? "").trim()] : ["", text.trim()];
 }
 
 function verdict(completion) {

@@ -14,7 +14,7 @@ export class RunStream extends EventTarget {
     this.makeSocket = makeSocket;
     this.seqs = new Map(); // attempt → seq of its newest event
     this.status = "connecting";
-    this.hole = "";
+    this.holes = new Set(); // those asked for once; if the server has nothing to fill them with, we go on
     this.retries = 0;
     this.timer = null;
     this.watch = null;
@@ -45,8 +45,8 @@ export class RunStream extends EventTarget {
     if (event.id <= this.lastId) return;
     const before = this.seqs.get(event.attempt);
     const hole = `${event.attempt}:${event.seq}`;
-    if (before !== undefined && event.seq > before + 1 && this.hole !== hole) {
-      this.hole = hole; // asked for once; if the server has nothing to fill it with, we go on
+    if (before !== undefined && event.seq > before + 1 && !this.holes.has(hole)) {
+      this.holes.add(hole);
       this.again();
       return;
     }

@@ -13,7 +13,7 @@ export class View extends EventTarget {
     super();
     const given = new URLSearchParams(search);
     this.values = { ...DEFAULTS };
-    if (given.get("x") in AXES) this.values.x = given.get("x");
+    if (Object.hasOwn(AXES, given.get("x") ?? "")) this.values.x = given.get("x");
     const smooth = Number.parseFloat(given.get("smooth"));
     if (smooth >= 0 && smooth < 1) this.values.smooth = smooth;
     for (const key of ["logx", "logy"]) this.values[key] = given.get(key) === "1";
