@@ -11,7 +11,6 @@ urlpatterns = [
     path("deployments/new/", deployment_new.deployment_new, name="deployment-new"),
     path("deployments/new/engine/", deployment_new.engine_fields, name="deployment-engine-fields"),
     path("deployments/<int:deployment_id>/", deployments.deployment_detail, name="deployment-detail"),
-    path("deployments/<int:deployment_id>/live/", deployments.deployment_live, name="deployment-live"),
     path("deployments/<int:deployment_id>/revise/", deployment_new.deployment_revise, name="deployment-revise"),
     path("deployments/<int:deployment_id>/replicas/<int:replica_id>/log/", deployments.replica_log, name="replica-log"),
     path("deployments/<int:deployment_id>/act/<str:verb>/", deployments.deployment_act, name="deployment-act"),

@@ -58,10 +58,9 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
         "has_checkpoint": checkpoints_to_serve(project).exists(),
     }
-    alone = request.headers.get("X-Part") == "table"
-    return render(
-        request, "serving_app/deployments/_table.html" if alone else "serving_app/deployments/list.html", context
-    )
+    if "X-Part" in request.headers:
+        return render(request, "training_app/run/_part.html", {**context, "part": "serving_app/deployments/_table.html"})
+    return render(request, "serving_app/deployments/list.html", context)
 
 
 @login_required
@@ -70,6 +69,8 @@ def deployment_detail(request: HttpRequest, deployment_id: int) -> HttpResponse:
     """State and why, replicas, metrics, revisions, history, snippets, logs."""
     deployment = deployment_of(request, deployment_id)
     context = _live_context(request, deployment)
+    if "X-Part" in request.headers:
+        return render(request, "serving_app/deployments/_live.html", context)
     base_url = request.build_absolute_uri("/").rstrip("/")
     context["snippets"] = chat_snippets(
         base_url=base_url,
@@ -77,16 +78,7 @@ def deployment_detail(request: HttpRequest, deployment_id: int) -> HttpResponse:
         messages=[{"role": "user", "content": EXAMPLE}],
         parameters={"max_tokens": 256},
     )
-    context["page_context"] = {"deployment": deployment.pk}
     return render(request, "serving_app/deployments/detail.html", context)
-
-
-@login_required
-@require_safe
-def deployment_live(request: HttpRequest, deployment_id: int) -> HttpResponse:
-    """The parts that change by themselves, asked for again when the socket says so."""
-    deployment = deployment_of(request, deployment_id)
-    return render(request, "serving_app/deployments/_live.html", _live_context(request, deployment))
 
 
 @login_required

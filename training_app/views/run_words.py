@@ -187,7 +187,7 @@ def _throughput(run: PhaseRun) -> Stat:
     step, rollout, train = (summary.get(f"perf/{name}_s") for name in ("step", "rollout", "train"))
     detail = f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else ""
     if step and rollout is not None and train is not None:
-        detail = f"sampling {rollout / step * 100:.0f}{NBSP}%, update {train / step * 100:.0f}{NBSP}%"
+        detail = f"sampling {rollout / step * 100:.0f}, update {train / step * 100:.0f}{NBSP}%"
     return Stat("Throughput", f"{grouped(round(speed))} tok/s", detail)
 
 
@@ -195,7 +195,7 @@ def _balance(run: PhaseRun) -> Stat:
     worst = (run.summary or {}).get("moe/max_vio")
     if not isinstance(worst, int | float):
         return Stat("Expert balance", "–", "not measured yet")
-    return Stat("Expert balance", f"{1 + worst:.2f}×", "busiest over mean, worst layer")
+    return Stat("Expert balance", f"{1 + worst:.2f}×", "busiest over the mean")
 
 
 def progress_words(run: PhaseRun) -> str:

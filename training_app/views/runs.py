@@ -34,7 +34,7 @@ SORTS: dict[str, tuple[str, Any]] = {
 @login_required
 @require_safe
 def run_list(request: HttpRequest) -> HttpResponse:
-    """The table of runs; asked by htmx or the live list it answers with the table alone."""
+    """The table of runs; asked for its live part it answers with the table alone."""
     project = current_project(request)
     runs = selectors.run_list(user=request.user, project=project, filters={})
     found = _sorted(_filtered(runs, request.GET), request.GET.get("sort", ""))
@@ -43,7 +43,6 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "page": page,
         "rows": [_row(run) for run in page],
         "filtered": any(request.GET.get(name) for name in ("q", "state", "phase", "tag")),
-        "query": _without(request.GET, "page"),
         "values": request.GET,
         "states": RunState.choices,
         "phases": PHASES.names(),
@@ -51,8 +50,9 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "project": project,
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
     }
-    alone = request.headers.get("X-Part") == "table" or request.headers.get("HX-Request") == "true"
-    return render(request, "training_app/run/_table.html" if alone else "training_app/run/list.html", context)
+    if "X-Part" in request.headers:
+        return render(request, "training_app/run/_part.html", {**context, "part": "training_app/run/_table.html"})
+    return render(request, "training_app/run/list.html", context)
 
 
 def _filtered(runs: QuerySet[PhaseRun], given: QueryDict) -> QuerySet[PhaseRun]:
@@ -85,12 +85,6 @@ def _row(run: PhaseRun) -> dict[str, Any]:
         "gate": run_words.gate_words(run),
         "device_time": run_words.duration(run.device_seconds) if run.device_seconds else "",
     }
-
-
-def _without(given: QueryDict, name: str) -> str:
-    left = given.copy()
-    left.pop(name, None)
-    return left.urlencode()
 
 
 urlpatterns = [

@@ -1,6 +1,6 @@
 // A conversation on the screen. The answer belongs to the server: this page shows the thread as the server renders it,
 // adds what the socket streams after each message's seq, and asks for the thread again where it does not fit.
-import { Follower } from "./follower.js";
+import { badge, LiveSocket } from "../live.js";
 
 const ENDS = new Set(["done", "stopped", "failed", "interrupted"]);
 const NEAR_END_PX = 80;
@@ -18,10 +18,11 @@ class Chat {
     this.root.addEventListener("submit", (e) => this.act(e));
     this.thread.addEventListener("toggle", (e) => this.toggled(e), true);
     this.thread.addEventListener("click", (e) => this.clicked(e));
-    this.follower = new Follower(root.dataset.socket);
-    this.follower.addEventListener("message", ({ detail }) => this.heard(detail));
-    this.follower.addEventListener("status", ({ detail }) => this.badge(detail));
-    this.follower.open();
+    this.socket = new LiveSocket(root.dataset.socket);
+    this.socket.addEventListener("message", ({ detail }) => this.heard(detail));
+    this.socket.addEventListener("status", ({ detail }) => badge(detail.status));
+    this.socket.open();
+    addEventListener("pagehide", () => this.socket.close());
     this.clock = setInterval(() => this.tick(), 250);
     this.after();
     this.toEnd();
@@ -84,7 +85,7 @@ class Chat {
     if (message.type === "delta") this.delta(message);
     else if (message.type === "state") this.state(message);
     else if (message.type === "snapshot") this.refresh();
-    else if (message.type === "error") this.say(message.detail ?? message.message ?? "The server could not do that.");
+    else if (message.type === "error") this.say(message.detail ?? "The server could not do that.");
   }
 
   of(id) {
@@ -219,12 +220,6 @@ class Chat {
 
   toEnd() {
     document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
-  }
-
-  badge({ status }) {
-    const element = this.root.querySelector("[data-live-badge]");
-    element.dataset.status = status;
-    element.querySelector("[data-live-word]").textContent = status;
   }
 }
 

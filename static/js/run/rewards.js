@@ -89,20 +89,20 @@ class Rewards {
     this.say(this.series.size ? "" : "No reward has been measured yet. Phases without rewards, such as a cold start, have none.");
     this.root.querySelector("[data-plots]").hidden = !this.series.size;
     if (!this.series.size) return;
-    this.plot("components", components.map(({ series, name }) => this.line(series, name)), { range: [0, 1], title: "mean score" });
+    this.plot("components", components.map(({ series, name }) => this.line(series, name)), { range: [0, 1], title: "mean score", legend: true });
     this.plot("shares", components.map(({ series, name }) => this.area(series, name)), { title: "weight × mean score" });
     this.plot("zero", this.one("reward/frac_zero_std_groups", "groups with equal rewards"), { range: [0, 1], title: "fraction of groups" });
     this.plot("total", this.one("reward/total", "weighted reward"), { title: "weighted reward" });
     this.table(components);
   }
 
-  plot(key, traces, { range, title }) {
+  plot(key, traces, { range, title, legend = false }) {
     const place = this.root.querySelector(`[data-plot=${key}]`);
     place.closest("[data-card]").hidden = !traces.length;
     if (!traces.length) return;
     react(place, traces, figure({
       xaxis: { title: { text: "step" } }, yaxis: { title: { text: title }, ...(range ? { range } : { rangemode: "tozero" }) },
-      hovermode: "x unified", showlegend: traces.length > 1, meta: { label: place.getAttribute("aria-label") },
+      hovermode: "x unified", showlegend: legend, meta: { label: place.getAttribute("aria-label") },
     }));
   }
 
