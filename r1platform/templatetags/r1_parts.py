@@ -1,0 +1,100 @@
+"""Parts of pages that need more than a value: the rail, a form field, a meter, an empty page, a pager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.paginator import Page
+from django.forms import BoundField, CheckboxInput
+from django.http import HttpRequest
+from django.urls import reverse
+
+from r1platform.access import role_in
+from r1platform.models import Project, Role
+
+register = template.Library()
+
+PLACES: tuple[tuple[str, str, str, str], ...] = (
+    ("overview", "Overview", "home", "/"),
+    ("dataset-list", "Datasets", "data", "/datasets/"),
+    ("pipeline-list", "Pipelines", "flow", "/pipelines/ /launches/"),
+    ("run-list", "Runs", "chart", "/runs/"),
+    ("evaluation-list", "Evaluations", "check", "/evaluations/"),
+    ("deployment-list", "Deployments", "deploy", "/deployments/"),
+    ("playground", "Playground", "chat", "/playground/"),
+    ("usage", "Usage and cost", "coins", "/usage/"),
+    ("node-list", "Nodes", "node", "/nodes/"),
+)
+"""URL name, word, icon and the paths that belong to each place of the rail."""
+
+
+@register.inclusion_tag("partials/_rail.html", takes_context=True)
+def rail(context: template.Context) -> dict[str, Any]:
+    """The left rail: project switch, places, settings, who is signed in."""
+    request: HttpRequest = context["request"]
+    return {
+        "request": request,
+        "csrf_token": context.get("csrf_token"),
+        "user": request.user,
+        "projects": context.get("projects"),
+        "project": context.get("current_project"),
+        "places": [
+            {"url": reverse(name), "label": label, "icon": icon, "current": _belongs(request.path, prefixes)}
+            for name, label, icon, prefixes in PLACES
+        ],
+        "in_settings": request.path.startswith("/settings/"),
+        "themes": (("auto", "As the system"), ("light", "Light"), ("dark", "Dark")),
+    }
+
+
+def may_edit(user: User | AnonymousUser, project: Project | None) -> bool:
+    """Whether the buttons that change something are shown; the doors check again."""
+    return project is not None and role_in(user, project) in {Role.EDITOR, Role.OWNER}
+
+
+def _belongs(path: str, prefixes: str) -> bool:
+    return any(path == "/" if prefix == "/" else path.startswith(prefix) for prefix in prefixes.split())
+
+
+@register.inclusion_tag("partials/_field.html")
+def field(bound: BoundField) -> dict[str, Any]:
+    """A labelled form field with its help and its errors, tied together for screen readers."""
+    described = [f"{bound.id_for_label}-help"] if bound.help_text else []
+    described += [f"{bound.id_for_label}-errors"] if bound.errors else []
+    attributes = {"aria-describedby": " ".join(described)} if described else {}
+    if bound.errors:
+        attributes["aria-invalid"] = "true"
+    return {
+        "field": bound,
+        "widget": bound.as_widget(attrs=attributes),
+        "is_check": isinstance(bound.field.widget, CheckboxInput),
+    }
+
+
+@register.inclusion_tag("partials/_meter.html")
+def meter(value: float | None, label: str, tone: str = "running") -> dict[str, Any]:
+    """A thin bar from 0 to 1; nothing when the value is not known."""
+    shown = None if value is None else f"{min(max(value, 0.0), 1.0):.4f}"
+    return {"value": shown, "label": label, "tone": tone}
+
+
+@register.inclusion_tag("partials/_pager.html", takes_context=True)
+def pager(context: template.Context, page: Page[Any]) -> dict[str, Any]:
+    """Previous and next, keeping every other part of the address."""
+    query = context["request"].GET.copy()
+    query.pop("page", None)
+    return {"page": page, "query": query.urlencode()}
+
+
+@register.simple_tag(takes_context=True)
+def address(context: template.Context, **changes: Any) -> str:
+    """The query string of this page with some parts changed; None takes a part away."""
+    query = context["request"].GET.copy()
+    for key, value in changes.items():
+        if value is None or value == "":
+            query.pop(key, None)
+        else:
+            query[key] = value
+    return f"?{query.urlencode()}"
