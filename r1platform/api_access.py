@@ -1,0 +1,77 @@
+"""Who calls the REST API and whether they may: denied unless allowed, in this one place.
+
+The settings name these classes, so this module imports no view (`r1platform.api` does).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.models import User
+from rest_framework import authentication, exceptions, pagination, permissions
+from rest_framework.request import Request
+
+from r1platform.access import require_role, restrict
+from r1platform.keys import api_key_find
+from r1platform.models import ApiKey
+
+if TYPE_CHECKING:
+    from rest_framework.views import APIView
+
+
+class ApiKeyAuthentication(authentication.BaseAuthentication):
+    """`Authorization: Bearer r1_…`; a key bound to a project reaches only that one."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        key = api_key_find(secret.strip())
+        if key is None:
+            raise exceptions.AuthenticationFailed("This API key is unknown, expired or revoked; make another in Settings.")
+        restrict(key.user, key.project_id)
+        return key.user, key
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """The browser's session, with CSRF on unsafe methods."""
+
+
+class ScopePermission(permissions.BasePermission):
+    """Signed in, the key has the scope of the method, and to change an object the role that its view asks for."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not isinstance(request.user, User) or not request.user.is_authenticated:
+            return False
+        if isinstance(request.auth, ApiKey):
+            scope = "read" if request.method in permissions.SAFE_METHODS else "write"
+            if scope not in request.auth.scopes:
+                raise exceptions.PermissionDenied(f"This key lacks the scope “{scope}”; it has {', '.join(request.auth.scopes)}.")
+        return True
+
+    def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
+        project_of = getattr(view, "project_of", None)
+        if request.method not in permissions.SAFE_METHODS and project_of is not None:
+            require_role(request.user, project_of(obj), view.write_role)  # type: ignore[attr-defined]
+        return True
+
+
+class SessionOnly(ScopePermission):
+    """A person in a browser; a key cannot make keys."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if isinstance(request.auth, ApiKey):
+            raise exceptions.PermissionDenied("API keys are managed in the browser, not with an API key.")
+        return super().has_permission(request, view)
+
+
+class CursorPaging(pagination.CursorPagination):
+    """Newest first; `next` is stable while rows are added."""
+
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 500
+    ordering: Any = "-id"

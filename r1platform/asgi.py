@@ -1,0 +1,15 @@
+"""The web process: pages, REST, gateway and sockets. It never loads torch (`tests/contracts/test_web_is_light.py`)."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "r1platform.settings")
+
+from django.core.asgi import get_asgi_application  # noqa: E402
+
+pages = get_asgi_application()
+
+from r1platform.web import web  # noqa: E402
+
+application = web(pages)

@@ -1,0 +1,78 @@
+"""API keys: `r1_<prefix>_<secret>`, 32 random bytes, stored as SHA-256, shown once, scoped, expiring, revocable."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from django.contrib.auth.models import User
+from r1platform.models import ApiKey, Project
+
+SCOPES = ("read", "write", "inference")
+_LAST_USED_EVERY = timedelta(minutes=1)
+
+
+class KeyRefused(ValueError):
+    """A key that cannot be made as asked; `field` names the part."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def api_key_create(
+    *,
+    user: User,
+    name: str,
+    scopes: Sequence[str],
+    project: Project | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """Makes a key and returns it with its text, which nobody can read again. Raises KeyRefused."""
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise KeyRefused(f"Choose scopes out of {', '.join(SCOPES)}; got {', '.join(unknown) or 'none'}.", field="scopes")
+    if not name.strip():
+        raise KeyRefused("Give the key a name, so that you know later what uses it.", field="name")
+    prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    key = ApiKey.objects.create(
+        user=user,
+        project=project,
+        name=name.strip(),
+        prefix=prefix,
+        secret_sha256=_digest(secret),
+        scopes=sorted(set(scopes)),
+        expires_at=expires_at,
+    )
+    return key, f"r1_{prefix}_{secret}"
+
+
+def api_key_find(secret: str) -> ApiKey | None:
+    """The live key with this text, its user loaded; None when it is unknown, expired, revoked or its user inactive."""
+    parts = secret.split("_", 2)
+    if len(parts) != 3 or parts[0] != "r1" or len(secret) > 200:
+        return None
+    live = ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None, user__is_active=True)
+    key = live.filter(prefix=parts[1]).select_related("user", "project").first()
+    if key is None or not hmac.compare_digest(key.secret_sha256, _digest(parts[2])):
+        return None
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=Now() - _LAST_USED_EVERY)
+    ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=Now())
+    return key
+
+
+def api_key_revoke(*, key: ApiKey) -> bool:
+    """Ends the key for good; False when it was ended already."""
+    with transaction.atomic():
+        return bool(ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()))
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,163 @@
+"""Child processes that outlive their parent: started in a session of their own, told apart by pid and start time.
+
+A pid alone names nothing: it is used again. A process is its pid, its start time as `/proc` has it, and the boot it
+happened in. Stopping goes to the whole group, politely and then firmly, and returns only what was proven.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class ProcessRef:
+    """One process of one boot. `started_at` is in seconds since boot."""
+
+    pid: int
+    started_at: float
+    boot_id: str
+
+
+@cache
+def boot_id() -> str:
+    """Changes with every start of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def started_at(pid: int) -> float | None:
+    """Seconds from boot to the start of `pid`, or None when there is no such process. Zombies count as ended."""
+    stat = _stat(pid)
+    return None if stat is None or stat[0] in "ZX" else int(stat[19]) / _TICKS
+
+
+def this_process() -> ProcessRef:
+    return reference(os.getpid())
+
+
+def reference(pid: int) -> ProcessRef:
+    """The reference of a process that runs now. Raises ProcessLookupError when it has ended."""
+    start = started_at(pid)
+    if start is None:
+        raise ProcessLookupError(f"There is no process {pid}.")
+    return ProcessRef(pid, start, boot_id())
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: Path,
+    user: pwd.struct_passwd | None = None,
+) -> ProcessRef:
+    """Starts `argv` in its own session with its output appended to `log`, as another user when `user` is given.
+
+    The child is not waited for: whoever spawned it may end. Raises FileNotFoundError when the program is missing.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+        child = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=nothing,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            user=None if user is None else user.pw_uid,
+            group=None if user is None else user.pw_gid,
+            extra_groups=None if user is None else [],
+        )
+    ref = ProcessRef(child.pid, _start_of_child(child), boot_id())
+    _children[ref.pid] = child
+    return ref
+
+
+def is_alive(ref: ProcessRef) -> bool:
+    """Whether exactly this process still runs; a reused pid is not it."""
+    _reap(ref.pid)
+    return ref.boot_id == boot_id() and started_at(ref.pid) == ref.started_at
+
+
+def exit_code(ref: ProcessRef) -> int | None:
+    """Exit code of a process that this one spawned, once it has ended; None when unknown."""
+    child = _children.get(ref.pid)
+    return child.poll() if child is not None else None
+
+
+def group_pids(ref: ProcessRef) -> list[int]:
+    """Live processes of its session: the process, its children, and those it left behind.
+
+    Every member is asked for its session, so a group that lost its leader is still found. Empty after a reboot.
+    """
+    if ref.boot_id != boot_id():
+        return []
+    _reap(ref.pid)
+    leader = started_at(ref.pid)
+    if leader is not None and leader != ref.started_at:
+        return []
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (stat := _stat(int(name))) is not None and stat[0] not in "ZX":
+            if int(stat[3]) == ref.pid and int(stat[19]) / _TICKS >= ref.started_at:
+                found.append(int(name))
+    return sorted(found)
+
+
+def stop_group(ref: ProcessRef, *, grace_seconds: float) -> bool:
+    """Sends SIGTERM, after `grace_seconds` SIGKILL, and returns True only when no process of the session is left."""
+    for sign, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
+        for pid in group_pids(ref):
+            _send(pid, sign)
+        deadline = time.monotonic() + seconds
+        while group_pids(ref):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
+    return not group_pids(ref)
+
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""What this process spawned; kept so that ended children are reaped and their exit codes known."""
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/<pid>/stat from the state on: 0 state, 1 parent, 2 group, 3 session, 19 start time."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text[text.rfind(")") + 2 :].split()
+
+
+def _start_of_child(child: subprocess.Popen[bytes]) -> float:
+    """Start time of a child; it stays readable after the child's end because nobody has waited for it yet."""
+    stat = _stat(child.pid)
+    assert stat is not None, "an unreaped child has a /proc entry"
+    return int(stat[19]) / _TICKS
+
+
+def _reap(pid: int) -> None:
+    child = _children.get(pid)
+    if child is not None:
+        child.poll()
+
+
+def _send(pid: int, sign: signal.Signals) -> None:
+    try:
+        os.kill(pid, sign)
+    except ProcessLookupError:
+        return

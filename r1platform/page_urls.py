@@ -1,0 +1,23 @@
+"""Addresses of the pages that belong to no app: overview, nodes, settings, palette, style guide."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from r1platform import page_views, settings_views
+
+urlpatterns = [
+    path("", page_views.overview, name="overview"),
+    path("first-pipeline/", page_views.first_pipeline, name="first-pipeline"),
+    path("rail/", page_views.rail_now, name="rail-now"),
+    path("palette.json", page_views.palette, name="palette"),
+    path("nodes/", page_views.node_list, name="node-list"),
+    path("nodes/<int:node_id>/drain/", page_views.node_drain, name="node-drain"),
+    path("styleguide/", page_views.styleguide, name="styleguide"),
+    path("settings/", settings_views.settings_project, name="settings-project"),
+    path("settings/projects/", settings_views.project_new, name="project-new"),
+    path("settings/members/", settings_views.member_save, name="member-save"),
+    path("settings/keys/", settings_views.settings_keys, name="settings-keys"),
+    path("settings/keys/<int:key_id>/revoke/", settings_views.key_revoke, name="key-revoke"),
+    path("settings/audit/", settings_views.settings_audit, name="settings-audit"),
+]

@@ -1,0 +1,268 @@
+"""REST resources of the plumbing: who I am, projects and members, nodes and devices, API keys, audit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import mixins, serializers, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import DefaultRouter
+
+from r1platform import selectors, services
+from r1platform.access import for_user, role_in
+from r1platform.api import CursorPaging, ProjectViewSet, ScopePermission, SessionOnly
+from r1platform.keys import SCOPES, api_key_create, api_key_revoke
+from r1platform.models import ApiKey, AuditEntry, Device, Membership, Node, Project, Role
+
+
+class ByName(CursorPaging):
+    ordering = ("name", "id")
+
+
+class Oldest(CursorPaging):
+    ordering = "id"
+
+
+class ProjectSerializer(serializers.ModelSerializer[Project]):
+    role = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Project
+        fields = ["id", "name", "slug", "description", "role", "created_at"]
+        read_only_fields = ["slug"]
+
+    def get_role(self, project: Project) -> str | None:
+        return role_in(self.context["request"].user, project)
+
+
+class MemberSerializer(serializers.ModelSerializer[Membership]):
+    username = serializers.CharField(source="user.username", max_length=150)
+
+    class Meta:
+        model = Membership
+        fields = ["username", "role", "created_at"]
+
+
+class Projects(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateModelMixin, ProjectViewSet):
+    """Projects of the user."""
+
+    queryset = Project.objects.all()
+    serializer_class = ProjectSerializer
+    project_path = ""
+    write_role = Role.OWNER
+    http_method_names = ["get", "post", "patch", "put", "delete", "head", "options"]
+
+    def create(self, request: Request) -> Response:
+        """A new project; the caller owns it."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        assert isinstance(request.user, User)
+        if isinstance(request.auth, ApiKey) and request.auth.project_id is not None:
+            self.permission_denied(request, message="This key is bound to one project and cannot create others.")
+        project = services.project_create(user=request.user, **serializer.validated_data)
+        return Response(self.get_serializer(project).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(responses=MemberSerializer(many=True))
+    @action(detail=True, url_path="members")
+    def members(self, request: Request, pk: str) -> Response:
+        """Who may see the project."""
+        members = selectors.project_members(project=self.get_object())
+        return Response(MemberSerializer(members, many=True).data)
+
+    @extend_schema(request=MemberSerializer, responses=MemberSerializer)
+    @members.mapping.put
+    def member_put(self, request: Request, pk: str) -> Response:
+        """Gives a user a role."""
+        serializer = MemberSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        project = self.get_object()
+        user = self._member(serializer.validated_data["user"]["username"])
+        role = Role(serializer.validated_data.get("role", Role.VIEWER))
+        member = services.member_set(project=project, user=user, role=role, by=_user(request))
+        return Response(MemberSerializer(member).data)
+
+    @extend_schema(responses={204: None})
+    @action(detail=True, methods=["delete"], url_path="members/(?P<username>[^/]+)")
+    def member_delete(self, request: Request, pk: str, username: str) -> Response:
+        """Takes a user's membership away; sockets of that user close within 15 seconds."""
+        project = self.get_object()
+        member = get_object_or_404(project.memberships.select_related("user"), user__username=username)
+        services.member_set(project=project, user=member.user, role=None, by=_user(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    def _member(self, username: str) -> User:
+        found = User.objects.filter(username=username, is_active=True).first()
+        if found is None:
+            raise serializers.ValidationError({"username": f"There is no active user “{username}”."})
+        return found
+
+
+class DeviceSerializer(serializers.ModelSerializer[Device]):
+    node = serializers.CharField(source="node.name", read_only=True)
+    held_by = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Device
+        fields = ["id", "node", "kind", "index", "name", "memory_bytes", "uuid", "held_by"]
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_held_by(self, device: Any) -> str | None:
+        leases = getattr(device, "live_leases", [])
+        return leases[0].holder if leases else None
+
+
+class NodeSerializer(serializers.ModelSerializer[Node]):
+    is_up = serializers.BooleanField(read_only=True)
+    devices = DeviceSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Node
+        fields = ["id", "name", "address", "hardware", "draining", "is_up", "heartbeat_at", "devices"]
+        read_only_fields = ["name", "address", "hardware", "heartbeat_at"]
+
+
+class Nodes(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateModelMixin, viewsets.GenericViewSet[Node]):
+    """Machines; every user may look, administrators may drain."""
+
+    queryset = Node.objects.none()
+    serializer_class = NodeSerializer
+    pagination_class = ByName
+    http_method_names = ["get", "patch", "head", "options"]
+
+    def get_queryset(self) -> QuerySet[Node]:
+        return selectors.node_list()
+
+    def perform_update(self, serializer: Any) -> None:
+        if not _user(self.request).is_staff:
+            self.permission_denied(self.request, message="Only administrators drain a node.")
+        node = serializer.save()
+        detail = {"draining": node.draining}
+        services.audit(user=_user(self.request), project=None, action="node.drain", target=f"node:{node.pk}", detail=detail)
+
+
+class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Device]):
+    """Devices and who holds them."""
+
+    queryset = Device.objects.none()
+    serializer_class = DeviceSerializer
+    pagination_class = Oldest
+    filterset_fields = ["kind", "node__name"]
+
+    def get_queryset(self) -> QuerySet[Device]:
+        return selectors.device_list()
+
+
+class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), allow_empty=False)
+    project = serializers.SlugRelatedField[Project](slug_field="slug", queryset=Project.objects.none(), required=False, allow_null=True)
+
+    class Meta:
+        model = ApiKey
+        fields = ["id", "name", "prefix", "scopes", "project", "created_at", "expires_at", "revoked_at", "last_used_at"]
+        read_only_fields = ["prefix", "revoked_at", "last_used_at"]
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        request = self.context.get("request")
+        if request is not None and isinstance(request.user, User):
+            fields["project"].queryset = for_user(Project.objects.all(), request.user, path="")
+        return fields
+
+
+class NewApiKeySerializer(ApiKeySerializer):
+    key = serializers.CharField(read_only=True, help_text="The whole key; it is shown only now.")
+
+    class Meta(ApiKeySerializer.Meta):
+        fields = [*ApiKeySerializer.Meta.fields, "key"]
+
+
+class ApiKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[ApiKey]):
+    """The user's own keys; managed with a session, never with a key."""
+
+    queryset = ApiKey.objects.none()
+    serializer_class = ApiKeySerializer
+    permission_classes = [SessionOnly]
+
+    def get_queryset(self) -> QuerySet[ApiKey]:
+        if getattr(self, "swagger_fake_view", False):
+            return ApiKey.objects.none()
+        return selectors.api_key_list(user=_user(self.request))
+
+    @extend_schema(responses={201: NewApiKeySerializer})
+    def create(self, request: Request) -> Response:
+        """A new key; its text is in this answer and nowhere else."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        key, secret = api_key_create(user=_user(request), **serializer.validated_data)
+        services.audit(user=key.user, project=key.project, action="api_key.create", target=f"api_key:{key.pk}")
+        key.refresh_from_db()
+        key.key = secret  # type: ignore[attr-defined]
+        data = NewApiKeySerializer(key, context=self.get_serializer_context()).data
+        return Response(data, status=status.HTTP_201_CREATED)
+
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Revokes the key."""
+        key = self.get_object()
+        if api_key_revoke(key=key):
+            services.audit(user=key.user, project=key.project, action="api_key.revoke", target=f"api_key:{key.pk}")
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class AuditSerializer(serializers.ModelSerializer[AuditEntry]):
+    user = serializers.CharField(source="user.username", allow_null=True, default=None, read_only=True)
+    project = serializers.CharField(source="project.slug", allow_null=True, default=None, read_only=True)
+
+    class Meta:
+        model = AuditEntry
+        fields = ["id", "created_at", "user", "project", "action", "target", "detail"]
+
+
+class Audit(mixins.ListModelMixin, viewsets.GenericViewSet[AuditEntry]):
+    """Who did what; for owners of the project."""
+
+    queryset = AuditEntry.objects.none()
+    serializer_class = AuditSerializer
+    filterset_fields = ["project__slug", "action"]
+
+    def get_queryset(self) -> QuerySet[AuditEntry]:
+        return for_user(AuditEntry.objects.select_related("user", "project"), _user(self.request), role=Role.OWNER)
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    username = serializers.CharField()
+    is_staff = serializers.BooleanField()
+    projects = ProjectSerializer(many=True)
+
+
+class Me(viewsets.ViewSet):
+    """The user of this session or key."""
+
+    permission_classes = [ScopePermission]
+
+    @extend_schema(responses=MeSerializer)
+    def list(self, request: Request) -> Response:
+        user = _user(request)
+        projects = selectors.project_list(user=user)
+        answer = {"username": user.username, "is_staff": user.is_staff, "projects": projects}
+        return Response(MeSerializer(answer, context={"request": request}).data)
+
+
+def register(router: DefaultRouter) -> None:
+    """Adds the resources of this file."""
+    router.register("me", Me, basename="me")
+    router.register("projects", Projects, basename="project")
+    router.register("nodes", Nodes, basename="node")
+    router.register("devices", Devices, basename="device")
+    router.register("api-keys", ApiKeys, basename="api-key")
+    router.register("audit", Audit, basename="audit")
+
+
+def _user(request: Request) -> User:
+    assert isinstance(request.user, User), "the permission class lets nobody else through"
+    return request.user

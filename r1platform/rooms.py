@@ -1,0 +1,24 @@
+"""What the two apps add to the web: pages, REST resources, sockets and the gateway, found by module name."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from importlib.util import find_spec
+from types import ModuleType
+
+logger = logging.getLogger(__name__)
+APPS = ("training_app", "serving_app")
+
+
+def modules(name: str) -> list[ModuleType]:
+    """The module `name` of each app that has one, in the order of APPS."""
+    found = []
+    for app in APPS:
+        if find_spec(f"{app}.{name}") is None:
+            continue
+        try:
+            found.append(importlib.import_module(f"{app}.{name}"))
+        except ImportError as error:
+            logger.error("%s.%s cannot be imported and is left out: %s", app, name, error)
+    return found

@@ -1,0 +1,187 @@
+"""Settings: the project and its members, one's own API keys, the audit log."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from r1platform import selectors, services
+from r1platform.access import current_project, require_role, role_in
+from r1platform.keys import SCOPES, KeyRefused, api_key_create, api_key_revoke
+from r1platform.models import ApiKey, Project, Role
+
+PER_PAGE = 50
+LIFETIMES = (("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "No end"))
+SCOPE_WORDS = {"read": "Read: everything you can see", "write": "Write: launch, stop, deploy", "inference": "Inference: ask deployed models"}
+
+
+class ProjectForm(forms.Form):
+    """A new project."""
+
+    name = forms.CharField(max_length=80, help_text="Datasets, pipelines, runs and deployments belong to a project.")
+
+
+class MemberForm(forms.Form):
+    """Who belongs to the project, as what."""
+
+    username = forms.CharField(max_length=150, label="User", help_text="The name that the person signs in with.")
+    role = forms.ChoiceField(choices=Role.choices, initial=Role.EDITOR)
+
+    def clean_username(self) -> str:
+        name: str = self.cleaned_data["username"]
+        self.user = User.objects.filter(username=name, is_active=True).first()
+        if self.user is None:
+            raise ValidationError(f"Nobody here is called “{name}”. An administrator adds people under Admin, Users.")
+        return name
+
+
+class KeyForm(forms.Form):
+    """A new API key."""
+
+    name = forms.CharField(max_length=80, help_text="What will use it, such as “notebook”.")
+    project = forms.ModelChoiceField(queryset=Project.objects.none(), required=False, empty_label="All my projects", help_text="A key can be held to one project.")
+    scopes = forms.MultipleChoiceField(choices=[(scope, SCOPE_WORDS[scope]) for scope in SCOPES], widget=forms.CheckboxSelectMultiple, initial=["read", "inference"])
+    lifetime = forms.ChoiceField(choices=LIFETIMES, required=False, initial="90", label="Ends after")
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["project"]
+        assert isinstance(field, forms.ModelChoiceField)
+        field.queryset = selectors.project_list(user=user)
+
+
+@login_required
+@require_safe
+def settings_project(request: HttpRequest) -> HttpResponse:
+    """Name, members and their roles; making a project."""
+    return _project_page(request, MemberForm(), ProjectForm())
+
+
+def _project_page(request: HttpRequest, member_form: MemberForm, project_form: ProjectForm) -> HttpResponse:
+    project = current_project(request)
+    role = role_in(request.user, project) if project else None
+    context = {
+        "project": project,
+        "members": selectors.project_members(project=project) if project else [],
+        "roles": Role.choices,
+        "is_owner": role == Role.OWNER,
+        "role": role,
+        "member_form": member_form,
+        "project_form": project_form,
+    }
+    bound = member_form.is_bound or project_form.is_bound
+    return render(request, "r1platform/settings_project.html", context, status=422 if bound else 200)
+
+
+@login_required
+@require_POST
+def project_new(request: HttpRequest) -> HttpResponse:
+    """Makes a project and shows it."""
+    form = ProjectForm(request.POST)
+    if form.is_valid():
+        try:
+            project = services.project_create(user=_user(request), name=form.cleaned_data["name"])
+        except ValidationError as error:
+            form.add_error(None, error)
+        else:
+            request.session["project"] = project.pk
+            messages.success(request, f"“{project.name}” is ready. You are its owner.")
+            return redirect("overview")
+    return _project_page(request, MemberForm(), form)
+
+
+@login_required
+@require_POST
+def member_save(request: HttpRequest) -> HttpResponse:
+    """Adds a member, changes a role, or takes the membership away (`role` empty). For owners."""
+    project = current_project(request)
+    if project is None:
+        raise PermissionDenied("You are not a member of any project.")
+    require_role(request.user, project, Role.OWNER)
+    removing = request.POST.get("role") == ""
+    form = MemberForm(request.POST if not removing else {**request.POST.dict(), "role": Role.VIEWER})
+    if form.is_valid() and form.user is not None:
+        try:
+            role = None if removing else Role(form.cleaned_data["role"])
+            services.member_set(project=project, user=form.user, role=role, by=_user(request))
+        except ValidationError as error:
+            form.add_error(None, " ".join(error.messages))
+        else:
+            done = "is no longer a member" if removing else f"is {form.cleaned_data['role']} now"
+            messages.success(request, f"{form.user.get_username()} {done}.")
+            return redirect("settings-project")
+    return _project_page(request, form, ProjectForm())
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def settings_keys(request: HttpRequest) -> HttpResponse:
+    """One's own keys; a POST makes one and shows its text, once."""
+    user, secret = _user(request), ""
+    form = KeyForm(request.POST or None, user=user, initial={"project": current_project(request)})
+    if request.method == "POST" and form.is_valid():
+        secret = _key_made(request, form)
+    made = form if not secret else KeyForm(user=user, initial={"project": current_project(request)})
+    context = {"keys": selectors.api_key_list(user=user), "form": made, "secret": secret, "now": timezone.now()}
+    return render(request, "r1platform/settings_keys.html", context, status=422 if made.is_bound else 200)
+
+
+def _key_made(request: HttpRequest, form: KeyForm) -> str:
+    """The text of the new key; empty, with the sentence in the form, when it was refused."""
+    values = form.cleaned_data
+    days = values["lifetime"]
+    try:
+        key, secret = api_key_create(
+            user=_user(request),
+            name=values["name"],
+            scopes=values["scopes"],
+            project=values["project"],
+            expires_at=timezone.now() + timedelta(days=int(days)) if days else None,
+        )
+    except KeyRefused as error:
+        form.add_error(error.field, str(error))
+        return ""
+    detail = {"name": key.name, "scopes": key.scopes}
+    services.audit(user=_user(request), project=key.project, action="key.create", target=f"key:{key.pk}", detail=detail)
+    return secret
+
+
+@login_required
+@require_POST
+def key_revoke(request: HttpRequest, key_id: int) -> HttpResponse:
+    """Ends one of one's own keys."""
+    key = get_object_or_404(ApiKey, pk=key_id, user=_user(request))
+    if api_key_revoke(key=key):
+        services.audit(user=_user(request), project=key.project, action="key.revoke", target=f"key:{key.pk}")
+        messages.success(request, f"“{key.name}” is revoked. Whatever used it is refused from now on.")
+    return redirect("settings-keys")
+
+
+@login_required
+@require_safe
+def settings_audit(request: HttpRequest) -> HttpResponse:
+    """Who did what in this project."""
+    project = current_project(request)
+    if project is None:
+        return redirect("overview")
+    entries = selectors.audit_list(user=request.user, project=project)
+    if text := request.GET.get("q", "").strip():
+        entries = entries.filter(action__icontains=text) | entries.filter(user__username__icontains=text)
+    page = Paginator(entries, PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "r1platform/settings_audit.html", {"page": page, "q": text, "project": project})
+
+
+def _user(request: HttpRequest) -> User:
+    assert request.user.is_authenticated
+    return request.user

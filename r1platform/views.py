@@ -1,0 +1,77 @@
+"""Signing in and out. Links work once and only by POST, so that a mail scanner that follows them uses none up."""
+
+from __future__ import annotations
+
+from django.contrib.auth import authenticate, login, logout
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+from rest_framework.throttling import AnonRateThrottle
+
+from r1platform.services import sign_in_link_use
+
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+TEMPLATE = "r1platform/sign_in.html"
+
+
+class SignInThrottle(AnonRateThrottle):
+    scope = "sign_in"
+
+
+@login_not_required
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """By name and password; `next` leads back to the page that asked."""
+    if request.method != "POST":
+        if request.user.is_authenticated:
+            return redirect(_next(request))
+        return render(request, TEMPLATE, {"next": request.GET.get("next", "")})
+    if not _may_try(request):
+        return _refuse(request, 429, "Too many attempts from here; wait a minute and try again.")
+    name, password = request.POST.get("username", ""), request.POST.get("password", "")
+    user = authenticate(request, username=name, password=password)
+    if user is None:
+        return _refuse(request, 400, "Name and password do not belong together, or the account is not active.")
+    login(request, user)
+    return redirect(_next(request))
+
+
+@login_not_required
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
+    """Shows one button; pressing it signs in. The link works once."""
+    if request.method != "POST":
+        return render(request, TEMPLATE, {"token": token})
+    user = sign_in_link_use(token=token) if _may_try(request) else None
+    if user is None:
+        return _refuse(request, 400, "This link has been used or has expired; make another with ./r1 sign_in_link NAME.")
+    login(request, user, backend=BACKEND)
+    return redirect("/")
+
+
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """Ends the session; its sockets close at their next check."""
+    logout(request)
+    return redirect("sign-in")
+
+
+def _may_try(request: HttpRequest) -> bool:
+    throttle = SignInThrottle()
+    return bool(throttle.allow_request(request, None))  # type: ignore[arg-type]
+
+
+def _refuse(request: HttpRequest, status: int, sentence: str) -> HttpResponse:
+    context = {"error": sentence, "next": request.POST.get("next", ""), "username": request.POST.get("username", "")}
+    return render(request, TEMPLATE, context, status=status)
+
+
+def _next(request: HttpRequest) -> str:
+    wanted = request.POST.get("next") or request.GET.get("next") or ""
+    safe = url_has_allowed_host_and_scheme(wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure())
+    return wanted if safe else "/"
