@@ -1,0 +1,66 @@
+"""Sequences of prompt and completion tokens as padded tensors, split into forward passes of bounded size.
+
+Letters: B sequences, T positions. Padding stands on the right, so that causal attention never sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`tokens_BT` is what the model reads, `targets_BT` what it must say next; only targets under `mask_BT` count.
+
+    `attention_BT` is 1 where `tokens_BT` is not padding.
+    """
+
+    tokens_BT: Tensor
+    targets_BT: Tensor
+    mask_BT: Tensor
+    attention_BT: Tensor
+
+
+def make_batch(
+    sequences: Sequence[tuple[list[int], list[int]]], *, pad: int, device: torch.device | None = None
+) -> Batch:
+    """One padded batch of (prompt, completion); the mask is 1 where the target is a token of the completion."""
+    longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
+    tokens_BT = torch.full((len(sequences), longest), pad)
+    mask_BT = torch.zeros(len(sequences), longest)
+    attention_BT = torch.zeros(len(sequences), longest)
+    for row, (prompt, completion) in enumerate(sequences):
+        end = len(prompt) + len(completion)
+        tokens_BT[row, :end] = torch.tensor(prompt + completion)
+        mask_BT[row, len(prompt) : end] = 1.0
+        attention_BT[row, :end] = 1.0
+    parts = tokens_BT[:, :-1], tokens_BT[:, 1:], mask_BT[:, 1:], attention_BT[:, :-1]
+    return Batch(*(part.contiguous().to(device) for part in parts))
+
+
+def split_by_size(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Indices in passes of at most `max_tokens` padded tokens (one sequence at least), longest first.
+
+    Neighbours have like lengths, so that little is padded.
+    """
+    passes: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if passes and (len(passes[-1]) + 1) * lengths[passes[-1][0]] <= max_tokens:
+            passes[-1].append(index)
+        else:
+            passes.append([index])
+    return passes
+
+
+def passes_of_rank(lengths: Sequence[int], *, max_tokens: int, rank: int, size: int) -> list[tuple[list[int], bool]]:
+    """The forward passes of one rank as (indices, whether they count); every rank gets equally many.
+
+    A rank without a sequence in some pass runs one that does not count: split experts make all ranks wait for all.
+    """
+    together = split_by_size(lengths, max_tokens=max_tokens * size)
+    own = [indices[rank::size] for indices in together]
+    return [(mine, True) if mine else (indices[:1], False) for mine, indices in zip(own, together, strict=True)]

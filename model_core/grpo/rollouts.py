@@ -1,0 +1,171 @@
+"""Rollouts: groups of completions of one prompt with their rewards and advantages; how they are made, told and kept."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from model_core.data.dataset import Row
+from model_core.data.tokenizer import decode
+from model_core.grpo.advantages import group_advantages, is_flat
+from model_core.rewards._types import Sample
+from model_core.rollout import Sampler
+from model_core.scoring import Rubric, Scored
+from model_core.training.world import World
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion as it was sampled, scored and compared with its group."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    finish_reason: str
+    text: str
+    scored: Scored
+    advantage: float | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """All completions of one prompt."""
+
+    row: Row
+    prompt_tokens: list[int]
+    rollouts: list[Rollout]
+
+    @property
+    def rewards(self) -> list[float | None]:
+        return [rollout.scored.total for rollout in self.rollouts]
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether its rewards are all equal."""
+        return is_flat(self.rewards)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn."""
+
+    num_samples: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The groups of all ranks in the order of their prompts, and the seconds of the slowest rank."""
+
+    groups: list[Group]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def collect(
+    sampler: Sampler, tokenizer: PreTrainedTokenizerFast, problems: Sequence[tuple[Row, list[int]]], *,
+    sampling: Sampling, rubric: Rubric, world: World, seed: int,
+) -> Collected:
+    """Samples and scores every problem, each rank its share; all ranks get all groups."""
+    began = time.monotonic()
+    mine = problems[world.rank :: world.size]
+    drawn = sampler.generate(
+        [tokens for _row, tokens in mine], num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens,
+        temperature=sampling.temperature, top_p=sampling.top_p, seed=seed * world.size + world.rank,
+    ) if mine else []
+    sampled = time.monotonic()
+    groups = _scored_groups(tokenizer, mine, drawn, rubric)
+    seconds = {"perf/rollout_s": sampled - began, "perf/reward_s": time.monotonic() - sampled}
+    everything = world.gather((groups, seconds))
+    ordered: list[Group] = [everything[i % world.size][0][i // world.size] for i in range(len(problems))]
+    slowest = {name: max(part[1][name] for part in everything) for name in seconds}
+    return Collected(ordered, slowest)
+
+
+def metrics(groups: Sequence[Group]) -> dict[str, float | None]:
+    """The scalars of `model_core.events.METRICS` that rollouts alone decide."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    totals = [r.scored.total for r in rollouts if r.scored.total is not None]
+    correct = [r.scored.correct for r in rollouts if r.scored.correct is not None]
+    advantages = [r.advantage for r in rollouts if r.advantage is not None]
+    lengths = [len(r.tokens) for r in rollouts]
+    values: dict[str, float | None] = {
+        "reward/total": _mean(totals), "reward/std": _deviation(totals),
+        "reward/frac_zero_std_groups": _mean([float(group.is_flat) for group in groups]),
+        "adv/mean": _mean(advantages), "adv/std": _deviation(advantages),
+        "len/mean": _mean([float(n) for n in lengths]), "len/max": float(max(lengths, default=0)),
+        "truncated_ratio": _mean([float(r.finish_reason == "length") for r in rollouts]),
+        "accuracy/rollouts": _mean([float(c) for c in correct]),
+    }
+    for name in sorted({name for r in rollouts for name in r.scored.components}):
+        known = [v for r in rollouts if (v := r.scored.components.get(name)) is not None]
+        values[f"reward/{name}/mean"], values[f"reward/{name}/std"] = _mean(known), _deviation(known)
+        values[f"reward/{name}/unscored"] = float(len(rollouts) - len(known))
+    return values
+
+
+def write(path: Path, groups: Sequence[Group]) -> None:
+    """One gzipped JSON line a group, the same bytes for the same groups; the file appears whole."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
+        for group in groups:
+            file.write(json.dumps(_line(group), ensure_ascii=False).encode() + b"\n")
+    temporary.replace(path)
+
+
+def _line(group: Group) -> dict[str, Any]:
+    return {
+        "prompt": group.row.prompt, "answer": group.row.answer, "task": group.row.task,
+        "completions": [
+            {
+                "text": r.text, "num_tokens": len(r.tokens), "finish_reason": r.finish_reason,
+                "correct": r.scored.correct, "reward": r.scored.total, "components": r.scored.components,
+                "advantage": r.advantage,
+            }
+            for r in group.rollouts
+        ],
+    }
+
+
+def _scored_groups(
+    tokenizer: PreTrainedTokenizerFast, problems: Sequence[tuple[Row, list[int]]], drawn: Sequence[Sequence[Any]],
+    rubric: Rubric,
+) -> list[Group]:
+    samples = [
+        Sample(prompt=row.prompt, completion=decode(tokenizer, completion.tokens), expected=row.answer, task=row.task,
+               num_tokens=len(completion.tokens), finish_reason=completion.finish_reason)
+        for (row, _tokens), completions in zip(problems, drawn, strict=True) for completion in completions
+    ]
+    judged = iter(zip(samples, rubric.score(samples), strict=True))
+    groups = []
+    for (row, prompt_tokens), completions in zip(problems, drawn, strict=True):
+        rollouts = []
+        for completion in completions:
+            sample, scored = next(judged)
+            rollouts.append(Rollout(completion.tokens, completion.logprobs, completion.finish_reason,
+                                    sample.completion, scored))
+        groups.append(_with_advantages(Group(row, prompt_tokens, rollouts)))
+    return groups
+
+
+def _with_advantages(group: Group) -> Group:
+    advantages = group_advantages(group.rewards)
+    rollouts = [replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)]
+    return replace(group, rollouts=rollouts)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return statistics.pstdev(values) if values else None

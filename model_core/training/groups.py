@@ -1,0 +1,72 @@
+"""Which parameter gets which optimizer, learning rate and decay: the groups that DeepSpeed takes with the optimizer.
+
+Layer-wise rates: a block that is n blocks below the top gets `layer_lr_decay` to the power n of the peak rate, the
+embedding one more. Peak rates stand in `peak_lr`; `set_rates` writes `lr` from it before each step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from model_core.training.muon import MuonWithAdamW
+from model_core.training.settings import OptimizationConfig
+
+_BLOCK = re.compile(r"model\.layers\.(\d+)\.")
+
+
+def build_optimizer(
+    model: nn.Module, settings: OptimizationConfig, kind: Literal["muon", "adamw"], *, clip_norm: float
+) -> torch.optim.Optimizer:
+    """The optimizer over `model`; `clip_norm` is used by ours, 0 where DeepSpeed clips."""
+    groups = parameter_groups(model, settings, kind)
+    if kind == "muon" or clip_norm:
+        return MuonWithAdamW(groups, weight_decay=settings.weight_decay, clip_norm=clip_norm)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, weight_decay=settings.weight_decay)
+
+
+def parameter_groups(model: nn.Module, settings: OptimizationConfig, kind: Literal["muon", "adamw"]) -> list[dict[str, Any]]:
+    """Groups by (optimizer, expert or not, depth), in a fixed order. Every trainable parameter is in exactly one."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    num_blocks = 1 + max((_block(name) for name, _p in named), default=0)
+    groups: dict[tuple[bool, str, int], dict[str, Any]] = {}
+    for name, parameter in named:
+        use_muon = kind == "muon" and is_matrix(name, parameter)
+        expert_group = getattr(parameter, "group_name", "")
+        distance = _distance(name, num_blocks) if settings.layer_lr_decay != 1.0 else 0
+        peak = settings.muon_lr if use_muon else settings.adamw_lr
+        group = groups.setdefault((use_muon, expert_group, distance), {
+            "params": [], "use_muon": use_muon, "peak_lr": peak * settings.layer_lr_decay**distance, "lr": peak,
+            **({"moe": True, "name": expert_group} if expert_group else {}),
+        })
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def is_matrix(name: str, parameter: torch.Tensor) -> bool:
+    """Whether Muon may have it: a matrix, or a stack of them, inside a block; not the router, whose rows are few."""
+    return parameter.ndim >= 2 and _BLOCK.match(name) is not None and not name.endswith("mlp.gate.weight")
+
+
+def set_rates(groups: Iterable[dict[str, Any]], factor: float) -> float:
+    """Writes each group's rate for this step; returns the highest one, which is that of the matrices."""
+    highest = 0.0
+    for group in groups:
+        group["lr"] = group["peak_lr"] * factor
+        highest = max(highest, group["lr"])
+    return highest
+
+
+def _block(name: str) -> int:
+    match = _BLOCK.match(name)
+    return int(match.group(1)) if match else 0
+
+
+def _distance(name: str, num_blocks: int) -> int:
+    if _BLOCK.match(name):
+        return num_blocks - 1 - _block(name)
+    return num_blocks if "embed_tokens" in name else 0

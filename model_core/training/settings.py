@@ -1,0 +1,39 @@
+"""The settings of optimization that every training phase has, as the base of its `Config`. Imports without torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from model_core.config import StrictModel
+
+
+class OptimizationConfig(StrictModel):
+    """Base of a phase's settings; a phase gives its own defaults by writing the field again."""
+
+    steps: int = Field(100, ge=1, le=10_000_000)
+    """Steps of the phase."""
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"
+    """"muon": Muon on the matrices of the blocks and AdamW on the rest; needs float32 and unsharded optimizer states.
+    "adamw": AdamW on all. "auto": Muon where it can live, else AdamW, and the run says so."""
+    muon_lr: float = Field(0.02, gt=0, le=10)
+    """Peak learning rate of the matrices under Muon."""
+    adamw_lr: float = Field(3e-3, gt=0, le=10)
+    """Peak learning rate of everything that AdamW updates."""
+    weight_decay: float = Field(0.0, ge=0, lt=1)
+    """Decoupled weight decay."""
+    warmup_steps: int = Field(20, ge=0)
+    """Steps of linear warm-up."""
+    constant_fraction: float = Field(0.5, ge=0, le=1)
+    """Share of the steps after which the rate begins to fall."""
+    final_lr_fraction: float = Field(0.1, ge=0, le=1)
+    """Share of the peak rate that is left in the last step."""
+    layer_lr_decay: float = Field(1.0, gt=0, le=1)
+    """Layer-wise learning rates: each block below the top has this factor of the rate of the one above; 1: all equal."""
+    clip_norm: float = Field(1.0, ge=0)
+    """Largest global norm of the gradient; 0: not clipped."""
+    router_bias_speed: float = Field(1e-3, ge=0, le=1)
+    """Step of the routing bias towards equal expert loads, after each update; 0: off."""
+    max_micro_tokens: int = Field(16384, ge=1)
+    """Most padded tokens in one forward pass; a larger batch is split, which changes memory and not the result."""
