@@ -59,7 +59,8 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
         "has_checkpoint": checkpoints_to_serve(project).exists(),
     }
     if "X-Part" in request.headers:
-        return render(request, "training_app/run/_part.html", {**context, "part": "serving_app/deployments/_table.html"})
+        context["part"] = "serving_app/deployments/_table.html"
+        return render(request, "training_app/run/_part.html", context)
     return render(request, "serving_app/deployments/list.html", context)
 
 

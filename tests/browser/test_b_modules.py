@@ -90,8 +90,14 @@ def test_equal_density_twice_smooths_equally(page: Page) -> None:
 
 def scalars(first: int, last: int, attempt: int = 1) -> list[dict[str, Any]]:
     return [
-        {"id": 100 + n, "attempt": attempt, "seq": n, "time": "2026-01-01T00:00:00Z", "kind": "scalars",
-         "payload": {"step": n, "tokens": n * 10, "process_seconds": n / 2, "values": {"loss": 1 / n}}}
+        {
+            "id": 100 + n,
+            "attempt": attempt,
+            "seq": n,
+            "time": "2026-01-01T00:00:00Z",
+            "kind": "scalars",
+            "payload": {"step": n, "tokens": n * 10, "process_seconds": n / 2, "values": {"loss": 1 / n}},
+        }
         for n in range(first, last + 1)
     ]
 
@@ -112,7 +118,7 @@ def test_live_points_merge_without_losing_extremes_or_counts(page: Page) -> None
 
 
 def test_register_first_fetch_second_gives_every_point_once(page: Page) -> None:
-    """Events that came in while the answer was on its way are applied when they are newer, dropped when they are in it."""
+    """Events that came in while the answer was on its way are applied when they are newer, else dropped."""
     body = """
       const s = new m.Series('loss');
       const answer = {x: [1, 2, 3], last: [1, 1/2, 1/3], min: [1, 1/2, 1/3], max: [1, 1/2, 1/3], n: [1, 1, 1]};
@@ -154,7 +160,9 @@ STREAM = """
 
 
 def test_the_stream_gives_each_event_once_and_in_order_over_a_dropped_socket(page: Page) -> None:
-    body = STREAM + """
+    body = (
+        STREAM
+        + """
       give(0, {type: 'hello', last_id: 12, state: {}});
       [11, 12, 12, 11].forEach((id) => give(0, event(id, id)));
       sockets[0].onclose({code: 1006});
@@ -164,6 +172,7 @@ def test_the_stream_gives_each_event_once_and_in_order_over_a_dropped_socket(pag
       stream.close();
       return {sent, statuses, asked};
     """
+    )
     got = run(page, "stream.js", body)
     assert got["sent"] == [11, 12, 13]
     assert got["statuses"] == ["live", "reconnecting", "live"]
@@ -171,7 +180,9 @@ def test_the_stream_gives_each_event_once_and_in_order_over_a_dropped_socket(pag
 
 
 def test_a_hole_in_the_sequence_is_asked_for_once_and_then_accepted(page: Page) -> None:
-    body = STREAM + """
+    body = (
+        STREAM
+        + """
       give(0, event(11, 1)); give(0, event(15, 5));
       const again = sockets.length;
       give(1, event(13, 3)); const third = sockets.length;
@@ -179,6 +190,7 @@ def test_a_hole_in_the_sequence_is_asked_for_once_and_then_accepted(page: Page) 
       stream.close();
       return {sent, again, asked: sockets.map((s) => new URL(s.url).searchParams.get('after'))};
     """
+    )
     got = run(page, "stream.js", body)
     assert got["again"] == 2 and got["asked"][1] == "11"
     assert got["sent"][0] == 11 and got["sent"][-1] == 16
@@ -207,7 +219,9 @@ def test_the_address_holds_the_view_and_gives_it_back(page: Page) -> None:
     assert run(page, "view.js", body) == {"same": True, "left": ""}
 
 
-@pytest.mark.parametrize("search", ["?x=__proto__", "?smooth=9", "?from=5", "?from=9&to=3", "?smooth=NaN&x=wall&from=a&to=b"])
+@pytest.mark.parametrize(
+    "search", ["?x=__proto__", "?smooth=9", "?from=5", "?from=9&to=3", "?smooth=NaN&x=wall&from=a&to=b"]
+)
 def test_a_broken_address_is_the_plain_view(page: Page, search: str) -> None:
     body = "const plain = new m.View('').values; return JSON.stringify(new m.View(a).values) === JSON.stringify(plain)"
     assert run(page, "view.js", body, search)
@@ -215,7 +229,14 @@ def test_a_broken_address_is_the_plain_view(page: Page, search: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0, "0"), (0.5, "0.5"), (-1234567, "−1\u202f234\u202f567"), (0.00012, "1.20e−4"), (None, "no number"), (7140.2, "7\u202f140")],
+    [
+        (0, "0"),
+        (0.5, "0.5"),
+        (-1234567, "−1\u202f234\u202f567"),
+        (0.00012, "1.20e−4"),
+        (None, "no number"),
+        (7140.2, "7\u202f140"),
+    ],
 )
 def test_numbers_are_written_as_people_read_them(page: Page, value: float | None, words: str) -> None:
     assert run(page, "words.js", "return m.number(a)", value) == words

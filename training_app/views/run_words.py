@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from model_core.events import METRICS
+from r1platform.templatetags.r1 import duration, grouped, percent
 from training_app.models import PhaseRun
 from training_app.states import GateVerdict, RunState
 
-THIN = "\u202f"
 NBSP = "\u00a0"
-SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a6ff0", "#8c8c8c")
-"""Okabe and Ito's colour-blind-safe set, without the yellow that is lost on white."""
 COMPONENT_COLOURS = {
     "logical_consistency": "#0072b2",
     "solution_accuracy": "#009e73",
@@ -72,11 +70,6 @@ class Stat:
     """Fills a thin meter below when given, 0 to 1."""
 
 
-def colour_of(run_id: int) -> str:
-    """The series colour that stays with a run on every page."""
-    return SERIES_COLOURS[run_id % len(SERIES_COLOURS)]
-
-
 def metric_words(names: list[str]) -> dict[str, dict[str, str]]:
     """Title, unit and meaning of each metric, for the charts; also of all that may still come."""
     return {name: {"title": title_of(name), **_unit_and_meaning(name)} for name in {*METRICS, *names}}
@@ -109,8 +102,7 @@ def measured(run: PhaseRun) -> dict[str, Any]:
     found = summary.get("evaluation")
     if isinstance(found, dict):
         return found
-    flat = {key.removeprefix("eval/"): value for key, value in summary.items() if key.startswith("eval/")}
-    return flat
+    return {key.removeprefix("eval/"): value for key, value in summary.items() if key.startswith("eval/")}
 
 
 def stats(run: PhaseRun) -> list[Stat]:
@@ -225,29 +217,9 @@ def progress_fraction(run: PhaseRun) -> float | None:
     return min(progress.get("step", 0) / progress["total"], 1.0) if progress.get("total") else None
 
 
-def percent(value: float) -> str:
-    """0.9612 → "96.1 %"."""
-    return f"{value * 100:.1f} %"
-
-
 def points(difference: float) -> str:
     """A difference of two shares in percentage points with its sign."""
     return f"{'−' if difference < 0 else '+'}{abs(difference) * 100:.1f}"
-
-
-def grouped(value: float) -> str:
-    """Thousands parted by thin spaces."""
-    return f"{value:,}".replace(",", THIN)
-
-
-def duration(seconds: float) -> str:
-    """192 → "3 m 12 s"."""
-    total = round(seconds)
-    if total < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{total} s"
-    if total < 3600:
-        return f"{total // 60} m {total % 60} s"
-    return f"{total // 3600} h {total % 3600 // 60} m"
 
 
 def _tone(difference: float) -> str:

@@ -145,7 +145,6 @@ def _page_context(run: PhaseRun, tab: str) -> dict[str, Any]:
         "tab": tab,
         "live": run.state in run_words.MOVING,
         "last_event_id": newest or 0,
-        "colour": run_words.colour_of(run.pk),
         "weights": run.config.get("reward", {}).get("weights", {}),
         "series": list(MetricSeries.objects.filter(run=run).order_by("name").values_list("name", flat=True)),
         "urls": {

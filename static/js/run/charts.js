@@ -1,6 +1,7 @@
 // The Charts tab: builds a section per group of metrics, the toolbar, and feeds the board from the run's stream.
 import { Board } from "./board.js";
 import { carried } from "./api.js";
+import { SERIES } from "../plots.js";
 import { View } from "./view.js";
 
 const GROUPS = [
@@ -22,7 +23,7 @@ export function start(stream, context) {
   const root = document.querySelector("[data-charts]");
   const words = carried("metric-words");
   const view = new View();
-  const describe = (name) => ({ title: name, empty: emptyWords(name, context), colour: context.colour, ...words[name] });
+  const describe = (name) => ({ title: name, empty: emptyWords(name, context), colour: SERIES[context.run % SERIES.length], ...words[name] });
   const board = new Board({ root, view, metricsUrl: context.urls.metrics, describe });
   const show = (name) => addPanel(root, board, describe(name), name);
   for (const name of context.series) show(name);

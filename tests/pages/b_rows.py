@@ -1,0 +1,98 @@
+"""Rows for the tests of the run, deployment, playground and usage pages, as the services would leave them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from r1platform.models import Node, Project
+from serving_app.models import Conversation, Deployment, DeploymentRevision, Message, Replica
+from training_app.models import Checkpoint, Launch, MetricSeries, PhaseRun, Pipeline, RunAttempt, RunEvent
+
+CONFIG: dict[str, Any] = {
+    "phase": "reinforcement",
+    "seed": 0,
+    "reward": {"weights": {"solution_accuracy": 0.6, "efficiency": 0.4}},
+    "checkpoint": {"every_steps": 6, "keep_last": 2, "keep_best": 1, "metric": "quality"},
+}
+RESULT: dict[str, Any] = {
+    "accuracy_before": 0.5,
+    "accuracy": 0.961,
+    "accuracy_low": 0.941,
+    "accuracy_high": 0.975,
+    "quality": 0.9,
+    "quality_low": 0.88,
+    "num_problems": 512,
+}
+
+
+def make_run(project: Project, **values: Any) -> PhaseRun:
+    """A run with one series; say in `values` what is different."""
+    launch = values.pop("launch", None)
+    defaults: dict[str, Any] = {
+        "name": "reinforcement",
+        "phase": "reinforcement",
+        "config": CONFIG,
+        "state": "running",
+        "started_at": timezone.now(),
+    }
+    run = PhaseRun.objects.create(project=project, launch=launch, **{**defaults, **values})
+    MetricSeries.objects.create(run=run, name="loss", num_points=3, last_step=3, last_value=0.5)
+    return run
+
+
+def make_launch(project: Project) -> Launch:
+    pipeline = Pipeline.objects.create(project=project, name="Tiny R1")
+    return Launch.objects.create(pipeline=pipeline, number=1)
+
+
+def make_checkpoint(run: PhaseRun, node: Node, step: int = 6, **values: Any) -> Checkpoint:
+    attempt = run.attempts.first() or RunAttempt.objects.create(run=run, number=1, node=node, state="running")
+    metrics = values.pop("metrics", {"accuracy": 0.8, "quality": 0.7})
+    return Checkpoint.objects.create(run=run, attempt=attempt, step=step, metrics=metrics, sha256="ab" * 32, **values)
+
+
+def make_event(run: PhaseRun, node: Node, seq: int, kind: str, **payload: Any) -> RunEvent:
+    attempt = run.attempts.first() or RunAttempt.objects.create(run=run, number=1, node=node, state="running")
+    return RunEvent.objects.create(run=run, attempt=attempt, seq=seq, time=timezone.now(), kind=kind, payload=payload)
+
+
+def make_deployment(project: Project, checkpoint: Checkpoint, name: str = "sums-r1", **values: Any) -> Deployment:
+    """A ready deployment with one ready replica."""
+    made = Deployment.objects.create(project=project, name=name, **{"state": "ready", **values})
+    revision = DeploymentRevision.objects.create(deployment=made, number=1, checkpoint=checkpoint, engine="builtin")
+    Replica.objects.create(
+        revision=revision,
+        number=1,
+        state="ready",
+        base_url="http://127.0.0.1:1",
+        metrics={"running": 2, "ttft_seconds": 0.03},
+    )
+    return made
+
+
+def make_conversation(
+    project: Project, user: User, deployment: Deployment | None = None, title: str = "Sums"
+) -> Conversation:
+    """One question and one finished answer."""
+    made = Conversation.objects.create(project=project, user=user, deployment=deployment, title=title)
+    asked = Message.objects.create(conversation=made, role="user", content="What is 17 + 25?")
+    Message.objects.create(
+        conversation=made,
+        parent=asked,
+        role="assistant",
+        content="It is **42**.",
+        reasoning="7+5=12",
+        state="done",
+        seq=4,
+        usage={
+            "prompt_tokens": 9,
+            "completion_tokens": 12,
+            "reasoning_tokens": 5,
+            "ttft_seconds": 0.04,
+            "tokens_per_second": 210.0,
+        },
+    )
+    return made
