@@ -11,13 +11,14 @@ from typing import Any
 from django import forms
 from django.db.models import QuerySet
 
-from model_core.errors import ConfigError, ModelCoreError
 from model_core.serving.engines import ENGINES
 from r1platform.models import Project
 from serving_app.models import Conversation, Deployment
 from training_app.models import Checkpoint
+from training_app.schema_forms import SchemaForm
 
-PREFIX = "config."
+PREFIX = "config"
+"""Of the names of an engine's settings in the page, so that none meets a field of the deployment."""
 
 
 def engine_choices() -> list[tuple[str, str, str]]:
@@ -90,74 +91,11 @@ class RevisionForm(DeploymentForm):
             del self.fields[name]
 
 
-class EngineForm(forms.Form):
+class EngineForm(SchemaForm):
     """The settings of one engine, typed as its `Config` says; `config()` is the validated JSON."""
 
-    def __init__(self, *args: Any, engine: str, values: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.config_class = ENGINES.get(engine).Config
-        schema = self.config_class.model_json_schema()
-        required = set(schema.get("required", ()))
-        for name, part in schema.get("properties", {}).items():
-            initial = (values or {}).get(name, part.get("default"))
-            self.fields[PREFIX + name] = field_of(name, part, schema, required=name in required, initial=initial)
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        given = {
-            name.removeprefix(PREFIX): value for name, value in cleaned.items() if value is not None and value != ""
-        }
-        if self.errors:
-            return cleaned
-        try:
-            self.parsed: dict[str, Any] = self.config_class.parse(given).resolved()
-        except ConfigError as error:
-            self.place(error)
-        return cleaned
-
-    def place(self, error: ModelCoreError) -> None:
-        """Puts the sentence at the field that it names, or above the form."""
-        name = PREFIX + error.field.split(".")[0]
-        self.add_error(name if name in self.fields else None, error.message)
-
-    def config(self) -> dict[str, Any]:
-        """The complete configuration; only after `is_valid()`."""
-        return self.parsed
-
-
-def field_of(name: str, part: dict[str, Any], schema: dict[str, Any], *, required: bool, initial: Any) -> forms.Field:
-    """The form field for one property of a JSON schema."""
-    kind = _plain(part, schema)
-    common: dict[str, Any] = {
-        "label": part.get("title", name).replace("_", " ").capitalize(),
-        "help_text": part.get("description", ""),
-        "initial": initial,
-        "required": required,
-    }
-    if "enum" in kind:
-        empty = [] if initial is not None else [("", "–")]
-        return forms.ChoiceField(choices=[*empty, *((value, value) for value in kind["enum"])], **common)
-    low, high = kind.get("minimum", kind.get("exclusiveMinimum")), kind.get("maximum", kind.get("exclusiveMaximum"))
-    match kind.get("type"):
-        case "boolean":
-            return forms.BooleanField(**{**common, "required": False})
-        case "integer":
-            return forms.IntegerField(min_value=low, max_value=high, **common)
-        case "number":
-            widget = forms.NumberInput(attrs={"step": "any"})
-            return forms.FloatField(min_value=low, max_value=high, widget=widget, **common)
-        case "array" | "object":
-            return forms.JSONField(widget=forms.Textarea(attrs={"rows": 3}), **common)
-        case _:
-            return forms.CharField(max_length=kind.get("maxLength", 500), **common)
-
-
-def _plain(part: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    if "anyOf" in part:
-        part = next((item for item in part["anyOf"] if item.get("type") != "null"), {})
-    if "$ref" in part:
-        part = schema.get("$defs", {}).get(part["$ref"].rsplit("/", 1)[-1], {})
-    return {**part, "enum": [part["const"]]} if "const" in part else part
+    def __init__(self, *args: Any, engine: str, values: dict[str, Any] | None = None) -> None:
+        super().__init__(*args, model=ENGINES.get(engine).Config, values=values, prefix=PREFIX)
 
 
 class ConversationForm(forms.Form):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_POST
@@ -23,7 +22,6 @@ from serving_app.views.playground import conversation_of
 MAX_CHARS = 100_000
 
 
-@login_required
 @require_POST
 def conversation_act(request: HttpRequest, conversation_id: int, verb: str) -> HttpResponse:
     """Does `verb`; what is wrong comes back as one sentence."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
@@ -16,12 +15,11 @@ from model_core.errors import ModelCoreError
 from r1platform.access import current_project, require_role
 from r1platform.models import Project, Role
 from serving_app import services
-from serving_app.forms import PREFIX, DeploymentForm, EngineForm, RevisionForm, checkpoints_to_serve, engine_choices
+from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, checkpoints_to_serve, engine_choices
 from serving_app.models import Deployment, DeploymentRevision
 from serving_app.views.deployments import deployment_of
 
 
-@login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def deployment_new(request: HttpRequest) -> HttpResponse:
     """The form; a POST creates the deployment and goes to its page."""
@@ -44,7 +42,6 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
 
-@login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
     """Another checkpoint, engine or settings under the same name; a POST makes the revision."""
@@ -69,7 +66,6 @@ def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
 
-@login_required
 @require_safe
 def engine_fields(request: HttpRequest) -> HttpResponse:
     """The settings of the engine that was picked, as fields."""
@@ -150,9 +146,8 @@ def _revise(request: HttpRequest, deployment: Deployment, form: DeploymentForm, 
 
 
 def _place(form: forms.Form, engine: EngineForm, error: ModelCoreError) -> None:
-    if error.field in form.fields:
-        form.add_error(error.field, error.message)
-    elif PREFIX + error.field.removeprefix("engine_config.").split(".")[0] in engine.fields:
+    """Puts the sentence at its field; an unknown one stands above the form."""
+    if error.field.startswith("engine_config."):
         engine.place(type(error)(error.message, field=error.field.removeprefix("engine_config.")))
     else:
-        form.add_error(None, error.message)
+        form.add_error(error.field if error.field in form.fields else None, error.message)

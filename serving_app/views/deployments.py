@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.db.models import Prefetch, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -37,7 +36,6 @@ METRICS = (
 EXAMPLE = "What is 17 + 25?"
 
 
-@login_required
 @require_safe
 def deployment_list(request: HttpRequest) -> HttpResponse:
     """The table; without a deployment it says how to make the first."""
@@ -64,7 +62,6 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
     return render(request, "serving_app/deployments/list.html", context)
 
 
-@login_required
 @require_safe
 def deployment_detail(request: HttpRequest, deployment_id: int) -> HttpResponse:
     """State and why, replicas, metrics, revisions, history, snippets, logs."""
@@ -82,7 +79,6 @@ def deployment_detail(request: HttpRequest, deployment_id: int) -> HttpResponse:
     return render(request, "serving_app/deployments/detail.html", context)
 
 
-@login_required
 @require_safe
 def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> JsonResponse:
     """Output of an engine from `offset` on; without one its newest part."""
@@ -94,7 +90,6 @@ def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> Js
     )
 
 
-@login_required
 @require_POST
 def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpResponse:
     """Stops, starts, scales, rolls back or deletes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -25,7 +24,6 @@ PER_PAGE = 40
 ANSWERING = frozenset({DeploymentState.READY, DeploymentState.DEGRADED})
 
 
-@login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def playground(request: HttpRequest) -> HttpResponse:
     """Conversations and a new chat; a POST makes the conversation with its first message and goes to it.
@@ -56,7 +54,6 @@ def playground(request: HttpRequest) -> HttpResponse:
     return render(request, "serving_app/playground/new.html", context, status=422 if request.method == "POST" else 200)
 
 
-@login_required
 @require_safe
 def conversation(request: HttpRequest, conversation_id: int) -> HttpResponse:
     """One conversation."""
@@ -80,7 +77,6 @@ def conversation(request: HttpRequest, conversation_id: int) -> HttpResponse:
     return render(request, "serving_app/playground/conversation.html", context)
 
 
-@login_required
 @require_safe
 def thread(request: HttpRequest, conversation_id: int) -> HttpResponse:
     """The turns alone, as the server has them now."""

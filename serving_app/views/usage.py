@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
 from django.db.models import Avg, Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDay
 from django.http import HttpRequest, HttpResponse
@@ -21,7 +20,6 @@ PERIODS = {"7": "7 days", "30": "30 days", "90": "90 days"}
 MAX_RUNS = 50
 
 
-@login_required
 @require_safe
 def usage(request: HttpRequest) -> HttpResponse:
     """The page; `days`, `model` and `key` narrow it."""

@@ -232,3 +232,24 @@ def test_metrics_have_titles_units_and_meanings() -> None:
     assert words["reward/efficiency/unscored"]["unit"] == "rollouts"
     assert words["eval/logical_consistency"]["title"] == "Logical consistency"
     assert words["new_one"]["title"] == "New one" and words["lr"]["title"] == "Learning rate"
+
+
+def test_only_editors_make_single_runs(project: Project, client_erin: Client, client_bob: Client, client: Client) -> None:
+    assert client_erin.get(reverse("run-new")).status_code == 200
+    assert client_bob.get(reverse("run-new")).status_code == 403
+    assert client_bob.post(reverse("run-new"), {"name": "x"}).status_code == 403
+    assert client.get(reverse("run-new")).status_code == 302
+
+
+def test_a_clone_holds_the_values_of_its_run(run: PhaseRun, client_erin: Client, client_charlie: Client) -> None:
+    page = client_erin.get(reverse("run-new"), {"clone": run.pk})
+    assert page.context["phase"] == run.phase
+    assert page.context["config"].fields["reward.weights.efficiency"].initial == 0.4
+    assert client_charlie.get(reverse("run-new"), {"clone": run.pk}).status_code == 404
+
+
+def test_a_setting_out_of_range_is_said_at_its_field_and_nothing_is_made(project: Project, client_erin: Client) -> None:
+    sent = {"name": "bad", "config-seed": "-1"}
+    answer = client_erin.post(f"{reverse('run-new')}?phase=cold_start", sent)
+    assert answer.status_code == 422 and "seed" in answer.context["config"].errors
+    assert not PhaseRun.objects.exists()

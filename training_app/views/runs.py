@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -31,7 +30,6 @@ SORTS: dict[str, tuple[str, Any]] = {
 }
 
 
-@login_required
 @require_safe
 def run_list(request: HttpRequest) -> HttpResponse:
     """The table of runs; asked for its live part it answers with the table alone."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
@@ -19,7 +18,6 @@ from training_app.models import PhaseRun
 from training_app.views.runs_page import run_of
 
 
-@login_required
 @require_POST
 def run_act(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
     """Stops, pauses, resumes, retries, clones, overrides the gate, or keeps tags and notes."""

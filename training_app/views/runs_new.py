@@ -1,110 +1,117 @@
-"""A single run outside a pipeline: choose phase, data and what it starts from, edit the configuration, queue it.
+"""A single run outside a pipeline: choose phase, data and what it starts from, set its configuration, queue it.
 
-With `?clone=ID` the form holds that run's values. Nothing is created until the configuration is valid.
+The phase is in the address; with `?clone=ID` the forms hold that run's values. Nothing is created until the whole
+configuration is valid.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods
 
 from model_core.config import RunConfig
-from model_core.errors import ConfigError, ModelCoreError
+from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
+from model_core.rewards import REWARDS
 from r1platform.access import current_project, for_user, require_role
 from r1platform.models import Project, Role
 from training_app import services
+from training_app.forms import VersionField, ready_versions
 from training_app.models import Checkpoint, DatasetVersion, PhaseRun
-from training_app.states import VersionState
+from training_app.schema_forms import SchemaForm
 
 
-class ReadableJSONField(forms.JSONField):
-    """JSON with one setting a line."""
+class CheckpointField(forms.ModelChoiceField):
+    """Shows run and step."""
 
-    def prepare_value(self, value: Any) -> Any:
-        return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    def label_from_instance(self, obj: Any) -> str:
+        return f"Run {obj.run_id} · {obj.run.name} · step {obj.step}{' · final' if obj.is_final else ''}"
 
 
 class RunForm(forms.Form):
-    """The configuration is JSON with every default written out; its sentences of error name the setting."""
+    """What the run is called, what it learns from and where it starts."""
 
     name = forms.CharField(max_length=120, help_text="How you will find it again.")
-    phase = forms.ChoiceField(help_text="What kind of training it is.")
-    dataset_version = forms.ModelChoiceField(
+    dataset_version = VersionField(
         queryset=DatasetVersion.objects.none(), required=False, empty_label="None", label="Dataset version"
     )
-    starts_from = forms.ModelChoiceField(
+    starts_from = CheckpointField(
         queryset=Checkpoint.objects.none(), required=False, empty_label="A new model", label="Starts from"
-    )
-    config = ReadableJSONField(
-        label="Configuration",
-        widget=forms.Textarea(attrs={"rows": 24, "spellcheck": "false", "class": "mono"}),
-        help_text="Complete and resolved. A setting that is left out takes its default; an unknown one is refused.",
     )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        phase, version, start = (self.fields[name] for name in ("phase", "dataset_version", "starts_from"))
-        assert isinstance(phase, forms.ChoiceField)
-        assert isinstance(version, forms.ModelChoiceField) and isinstance(start, forms.ModelChoiceField)
-        phase.choices = [(name, str(cls.title)) for name, cls in PHASES.items()]
-        versions = DatasetVersion.objects.filter(dataset__project=project, state=VersionState.READY)
-        version.queryset = versions.select_related("dataset")
-        start.queryset = Checkpoint.objects.filter(run__project=project, removed_at=None).select_related("run")
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        config, phase = cleaned.get("config"), cleaned.get("phase")
-        if not isinstance(config, dict):
-            if "config" in cleaned:
-                self.add_error("config", "The configuration is an object: it begins with “{”.")
-            return cleaned
-        try:
-            cleaned["config"] = RunConfig.parse({**config, "phase": phase}).resolved()
-        except ModelCoreError as error:
-            self.add_error("config", error.message)
-        return cleaned
+        version, start = self.fields["dataset_version"], self.fields["starts_from"]
+        assert isinstance(version, forms.ModelChoiceField)
+        assert isinstance(start, forms.ModelChoiceField)
+        version.queryset = ready_versions(project)
+        checkpoints = Checkpoint.objects.filter(run__project=project, removed_at=None)
+        start.queryset = checkpoints.select_related("run").order_by("-id")
 
 
-@login_required
+class RunConfigForm(SchemaForm):
+    """The settings of a run of `phase`, those of the phase among them."""
+
+    def __init__(self, *args: Any, phase: str, values: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(
+            *args,
+            model=RunConfig,
+            values={**values, "phase": phase},
+            nested={"phase_config": PHASES.get(phase).Config},
+            keys={"reward.weights": REWARDS.names()},
+            without=frozenset({"phase"}),
+            prefix="config",
+            **kwargs,
+        )
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 def run_new(request: HttpRequest) -> HttpResponse:
-    """The form; a POST queues the run and goes to its page."""
+    """The forms; a POST queues the run and goes to its page."""
     project = current_project(request)
+    if project is None:
+        return redirect("overview")
     require_role(request.user, project, Role.EDITOR)
     source = _source(request)
-    form = RunForm(request.POST or None, project=project, initial=_initial(request, source))
-    if request.method == "POST" and form.is_valid() and (run := _create(request, form, project)):
+    phase = _phase(request, source)
+    form = RunForm(request.POST or None, project=project, initial=_initial(request, source, phase))
+    values = source.config if source is not None and source.phase == phase else {}
+    config = RunConfigForm(request.POST or None, phase=phase, values=values)
+    if request.method == "POST" and (run := _create(request, project, phase, form, config)) is not None:
         messages.success(request, f"Run {run.pk} is queued. It starts as soon as a device is free.")
         return redirect("run-detail", run_id=run.pk)
-    status = 422 if form.is_bound else 200
-    return render(
-        request, "training_app/run/new.html", {"form": form, "source": source, "project": project}, status=status
-    )
+    phases = [(name, str(cls.title), str(cls.describe)) for name, cls in PHASES.items()]
+    context = {"form": form, "config": config, "source": source, "project": project, "phase": phase, "phases": phases}
+    return render(request, "training_app/run/new.html", context, status=422 if form.is_bound else 200)
 
 
-def _create(request: HttpRequest, form: RunForm, project: Project) -> PhaseRun | None:
+def _create(
+    request: HttpRequest, project: Project, phase: str, form: RunForm, config: RunConfigForm
+) -> PhaseRun | None:
+    first, second = form.is_valid(), config.is_valid()
+    if not (first and second):
+        return None
     values = form.cleaned_data
     try:
         return services.run_create(
             project=project,
             user=request.user,
             name=values["name"],
-            phase=values["phase"],
-            config=values["config"],
+            phase=phase,
+            config=config.config(),
             dataset_version=values["dataset_version"],
             starts_from=values["starts_from"],
         )
     except ModelCoreError as error:
-        field = error.field if error.field in form.fields else ("config" if isinstance(error, ConfigError) else None)
-        form.add_error(field, error.message)
+        if error.field in form.fields:
+            form.add_error(error.field, error.message)
+        else:
+            config.place(error)
     return None
 
 
@@ -115,21 +122,18 @@ def _source(request: HttpRequest) -> PhaseRun | None:
     return get_object_or_404(for_user(PhaseRun.objects.all(), request.user), pk=int(clone))
 
 
-def _initial(request: HttpRequest, source: PhaseRun | None) -> dict[str, Any]:
-    if source is not None:
-        return {
-            "name": f"{source.name} again",
-            "phase": source.phase,
-            "dataset_version": source.dataset_version_id,
-            "starts_from": source.starts_from_id,
-            "config": source.config,
-        }
+def _phase(request: HttpRequest, source: PhaseRun | None) -> str:
     names = PHASES.names()
-    phase = request.GET.get("phase", "")
-    phase = phase if phase in names else names[0]
+    wanted = request.GET.get("phase") or (source.phase if source is not None else "")
+    return wanted if wanted in names else names[0]
+
+
+def _initial(request: HttpRequest, source: PhaseRun | None, phase: str) -> dict[str, Any]:
+    if source is None:
+        given = {name: request.GET.get(name) for name in ("starts_from", "dataset_version")}
+        return {"name": phase.replace("_", " "), **given}
     return {
-        "phase": phase,
-        "config": RunConfig.parse({"phase": phase}).resolved(),
-        "starts_from": request.GET.get("starts_from"),
-        "dataset_version": request.GET.get("dataset_version"),
+        "name": f"{source.name} again",
+        "dataset_version": source.dataset_version_id,
+        "starts_from": source.starts_from_id,
     }

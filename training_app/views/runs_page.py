@@ -7,7 +7,6 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
@@ -43,7 +42,6 @@ class Action:
     asks_reason: bool = False
 
 
-@login_required
 @require_safe
 def run_detail(request: HttpRequest, run_id: int, tab: str = "charts") -> HttpResponse:
     """The page with one tab open."""
@@ -56,7 +54,6 @@ def run_detail(request: HttpRequest, run_id: int, tab: str = "charts") -> HttpRe
     return render(request, f"training_app/run/{tab}.html", context)
 
 
-@login_required
 @require_safe
 def run_header(request: HttpRequest, run_id: int) -> HttpResponse:
     """Header and stats alone, asked for again whenever the run's stream says that something changed."""
