@@ -117,7 +117,7 @@ def urls() -> list[Any]:
     from r1platform.rooms import modules
 
     if not router.registry:
-        for module in [resources, *modules("api")]:
+        for module in [resources, *modules("api", having="register")]:
             module.register(router)
     return [
         path("schema/", Schema.as_view(), name="schema"),

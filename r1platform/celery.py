@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 from celery import Celery
+from celery.signals import worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "r1platform.settings")
 app = Celery("r1platform")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def register_node(**_: Any) -> None:
+    """The worker that starts is this node: it says so, and `up` sees that it is ready."""
+    from django.conf import settings
+
+    from r1platform.nodes import node_register
+
+    node_register()
+    Path(settings.R1_HOME, "worker.ready").write_text(str(os.getpid()))

@@ -11,8 +11,8 @@ logger = logging.getLogger(__name__)
 APPS = ("training_app", "serving_app")
 
 
-def modules(name: str) -> list[ModuleType]:
-    """The module `name` of each app that has one, in the order of APPS."""
+def modules(name: str, *, having: str = "") -> list[ModuleType]:
+    """The module `name` of each app that has one (with the attribute `having`), in the order of APPS."""
     found = []
     for app in APPS:
         if find_spec(f"{app}.{name}") is None:
@@ -21,4 +21,4 @@ def modules(name: str) -> list[ModuleType]:
             found.append(importlib.import_module(f"{app}.{name}"))
         except ImportError as error:
             logger.error("%s.%s cannot be imported and is left out: %s", app, name, error)
-    return found
+    return [module for module in found if not having or hasattr(module, having)]

@@ -14,7 +14,7 @@ admin.site.site_header = "R1 Platform"
 
 
 def app_urls(name: str) -> list[Any]:
-    return [path("", include(module.__name__)) for module in modules(name)]
+    return [path("", include(module.__name__)) for module in modules(name, having="urlpatterns")]
 
 
 urlpatterns = [

@@ -53,5 +53,5 @@ def web(pages: Any) -> Any:
 
 
 def sockets() -> Any:
-    routes = [route for module in modules("routing") for route in module.websocket_urlpatterns]
+    routes = [route for module in modules("routing", having="websocket_urlpatterns") for route in module.websocket_urlpatterns]
     return AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(routes)))

@@ -1,0 +1,37 @@
+"""`./r1 sign_in_link NAME`: a one-time link for a user."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from r1platform.services import sign_in_link_create
+
+
+class Command(BaseCommand):
+    help = "Prints a link that signs a user in once within 24 hours."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--create", action="store_true", help="make the user when there is none of that name")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        user = User.objects.filter(username=options["name"]).first()
+        if user is None and options["create"]:
+            user = User.objects.create_user(options["name"])
+        if user is None or not user.is_active:
+            raise CommandError(f"There is no active user “{options['name']}”; --create makes one.")
+        self.stdout.write(_base_url() + sign_in_link_create(user=user))
+
+
+def _base_url() -> str:
+    try:
+        found: dict[str, str] = json.loads((Path(settings.R1_HOME) / "up.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return ""
+    return found["base_url"]
