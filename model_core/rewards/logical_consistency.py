@@ -1,0 +1,44 @@
+"""Logical consistency: do the equations hold, and does the answer follow from them?
+
+Source: “How DeepSeek-R1 Was Built”, reward with weight 0.4. The article does not define it. Ours is the mean of two
+halves: the share of the reasoning's equations that are true when recomputed, and whether the answer is what the
+reasoning arrives at. A reasoning without any equation has no step that could be true: its first half is 0.
+"""
+
+from __future__ import annotations
+
+from model_core.config.base import StrictModel
+from model_core.registry import registered
+from model_core.rewards._equations import equations, evaluate
+from model_core.rewards._types import Sample, Score
+from model_core.tasks import TASKS
+
+
+@registered
+class LogicalConsistency:
+    """Half for true equations, half for an answer that agrees with them."""
+
+    bounds = (0.0, 1.0)
+
+    class Config(StrictModel):
+        """No settings."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def __call__(self, sample: Sample) -> Score:
+        found = equations(sample.reasoning)
+        if not found:
+            return Score(0.0, "no equation in the reasoning")
+        true = sum(equation.holds for equation in found) / len(found)
+        agrees = _agrees(sample, found[-1].right)
+        said = f"{sum(equation.holds for equation in found)} of {len(found)} equations hold"
+        return Score((true + agrees) / 2, f"{said}; the answer {'follows' if agrees else 'does not follow'}")
+
+
+def _agrees(sample: Sample, last_result: str) -> bool:
+    conclusion = TASKS.get(sample.task)().conclusion(sample.prompt, sample.reasoning) if sample.task else last_result
+    if conclusion is None or not sample.answer:
+        return False
+    stated = evaluate(sample.answer.replace(",", "")) if sample.answer.strip("-.,0123456789") == "" else None
+    return stated is not None and stated == evaluate(conclusion)

@@ -1,0 +1,117 @@
+"""Sums of two numbers, bare or told as a story, with two right styles of reasoning.
+
+Source: none, ours. Terse demonstrations write the sum at once, stepwise ones add digit by digit from the right and write
+the carry. Both are correct, but the steps are far easier to learn: reinforcement learning can find that out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field
+
+from model_core.config.base import StrictModel
+from model_core.evaluation.answers import number_of
+from model_core.registry import registered
+from model_core.rewards._equations import equations
+
+NAMES = ("Leo", "Max", "Ana", "Mia", "Tom", "Eva", "Sam", "Ida", "Ben", "Zoe")
+ITEMS = ("keys", "books", "coins", "cards", "stamps", "shells", "marbles", "apples", "stones", "pens")
+STORIES = (
+    "{a} has {x} {item} and {b} has {y} {item}. How many {item} do they have together?",
+    "{a} has {x} {item}. {b} gives {a} {y} more {item}. How many {item} does {a} have now?",
+    "{a} found {x} {item} in May and {y} {item} in June. How many {item} did {a} find?",
+)
+HELD_OUT_ONE_IN = 5
+
+
+@registered
+class Sums:
+    """Two-operand additions. A prompt is held out when the hash of it says so, whatever the seed."""
+
+    class Config(StrictModel):
+        """What the problems and the demonstrations look like."""
+
+        num_digits: int = Field(3, ge=1, le=6)
+        """Digits of each operand."""
+        story_fraction: float = Field(0.5, ge=0, le=1)
+        """Share of word problems; the rest are bare sums."""
+        terse_fraction: float = Field(0.4, ge=0, le=1)
+        """Share of demonstrations that write the result at once instead of digit by digit."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def generate(self, seed: int, num_train: int, num_held_out: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields ("train" | "held_out", row) with no prompt twice; no prompt of one split can be in the other."""
+        draw, seen = random.Random(seed), set[str]()
+        wanted = {"train": num_train, "held_out": num_held_out}
+        while any(wanted.values()):
+            prompt, x, y = self._problem(draw)
+            split = "held_out" if is_held_out(prompt) else "train"
+            if wanted[split] and prompt not in seen:
+                seen.add(prompt)
+                wanted[split] -= 1
+                terse = draw.random() < self.config.terse_fraction
+                reasoning = f"{x}+{y}={x + y}" if terse else column_steps(x, y)
+                yield split, {
+                    "prompt": prompt, "completion": f"<think>{reasoning}</think>{x + y}", "answer": str(x + y),
+                    "task": "sums", "meta": {"style": "terse" if terse else "stepwise"},
+                }  # fmt: skip
+
+    def verify(self, expected: str, answer: str) -> bool:
+        """Whether the answer text is the expected number."""
+        return number_of(answer) == number_of(expected) is not None
+
+    def check_steps(self, prompt: str, reasoning: str) -> tuple[int, int]:
+        """How many equations of the reasoning are right and how many wrong; a carry that was lost is wrong."""
+        found = equations(reasoning)
+        right = sum(equation.holds for equation in found)
+        if right == len(found) > 0 and not _adds_up(prompt, self.conclusion(prompt, reasoning)):
+            return right - 1, 1
+        return right, len(found) - right
+
+    def conclusion(self, prompt: str, reasoning: str) -> str | None:
+        """The number that the reasoning arrives at: its one result, or the digits of its columns put together."""
+        found = equations(reasoning)
+        if not found:
+            return None
+        if len(found) == 1 and len(found[0].left) > 2 * self._width(prompt):
+            return found[0].right
+        return found[-1].right + "".join(equation.right[-1] for equation in reversed(found[:-1]))
+
+    def _width(self, prompt: str) -> int:
+        return max((len(number) for number in re.findall(r"\d+", prompt)), default=0)
+
+    def _problem(self, draw: random.Random) -> tuple[str, int, int]:
+        low, high = 10 ** (self.config.num_digits - 1), 10**self.config.num_digits - 1
+        x, y = draw.randint(low, high), draw.randint(low, high)
+        if draw.random() >= self.config.story_fraction:
+            return f"{x}+{y}=", x, y
+        a, b = draw.sample(NAMES, 2)
+        return draw.choice(STORIES).format(a=a, b=b, x=x, y=y, item=draw.choice(ITEMS)), x, y
+
+
+def is_held_out(prompt: str) -> bool:
+    """Whether a prompt belongs to the held-out fifth; a fixed function of the text."""
+    return hashlib.sha256(prompt.encode()).digest()[0] % HELD_OUT_ONE_IN == 0
+
+
+def column_steps(x: int, y: int) -> str:
+    """The column addition of x and y, least significant digit first, carries written: `3+2=5;7+8=15;4+5+1=10`."""
+    steps, carry = [], 0
+    digits_x, digits_y = str(x)[::-1], str(y)[::-1]
+    for dx, dy in zip(digits_x, digits_y, strict=True):
+        total = int(dx) + int(dy) + carry
+        steps.append(f"{dx}+{dy}{'+1' if carry else ''}={total}")
+        carry = total // 10
+    return ";".join(steps)
+
+
+def _adds_up(prompt: str, conclusion: str | None) -> bool:
+    numbers = [int(number) for number in re.findall(r"\d+", prompt)]
+    return conclusion is not None and int(conclusion) == sum(numbers)
