@@ -44,7 +44,7 @@ _MATH_ATTRIBUTES = {
 }
 _ATTRIBUTES: dict[str, set[str]] = {
     "a": {"href", "title"}, "ol": {"start"}, "code": {"class"}, "span": {"class"}, "div": {"class"}, "pre": {"class"},
-    **{tag: _MATH_ATTRIBUTES for tag in _MATH_TAGS},
+    **dict.fromkeys(_MATH_TAGS, _MATH_ATTRIBUTES),
 }
 _DELIMITERS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$", "$", False))
 _MATH_FAILURES: tuple[type[Exception], ...] = (

@@ -114,7 +114,7 @@ def _accuracy(run: PhaseRun) -> Stat:
     found = measured(run)
     value = found.get("accuracy")
     if value is None:
-        return Stat("Held-out accuracy", "–", "not measured yet")
+        return Stat("Held-out accuracy", "–", _unmeasured(run))
     before = found.get("accuracy_before", (run.summary or {}).get("accuracy_before"))
     change = points(value - before) if before is not None else ""
     low, high, count = found.get("accuracy_low"), found.get("accuracy_high"), found.get("num_problems")
@@ -131,7 +131,7 @@ def _quality(run: PhaseRun) -> Stat:
     low = found.get("quality_low", found.get("quality"))
     gate = gate_words(run)
     if low is None:
-        return Stat("Quality, lower bound", "–", gate or "not measured yet")
+        return Stat("Quality, lower bound", "–", gate or _unmeasured(run))
     tone = "" if run.gate_threshold is None else ("up" if low >= run.gate_threshold else "down")
     return Stat("Quality, lower bound", f"{low:.3f}", gate or _mean_quality(found), tone=tone)
 
@@ -175,7 +175,7 @@ def _throughput(run: PhaseRun) -> Stat:
     summary = run.summary or {}
     speed = summary.get("perf/tok_s")
     if not isinstance(speed, int | float):
-        return Stat("Throughput", "–", f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else "no step yet")
+        return Stat("Throughput", "–", f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else _unmeasured(run))
     step, rollout, train = (summary.get(f"perf/{name}_s") for name in ("step", "rollout", "train"))
     detail = f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else ""
     if step and rollout is not None and train is not None:
@@ -186,7 +186,7 @@ def _throughput(run: PhaseRun) -> Stat:
 def _balance(run: PhaseRun) -> Stat:
     worst = (run.summary or {}).get("moe/max_vio")
     if not isinstance(worst, int | float):
-        return Stat("Expert balance", "–", "not measured yet")
+        return Stat("Expert balance", "–", _unmeasured(run))
     return Stat("Expert balance", f"{1 + worst:.2f}×", "busiest over the mean")
 
 
@@ -220,6 +220,10 @@ def progress_fraction(run: PhaseRun) -> float | None:
 def points(difference: float) -> str:
     """A difference of two shares in percentage points with its sign."""
     return f"{'−' if difference < 0 else '+'}{abs(difference) * 100:.1f}"
+
+
+def _unmeasured(run: PhaseRun) -> str:
+    return "not measured yet" if run.state in MOVING else "not measured"
 
 
 def _tone(difference: float) -> str:

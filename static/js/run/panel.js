@@ -53,7 +53,7 @@ export class Panel {
     const { values, axis } = this.view;
     const range = this.view.zoomed ? { range: this.zoomRange(), autorange: false } : { autorange: true };
     return figure({
-      xaxis: { type: axis === undefined ? "linear" : scale(values), title: { text: axis.title }, ...range },
+      xaxis: { type: scale(values), title: { text: axis.title }, nticks: values.x === "time" ? 4 : 7, tickangle: 0, ...range },
       yaxis: { type: values.logy ? "log" : "linear", title: { text: this.series.unit || "" },
         rangemode: raw.every((y) => y === null || y >= 0) ? "nonnegative" : "normal" },
       meta: { label: `${this.words.title} by ${axis.title}` },
@@ -68,6 +68,7 @@ export class Panel {
 
   listen() {
     this.plot.on("plotly_relayout", (change) => this.zoomed(change));
+    this.plot.on("plotly_doubleclick", () => this.view.set({ from: null, to: null }));
     this.plot.on("plotly_hover", ({ points: [point] }) => this.tell("cursor", { x: Number(plain(point.x)) }));
     this.plot.on("plotly_unhover", () => this.tell("cursor", { x: null }));
   }
@@ -81,7 +82,8 @@ export class Panel {
     if (a === undefined || b === undefined) return;
     const { values } = this.view;
     const read = (v) => (values.x === "time" ? plain(v) / 1000 : values.logx ? 10 ** v : Number(v));
-    this.view.set({ from: read(a), to: read(b) });
+    const [from, to] = [a, b].map((v) => Number(read(v).toPrecision(8)));
+    this.view.set({ from, to });
   }
 
   tell(type, detail) {
@@ -98,9 +100,9 @@ export class Panel {
   }
 
   sentence(bucket, index) {
-    const smoothed = this.view.values.smooth > 0 ? `, smoothed ${number(this.smoothed[index])}` : "";
-    const many = bucket.n > 1 ? `, ${number(bucket.min)} to ${number(bucket.max)} over ${bucket.n}` : "";
-    return `step ${bucket.step}: ${number(bucket.last)}${smoothed}${many}`;
+    const smoothed = this.view.values.smooth > 0 ? ` (${number(this.smoothed[index], 3)})` : "";
+    const many = bucket.n > 1 ? `, ${number(bucket.min, 3)} to ${number(bucket.max, 3)}` : "";
+    return `step ${bucket.step}: ${number(bucket.last, 3)}${smoothed}${many}`;
   }
 
   hairline(index) {
