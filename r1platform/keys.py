@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from django.contrib.auth.models import User
 from r1platform.models import ApiKey, Project
 
 SCOPES = ("read", "write", "inference")
 _LAST_USED_EVERY = timedelta(minutes=1)
+_FORM = re.compile(r"r1_([0-9a-f]{12})_([A-Za-z0-9_-]{20,100})")
 
 
 class KeyRefused(ValueError):
@@ -56,8 +58,8 @@ def api_key_create(
 
 def api_key_find(secret: str) -> ApiKey | None:
     """The live key with this text, its user loaded; None when it is unknown, expired, revoked or its user inactive."""
-    parts = secret.split("_", 2)
-    if len(parts) != 3 or parts[0] != "r1" or len(secret) > 200:
+    parts = _FORM.fullmatch(secret)
+    if parts is None:
         return None
     live = ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None, user__is_active=True)
     key = live.filter(prefix=parts[1]).select_related("user", "project").first()

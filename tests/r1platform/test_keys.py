@@ -1,0 +1,86 @@
+"""Keys are shown once, stored hashed, scoped, expiring and revocable."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.db.models.functions import Now
+from rest_framework.test import APIClient
+
+from r1platform.keys import KeyRefused, api_key_create, api_key_find, api_key_revoke
+from r1platform.models import ApiKey, Project
+from r1platform.services import project_create
+
+
+def test_a_key_is_found_by_its_whole_text_only(alice: User) -> None:
+    key, secret = api_key_create(user=alice, name="laptop", scopes=["read"])
+    assert secret.startswith(f"r1_{key.prefix}_") and len(secret) > 50
+    assert api_key_find(secret) == key
+    for wrong in (secret[:-1], secret + "x", secret.upper(), f"r1_{key.prefix}_", "r1_", "", "x" * 500, "r1_\x00_é"):
+        assert api_key_find(wrong) is None
+    assert secret.split("_", 2)[2] not in str(ApiKey.objects.filter(pk=key.pk).values().get())
+
+
+def test_last_use_is_shown(alice: User) -> None:
+    key, secret = api_key_create(user=alice, name="laptop", scopes=["read"])
+    assert key.last_used_at is None
+    api_key_find(secret)
+    key.refresh_from_db()
+    assert key.last_used_at is not None
+
+
+def test_expired_revoked_and_inactive_are_refused(alice: User) -> None:
+    key, secret = api_key_create(user=alice, name="a", scopes=["read"])
+    ApiKey.objects.filter(pk=key.pk).update(expires_at=Now() - timedelta(seconds=1))
+    assert api_key_find(secret) is None
+    key, secret = api_key_create(user=alice, name="b", scopes=["read"])
+    assert api_key_revoke(key=key) and not api_key_revoke(key=key)
+    assert api_key_find(secret) is None
+    key, secret = api_key_create(user=alice, name="c", scopes=["read"])
+    User.objects.filter(pk=alice.pk).update(is_active=False)
+    assert api_key_find(secret) is None
+
+
+@pytest.mark.parametrize(("scopes", "name", "field"), [(["admin"], "a", "scopes"), ([], "a", "scopes"), (["read"], " ", "name")])
+def test_impossible_keys_are_refused(alice: User, scopes: list[str], name: str, field: str) -> None:
+    with pytest.raises(KeyRefused) as refused:
+        api_key_create(user=alice, name=name, scopes=scopes)
+    assert refused.value.field == field
+
+
+def client_with(secret: str) -> APIClient:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
+    return client
+
+
+def test_a_scope_is_needed_for_its_methods(alice: User, project: Project) -> None:
+    url = f"/api/v1/projects/{project.pk}/"
+    reader = client_with(api_key_create(user=alice, name="r", scopes=["read"])[1])
+    assert reader.get(url).status_code == 200
+    refused = reader.patch(url, {"description": "x"})
+    assert refused.status_code == 403 and "write" in refused.json()["detail"]
+    writer = client_with(api_key_create(user=alice, name="w", scopes=["write"])[1])
+    assert writer.get(url).status_code == 403
+    assert writer.patch(url, {"description": "x"}).status_code == 200
+
+
+def test_a_bound_key_sees_one_project(alice: User, project: Project) -> None:
+    project_create(user=alice, name="Other")
+    client = client_with(api_key_create(user=alice, name="b", scopes=["read", "write"], project=project)[1])
+    assert [row["id"] for row in client.get("/api/v1/projects/").json()["results"]] == [project.pk]
+    answer = client.post("/api/v1/projects/", {"name": "Third"})
+    assert answer.status_code == 403, answer.json()
+
+
+def test_a_key_cannot_make_keys(api_alice: APIClient) -> None:
+    assert api_alice.get("/api/v1/api-keys/").status_code == 403
+    assert api_alice.post("/api/v1/api-keys/", {"name": "x", "scopes": ["read"]}).status_code == 403
+
+
+def test_a_wrong_key_is_told_so(api_anonymous: APIClient) -> None:
+    answer = client_with("r1_abc_def").get("/api/v1/me/")
+    assert answer.status_code == 401 and answer["WWW-Authenticate"] == "Bearer"
+    assert answer["Content-Type"] == "application/problem+json" and "revoked" in answer.json()["detail"]

@@ -1,0 +1,47 @@
+"""Reading in any portions gives the same lines as reading at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from r1platform.lib.tail import LineTooLong, read_lines
+
+lines_of_text = st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), max_size=30)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=lines_of_text, cuts=st.lists(st.integers(0, 900), max_size=8), size=st.integers(40, 200))
+def test_portions_make_the_whole(tmp_path: Path, lines: list[bytes], cuts: list[int], size: int) -> None:
+    path = tmp_path / "file"
+    data = b"".join(line + b"\n" for line in lines)
+    found: list[bytes] = []
+    offset = 0
+    for cut in [*sorted(min(cut, len(data)) for cut in cuts), len(data), *[len(data)] * (len(data) // 8 + 1)]:
+        path.write_bytes(data[:cut])
+        some, offset = read_lines(path, offset, max_bytes=size)
+        found += some
+    assert found == lines
+    assert offset == len(data)
+
+
+def test_a_line_being_written_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert read_lines(path, 0) == ([], 0)
+    path.write_bytes(b'{"seq": 1}\n{"se')
+    lines, offset = read_lines(path, 0)
+    assert [json.loads(line) for line in lines] == [{"seq": 1}]
+    assert read_lines(path, offset) == ([], offset)
+    path.write_bytes(b'{"seq": 1}\n{"seq": 2}\n')
+    assert read_lines(path, offset)[0] == [b'{"seq": 2}']
+
+
+def test_an_endless_line_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    with pytest.raises(LineTooLong):
+        read_lines(path, 0, max_bytes=50)
