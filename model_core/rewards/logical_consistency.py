@@ -30,10 +30,12 @@ class LogicalConsistency:
         found = equations(sample.reasoning)
         if not found:
             return Score(0.0, "no equation in the reasoning")
-        true = sum(equation.holds for equation in found) / len(found)
+        right = sum(equation.holds for equation in found)
+        if sample.task:
+            right, _wrong = TASKS.get(sample.task)().check_steps(sample.prompt, sample.reasoning)
         agrees = _agrees(sample, found[-1].right)
-        said = f"{sum(equation.holds for equation in found)} of {len(found)} equations hold"
-        return Score((true + agrees) / 2, f"{said}; the answer {'follows' if agrees else 'does not follow'}")
+        said = f"{right} of {len(found)} steps hold; the answer {'follows' if agrees else 'does not follow'}"
+        return Score((right / len(found) + agrees) / 2, said)
 
 
 def _agrees(sample: Sample, last_result: str) -> bool:

@@ -1,8 +1,8 @@
-"""Reasoning clarity: are the steps shown, each once, and then the thinking closed?
+"""Reasoning clarity: are the steps shown, without rambling, and then the thinking closed?
 
-Source: “How DeepSeek-R1 Was Built”, reward with weight 0.2; the article does not define it. Ours counts distinct steps
-(equations, else lines or sentences) against how many the task needs, and takes off the share that is repeated. A bare
-result in one step is therefore less clear than the same result worked out.
+Source: “How DeepSeek-R1 Was Built”, reward with weight 0.2; the article does not define it. Ours counts steps
+(equations, else sentences) against how many are wanted, and falls again beyond twice as many. A bare result in one
+step is therefore less clear than the same result worked out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from model_core.rewards._types import Sample, Score
 
 @registered
 class ReasoningClarity:
-    """Distinct steps over wanted steps, at most 1, times the share that is not repetition."""
+    """Steps over wanted steps, at most 1; from twice the wanted number on it falls again."""
 
     bounds = (0.0, 1.0)
 
@@ -27,7 +27,7 @@ class ReasoningClarity:
         """How many steps are enough."""
 
         num_steps: int = Field(3, ge=1)
-        """Distinct steps that count as fully shown."""
+        """Steps that count as fully shown."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
@@ -38,12 +38,9 @@ class ReasoningClarity:
         steps = [equation.left.replace(" ", "") for equation in equations(sample.reasoning)] or _sentences(sample.reasoning)
         if not steps:
             return Score(0.0, "no step is shown")
-        distinct = len(set(steps))
-        shown = min(1.0, distinct / self.config.num_steps)
-        # Equal columns are no repetition (777+777 has three): only what exceeds the wanted number twice over is.
-        repeated = max(0, len(steps) - max(2 * self.config.num_steps, distinct)) / len(steps)
-        shown = min(1.0, len(steps) / self.config.num_steps) if len(steps) <= 2 * self.config.num_steps else shown
-        return Score(shown * (1 - repeated), f"{len(steps)} steps, {distinct} distinct, {self.config.num_steps} wanted")
+        shown = min(1.0, len(steps) / self.config.num_steps)
+        rambling = min(1.0, 2 * self.config.num_steps / len(steps))
+        return Score(shown * rambling, f"{len(steps)} steps, {self.config.num_steps} wanted")
 
 
 def _sentences(text: str) -> list[str]:
