@@ -27,12 +27,6 @@ def engine_choices() -> list[tuple[str, str, str]]:
     return sorted(found, key=lambda item: (item[2] != "", item[0]))
 
 
-def checkpoints_to_serve(project: Project) -> QuerySet[Checkpoint]:
-    """Checkpoints of the project that are still on disk, newest first."""
-    found = Checkpoint.objects.filter(run__project=project, removed_at=None)
-    return found.select_related("run").order_by("-id")
-
-
 class CheckpointField(forms.ModelChoiceField):
     """Shows run, step and what was measured."""
 
@@ -58,12 +52,12 @@ class DeploymentForm(forms.Form):
         min_value=1, max_value=16, initial=1, help_text="Engine processes, each on its own device."
     )
 
-    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, checkpoints: QuerySet[Checkpoint], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.engines = engine_choices()
         field = self.fields["checkpoint"]
         assert isinstance(field, forms.ModelChoiceField)
-        field.queryset = checkpoints_to_serve(project)
+        field.queryset = checkpoints
         engine = self.fields["engine"]
         assert isinstance(engine, forms.ChoiceField)
         engine.choices = [(name, title) for name, title, _why in self.engines]
@@ -85,8 +79,8 @@ class DeploymentForm(forms.Form):
 class RevisionForm(DeploymentForm):
     """A new revision: other checkpoint, engine or settings under the same name."""
 
-    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
-        super().__init__(*args, project=project, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         for name in ("name", "description", "replicas"):
             del self.fields[name]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
@@ -14,18 +15,22 @@ from django.views.decorators.http import require_http_methods, require_safe
 from model_core.errors import ModelCoreError
 from r1platform.access import current_project, require_role
 from r1platform.models import Project, Role
-from serving_app import services
-from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, checkpoints_to_serve, engine_choices
+from serving_app import selectors, services
+from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, engine_choices
 from serving_app.models import Deployment, DeploymentRevision
 from serving_app.views.deployments import deployment_of
+from training_app.models import Checkpoint
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def deployment_new(request: HttpRequest) -> HttpResponse:
     """The form; a POST creates the deployment and goes to its page."""
     project = current_project(request)
+    if project is None:
+        return redirect("overview")
     require_role(request.user, project, Role.EDITOR)
-    form = DeploymentForm(request.POST or None, project=project, initial=_initial(request, project))
+    checkpoints = selectors.checkpoints_deployable(user=request.user, project=project)
+    form = DeploymentForm(request.POST or None, checkpoints=checkpoints, initial=_initial(request, checkpoints))
     engine = _engine_form(request, form)
     if _valid(request, form, engine) and (made := _create(request, project, form, engine)):
         messages.success(
@@ -37,7 +42,7 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
         "engine_form": engine,
         "project": project,
         "engines": form.engines,
-        "has_checkpoint": checkpoints_to_serve(project).exists(),
+        "has_checkpoint": checkpoints.exists(),
     }
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
@@ -48,7 +53,8 @@ def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
     deployment = deployment_of(request, deployment_id)
     require_role(request.user, deployment.project, Role.EDITOR)
     now = deployment.revisions.order_by("-number").first()
-    form = RevisionForm(request.POST or None, project=deployment.project, initial=_initial_revision(request, now))
+    checkpoints = selectors.checkpoints_deployable(user=request.user, project=deployment.project)
+    form = RevisionForm(request.POST or None, checkpoints=checkpoints, initial=_initial_revision(request, now))
     engine = _engine_form(request, form, values=now.engine_config if now else None)
     if _valid(request, form, engine) and _revise(request, deployment, form, engine):
         messages.success(
@@ -89,10 +95,9 @@ def _engine_form(request: HttpRequest, form: DeploymentForm, values: dict[str, A
     return EngineForm(request.POST or None, engine=name, values=values)
 
 
-def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
+def _initial(request: HttpRequest, found: QuerySet[Checkpoint]) -> dict[str, Any]:
     initial: dict[str, Any] = {"engine": engine_choices()[0][0]}
     wanted = request.GET.get("checkpoint", "")
-    found = checkpoints_to_serve(project)
     checkpoint = found.filter(pk=int(wanted)).first() if wanted.isdecimal() and len(wanted) < 18 else found.first()
     if checkpoint is not None:
         name = slugify(checkpoint.run.name) or "model"

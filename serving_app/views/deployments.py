@@ -13,11 +13,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import current_project, for_user, require_role, role_in
+from r1platform.access import current_project, require_role, role_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from serving_app import selectors, services
-from serving_app.forms import as_json, checkpoints_to_serve
+from serving_app.forms import as_json
 from serving_app.models import Deployment, DeploymentRevision, Replica
 from serving_app.states import DeploymentState, ReplicaState
 from serving_app.views.snippets import chat_snippets
@@ -40,7 +40,9 @@ EXAMPLE = "What is 17 + 25?"
 def deployment_list(request: HttpRequest) -> HttpResponse:
     """The table; without a deployment it says how to make the first."""
     project = current_project(request)
-    found = _with_newest(for_user(Deployment.objects.filter(project=project, deleted_at=None), request.user))
+    if project is None:
+        return redirect("overview")
+    found = _with_newest(selectors.deployment_list(user=request.user, project=project))
     if text := request.GET.get("q", "").strip():
         found = found.filter(name__icontains=text)
     if state := request.GET.get("state"):
@@ -54,7 +56,7 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
         "filtered": any(request.GET.get(name) for name in ("q", "state")),
         "project": project,
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
-        "has_checkpoint": checkpoints_to_serve(project).exists(),
+        "has_checkpoint": selectors.checkpoints_deployable(user=request.user, project=project).exists(),
     }
     if "X-Part" in request.headers:
         context["part"] = "serving_app/deployments/_table.html"
@@ -135,8 +137,7 @@ _VERBS: dict[str, Callable[[HttpRequest, Deployment], str]] = {"stop": _stop, "s
 
 def deployment_of(request: HttpRequest, deployment_id: int) -> Deployment:
     """The deployment if the user may see it and it is not deleted, else 404."""
-    found = for_user(Deployment.objects.filter(deleted_at=None).select_related("project", "created_by"), request.user)
-    return get_object_or_404(found, pk=deployment_id)
+    return get_object_or_404(selectors.deployment_list(user=request.user), pk=deployment_id)
 
 
 def _with_newest(deployments: QuerySet[Deployment]) -> QuerySet[Deployment]:
@@ -165,19 +166,18 @@ def _row(deployment: Any) -> dict[str, Any]:
 
 
 def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any]:
-    revisions = list(deployment.revisions.select_related("checkpoint__run", "created_by"))
-    replicas = list(Replica.objects.filter(revision__deployment=deployment).select_related("node", "revision")[:20])
-    living = [replica for replica in replicas if replica.state not in ENDED]
-    history = deployment.transitions.select_related("user").order_by("-id")[:50]
+    found = selectors.deployment_detail(deployment=deployment)
+    revisions = found["revisions"]
+    living = [_replica(row) for row in found["replicas"] if not row["finished"]]
+    ended = [row["replica"] for row in found["replicas"] if row["finished"]][:10]
     return {
         "deployment": deployment,
         "revisions": [{"revision": r, "config": as_json(r.engine_config)} for r in revisions],
         "revision": revisions[0] if revisions else None,
-        "living": [_replica(r) for r in living],
-        "ended": [r for r in replicas if r.state in ENDED][:10],
-        "history": history,
-        "state_labels": dict(DeploymentState.choices),
-        "logged": [*living, *(r for r in replicas if r.state in ENDED)][:10],
+        "living": living,
+        "ended": ended,
+        "logged": [*(row["replica"] for row in living), *ended][:10],
+        "history": deployment.transitions.select_related("user").order_by("-id")[:50],
         "may_edit": role_in(request.user, deployment.project) in {Role.EDITOR, Role.OWNER},
         "may_stop": deployment.state not in {DeploymentState.STOPPED, DeploymentState.STOPPING},
         "may_start": deployment.state in {DeploymentState.STOPPED, DeploymentState.FAILED},
@@ -185,11 +185,8 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
     }
 
 
-def _replica(replica: Replica) -> dict[str, Any]:
-    return {
-        "replica": replica,
-        "metrics": [_metric(replica.metrics.get(key), label, unit) for key, label, unit in METRICS],
-    }
+def _replica(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "metrics": [_metric(row["metrics"].get(key), label, unit) for key, label, unit in METRICS]}
 
 
 def _metric(value: Any, label: str, unit: str) -> dict[str, str]:

@@ -11,9 +11,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import current_project, for_user, role_in
+from r1platform.access import current_project, role_in
 from r1platform.models import Project, Role
-from serving_app import services
+from serving_app import selectors, services
 from serving_app.forms import ConversationForm
 from serving_app.models import Conversation, Deployment
 from serving_app.states import DeploymentState
@@ -31,6 +31,8 @@ def playground(request: HttpRequest) -> HttpResponse:
     A link may fill in model and text (`?deployment=`, `?checkpoint=`, `?text=`), it never sends.
     """
     project = current_project(request)
+    if project is None:
+        return redirect("overview")
     form = ConversationForm(request.POST or None, project=project, initial=_initial(request, project))
     said = request.POST.get("content", "").strip()
     error = ""
@@ -88,10 +90,7 @@ def thread(request: HttpRequest, conversation_id: int) -> HttpResponse:
 
 def conversation_of(request: HttpRequest, conversation_id: int) -> Conversation:
     """The user's own conversation in a project they are still a member of, else 404."""
-    found = for_user(Conversation.objects.select_related("project", "deployment"), request.user).filter(
-        user=request.user
-    )
-    return get_object_or_404(found, pk=conversation_id)
+    return get_object_or_404(selectors.conversation_list(user=request.user), pk=conversation_id)
 
 
 def thread_context(request: HttpRequest, found: Conversation, turns: list[Turn]) -> dict[str, Any]:
@@ -110,19 +109,14 @@ def _turns(request: HttpRequest, found: Conversation) -> list[Turn]:
 
 
 def _sidebar(request: HttpRequest, project: Project) -> dict[str, Any]:
-    found = for_user(Conversation.objects.filter(project=project), request.user).filter(user=request.user)
-    if text := request.GET.get("q", "").strip():
-        found = found.filter(title__icontains=text)
-    page = Paginator(found.select_related("deployment").order_by("-updated_at"), PER_PAGE).get_page(
-        request.GET.get("page")
-    )
+    text = request.GET.get("q", "").strip()
+    found = selectors.conversation_list(user=request.user, project=project, text=text)
+    page = Paginator(found.order_by("-updated_at"), PER_PAGE).get_page(request.GET.get("page"))
     return {"conversations": page, "page": page, "q": text, "project": project}
 
 
 def _answering(request: HttpRequest, project: Project) -> QuerySet[Deployment]:
-    return for_user(Deployment.objects.filter(project=project, deleted_at=None), request.user).filter(
-        state__in=ANSWERING
-    )
+    return selectors.deployment_list(user=request.user, project=project).filter(state__in=ANSWERING)
 
 
 def _wanted_checkpoint(request: HttpRequest) -> str:

@@ -32,7 +32,7 @@ def make_run(project: Project, **values: Any) -> PhaseRun:
     """A run with one series; say in `values` what is different."""
     launch = values.pop("launch", None)
     defaults: dict[str, Any] = {
-        "name": "reinforcement",
+        "name": "better sums",
         "phase": "reinforcement",
         "config": CONFIG,
         "state": "running",
@@ -74,7 +74,7 @@ def make_deployment(project: Project, checkpoint: Checkpoint, name: str = "sums-
 
 
 def make_conversation(
-    project: Project, user: User, deployment: Deployment | None = None, title: str = "Sums"
+    project: Project, user: User, deployment: Deployment | None = None, title: str = "Adding two numbers"
 ) -> Conversation:
     """One question and one finished answer."""
     made = Conversation.objects.create(project=project, user=user, deployment=deployment, title=title)

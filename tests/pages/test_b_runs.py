@@ -234,7 +234,9 @@ def test_metrics_have_titles_units_and_meanings() -> None:
     assert words["new_one"]["title"] == "New one" and words["lr"]["title"] == "Learning rate"
 
 
-def test_only_editors_make_single_runs(project: Project, client_erin: Client, client_bob: Client, client: Client) -> None:
+def test_only_editors_make_single_runs(
+    project: Project, client_erin: Client, client_bob: Client, client: Client
+) -> None:
     assert client_erin.get(reverse("run-new")).status_code == 200
     assert client_bob.get(reverse("run-new")).status_code == 403
     assert client_bob.post(reverse("run-new"), {"name": "x"}).status_code == 403
@@ -249,7 +251,10 @@ def test_a_clone_holds_the_values_of_its_run(run: PhaseRun, client_erin: Client,
 
 
 def test_a_setting_out_of_range_is_said_at_its_field_and_nothing_is_made(project: Project, client_erin: Client) -> None:
-    sent = {"name": "bad", "config-seed": "-1"}
-    answer = client_erin.post(f"{reverse('run-new')}?phase=cold_start", sent)
+    address = f"{reverse('run-new')}?phase=cold_start"
+    config = client_erin.get(address).context["config"]
+    sent = {config.add_prefix(name): field.initial for name, field in config.fields.items()}
+    sent = {name: value for name, value in sent.items() if value not in (None, False)}
+    answer = client_erin.post(address, sent | {"name": "bad", "config-seed": "-1"})
     assert answer.status_code == 422 and "seed" in answer.context["config"].errors
     assert not PhaseRun.objects.exists()

@@ -37,18 +37,16 @@ def records(project: Project, alice: User) -> None:
 
 def test_sums_are_the_sums(records: None, client_bob: Client) -> None:
     context = client_bob.get(reverse("usage"), {"days": "90"}).context
-    assert context["total"]["requests"] == 12 and context["total"]["failed"] == 1
-    assert context["total"]["prompt"] == 120 and context["total"]["completion"] == 240
-    assert sum(row["completion"] for row in context["by_model"]) == 240
-    assert sum(row["requests"] for row in context["by_key"]) == 12
-    assert sum(day["prompt"] for day in context["plot"]) == 120
+    assert context["total"]["num_requests"] == 12 and context["total"]["num_failed"] == 1
+    assert context["total"]["prompt_tokens"] == 120 and context["total"]["completion_tokens"] == 240
+    assert sum(row["completion_tokens"] for row in context["by_model"]) == 240
+    assert sum(row["num_requests"] for row in context["by_key"]) == 12
+    assert sum(day["prompt_tokens"] for day in context["by_day"]) == 120
 
 
-@pytest.mark.parametrize(
-    ("query", "requests"), [({"days": "7"}, 2), ({"days": "x"}, 8), ({"days": "90", "model": "a"}, 6)]
-)
-def test_period_and_model_narrow_it(query: dict[str, str], requests: int, records: None, client_alice: Client) -> None:
-    assert client_alice.get(reverse("usage"), query).context["total"]["requests"] == requests
+@pytest.mark.parametrize(("query", "requests"), [({"days": "7"}, 2), ({"days": "x"}, 8)])
+def test_the_period_narrows_it(query: dict[str, str], requests: int, records: None, client_alice: Client) -> None:
+    assert client_alice.get(reverse("usage"), query).context["total"]["num_requests"] == requests
 
 
 def test_training_time_is_listed_by_run(project: Project, client_alice: Client) -> None:
@@ -58,7 +56,7 @@ def test_training_time_is_listed_by_run(project: Project, client_alice: Client) 
 
 
 def test_nobody_sees_the_usage_of_others(records: None, client_charlie: Client, client: Client) -> None:
-    assert client_charlie.get(reverse("usage"), {"days": "90"}).context["total"]["requests"] == 0
+    assert client_charlie.get(reverse("usage"), {"days": "90"}).context["total"]["num_requests"] == 0
     assert client.get(reverse("usage")).status_code == 302
 
 

@@ -175,7 +175,9 @@ def _throughput(run: PhaseRun) -> Stat:
     summary = run.summary or {}
     speed = summary.get("perf/tok_s")
     if not isinstance(speed, int | float):
-        return Stat("Throughput", "–", f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else _unmeasured(run))
+        return Stat(
+            "Throughput", "–", f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else _unmeasured(run)
+        )
     step, rollout, train = (summary.get(f"perf/{name}_s") for name in ("step", "rollout", "train"))
     detail = f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else ""
     if step and rollout is not None and train is not None:

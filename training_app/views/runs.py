@@ -7,7 +7,7 @@ from typing import Any
 from django.core.paginator import Paginator
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import path
 from django.views.decorators.http import require_safe
 
@@ -34,6 +34,8 @@ SORTS: dict[str, tuple[str, Any]] = {
 def run_list(request: HttpRequest) -> HttpResponse:
     """The table of runs; asked for its live part it answers with the table alone."""
     project = current_project(request)
+    if project is None:
+        return redirect("overview")
     runs = selectors.run_list(user=request.user, project=project, filters={})
     found = _sorted(_filtered(runs, request.GET), request.GET.get("sort", ""))
     page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))

@@ -2,7 +2,7 @@
 import { carried } from "../run/api.js";
 import { figure, react } from "../plots.js";
 
-const KINDS = [["input", "#56b4e9", (r) => r.prompt], ["answer", "#0072b2", (r) => r.completion - r.reasoning], ["thinking", "#cc79a7", (r) => r.reasoning]];
+const KINDS = [["input", "#56b4e9", (r) => r.prompt_tokens], ["answer", "#0072b2", (r) => r.completion_tokens - r.reasoning_tokens], ["thinking", "#cc79a7", (r) => r.reasoning_tokens]];
 const place = document.getElementById("usage-plot");
 
 if (place) {
