@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import Prefetch
 
 from r1platform.access import for_user
 from r1platform.models import DeviceLease, Node, Project
@@ -14,9 +13,10 @@ from r1platform.selectors import node_list as nodes_of_platform
 from serving_app.models import Deployment, Replica
 from serving_app.states import DeploymentState
 from training_app import selectors
-from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, RunAttempt
-from training_app.states import LaunchState, RunState, VersionState
-from training_app.views.run_words import LIVE, MOVING, progress_fraction, progress_words
+from training_app.models import DatasetVersion, PhaseRun, Pipeline, RunAttempt
+from training_app.states import RunState, VersionState
+from training_app.views.run_words import LIVE, progress_fraction, progress_words
+from training_app.views.standing import pipeline_row, pipelines_of
 
 Reader = User | AnonymousUser
 NUM_FAILURES = 5
@@ -80,28 +80,7 @@ def _progress(run: PhaseRun) -> dict[str, Any]:
 
 def pipeline_rows(*, user: Reader, project: Project, limit: int = 6) -> list[dict[str, Any]]:
     """Pipelines with their newest launch and where each of its phases stands."""
-    runs = PhaseRun.objects.order_by("position", "id")
-    launches = Launch.objects.order_by("-number").prefetch_related(Prefetch("runs", queryset=runs))
-    rows = for_user(Pipeline.objects.filter(project=project), user).prefetch_related(
-        "phases", Prefetch("launches", queryset=launches)
-    )
-    return [pipeline_row(pipeline) for pipeline in rows.order_by("-id")[:limit]]
-
-
-def pipeline_row(pipeline: Pipeline) -> dict[str, Any]:
-    """One pipeline; its phases take their state from the newest launch."""
-    launches = list(pipeline.launches.all())
-    launch = launches[0] if launches else None
-    newest = {run.pipeline_phase_id: run for run in launch.runs.all()} if launch else {}
-    phases = [
-        {"phase": phase, "run": newest.get(phase.pk), "state": _state(newest.get(phase.pk))}
-        for phase in pipeline.phases.all()
-    ]
-    return {"pipeline": pipeline, "launch": launch, "phases": phases, "num_launches": len(launches)}
-
-
-def _state(run: PhaseRun | None) -> str:
-    return str(run.state) if run else "none"
+    return [pipeline_row(pipeline) for pipeline in pipelines_of(user=user, project=project)[:limit]]
 
 
 def deployment_rows(*, user: Reader, project: Project) -> list[Deployment]:
@@ -177,10 +156,6 @@ def holders(*, user: Reader, leases: list[DeviceLease]) -> dict[str, dict[str, A
     return found
 
 
-def live_launches(*, user: Reader, project: Project) -> Any:
-    """Launches that are not over."""
-    live = [LaunchState.RUNNING, LaunchState.HELD, LaunchState.PAUSED]
-    return for_user(Launch.objects.filter(pipeline__project=project, state__in=live), user, path="pipeline__project")
-
-
-__all__ = ["MOVING", "failures", "holders", "live_launches", "node_card", "overview", "pipeline_rows", "running_now"]
+def first_pipeline_create(*, project: Project, user: User) -> Pipeline:
+    """The tiny R1 pipeline on generated sums, launched. Raises ModelCoreError when a part is refused."""
+    raise NotImplementedError

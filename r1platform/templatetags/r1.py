@@ -79,9 +79,9 @@ def relative(seconds: float) -> str:
 
 
 @register.filter
-def duration(seconds: float | None) -> str:
+def duration(seconds: Any) -> str:
     """192 → "3 m 12 s"."""
-    if seconds is None:
+    if not _is_number(seconds):
         return NONE
     if abs(seconds) < 1:
         return f"{seconds * 1000:.0f}{THIN}ms" if seconds else f"0{THIN}s"
@@ -98,9 +98,9 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter(name="bytes")
-def as_bytes(value: float | None) -> str:
+def as_bytes(value: Any) -> str:
     """1536 → "1.5 KiB"."""
-    if value is None:
+    if not _is_number(value):
         return NONE
     size = float(value)
     for unit in UNITS:
@@ -111,15 +111,15 @@ def as_bytes(value: float | None) -> str:
 
 
 @register.filter
-def grouped(value: float | None) -> str:
+def grouped(value: Any) -> str:
     """Thousands parted by thin spaces."""
-    return NONE if value is None else f"{value:,}".replace(",", THIN)
+    return f"{value:,}".replace(",", THIN) if _is_number(value) else NONE
 
 
 @register.filter
 def number(value: Any, figures: int = 4) -> str:
     """A measured value with few figures and a true minus."""
-    if not isinstance(value, int | float):
+    if not _is_number(value):
         return NONE
     if value == 0:
         return "0"
@@ -129,9 +129,9 @@ def number(value: Any, figures: int = 4) -> str:
 
 
 @register.filter
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: Any, digits: int = 1) -> str:
     """0.9612 → "96.1 %"."""
-    return NONE if value is None else f"{value * 100:.{digits}f}{THIN}%"
+    return f"{value * 100:.{digits}f}{THIN}%" if _is_number(value) else NONE
 
 
 @register.filter
@@ -150,3 +150,7 @@ def pretty(value: Any) -> str:
 def at(mapping: Any, key: Any) -> Any:
     """The value of a dictionary, or None."""
     return mapping.get(key) if hasattr(mapping, "get") else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

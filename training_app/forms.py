@@ -1,0 +1,257 @@
+"""Forms of datasets and pipelines. Settings that a configuration defines come from `schema_forms`; here is the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+from pydantic import BaseModel
+
+from model_core.config import MappingConfig, PrepareConfig, RunConfig
+from model_core.errors import ModelCoreError
+from model_core.filters import FILTERS
+from model_core.phases import PHASES
+from model_core.rewards import REWARDS
+from model_core.sources import SOURCES
+from model_core.tasks import TASKS
+from r1platform.models import Project
+from training_app.models import Dataset, DatasetKind, DatasetVersion, Pipeline, PipelinePhase
+from training_app.schema_forms import SchemaForm, form_field, label_of, sentences
+from training_app.states import GateAction, VersionState
+
+GATE_METRICS = (
+    ("", "No gate"),
+    ("quality_low", "Quality, lower bound"),
+    ("quality", "Quality, mean"),
+    ("accuracy_low", "Accuracy, lower bound"),
+    ("accuracy", "Accuracy"),
+)
+UPLOAD_SOURCES = ("jsonl", "csv", "parquet", "text")
+
+
+class DatasetForm(forms.Form):
+    """What a dataset is called and which of the article's three kinds it is."""
+
+    name = forms.CharField(max_length=120, help_text="How you will find it again.")
+    kind = forms.ChoiceField(choices=DatasetKind.choices, initial=DatasetKind.DOMAIN)
+    description = forms.CharField(required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 2}))
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.project = project
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"].strip()
+        if Dataset.objects.filter(project=self.project, name=name).exists():
+            raise forms.ValidationError(f"There is a dataset “{name}” already. Choose another name, or add a version to it.")
+        return name
+
+
+class UploadForm(forms.Form):
+    """One file; what it holds is looked at after it has arrived."""
+
+    file = forms.FileField(
+        help_text="JSON Lines, CSV, Parquet or plain text, also compressed with gzip or Zstandard.",
+        widget=forms.ClearableFileInput(attrs={"accept": ".jsonl,.json,.ndjson,.csv,.tsv,.parquet,.txt,.gz,.zst"}),
+    )
+
+
+class FiltersForm(forms.Form):
+    """The funnel: each filter on or off with its own settings, in the order of the list."""
+
+    def __init__(self, *args: Any, steps: list[dict[str, Any]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, prefix="filters", **kwargs)
+        given = {step["name"]: step.get("config", {}) for step in steps or []}
+        for name, cls in FILTERS.items():
+            help_text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+            title = str(getattr(cls, "title", label_of(name)))
+            self.fields[name] = forms.BooleanField(label=title, required=False, initial=name in given, help_text=help_text)
+            for key, info in cls.Config.model_fields.items():
+                initial = given.get(name, {}).get(key, info.get_default(call_default_factory=True))
+                made = form_field(info, initial=initial, choices=None, name=key)
+                made.required = False
+                self.fields[f"{name}.{key}"] = made
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each filter with the fields of its settings, for the template."""
+        return [
+            {"name": name, "use": self[name], "settings": [self[key] for key in self.fields if key.startswith(f"{name}.")]}
+            for name in self.fields
+            if "." not in name
+        ]
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The chosen filters as the configuration wants them."""
+        chosen = [name for name in self.fields if "." not in name and self.cleaned_data.get(name)]
+        return [{"name": name, "config": self._config(name)} for name in chosen]
+
+    def _config(self, name: str) -> dict[str, Any]:
+        found = {key: self.cleaned_data.get(key) for key in self.fields if key.startswith(f"{name}.")}
+        return {key.removeprefix(f"{name}."): value for key, value in found.items() if value is not None and value != ""}
+
+
+class PrepareForm(SchemaForm):
+    """How a version is prepared: the settings of its source, the field mapping of an upload, the split."""
+
+    def __init__(self, *args: Any, source: str, task: str = "", columns: list[str] | None = None, **kwargs: Any) -> None:
+        source_config = SOURCES.get(source).Config
+        nested: dict[str, type[BaseModel]] = {"source_config": source_config}
+        without = {"source", "filters"}
+        choices: dict[str, list[tuple[str, str]]] = {}
+        if "task" in source_config.model_fields:
+            choices["source_config.task"] = task_choices()
+        for name in ("task_config", "config"):
+            if task and name in source_config.model_fields:
+                nested[f"source_config.{name}"] = TASKS.get(task).Config
+        if columns is None:
+            without.add("mapping")
+        else:
+            choices |= _mapping_choices(columns)
+        values = {**(kwargs.pop("values", None) or {}), "source": source}
+        if task:
+            values["source_config"] = {**values.get("source_config", {}), "task": task}
+        super().__init__(
+            *args, model=PrepareConfig, values=values, nested=nested, choices=choices, without=frozenset(without), **kwargs
+        )
+        for name in ("mapping.completion", "mapping.answer"):
+            if name in self.fields:
+                self.fields[name].required = False
+        self.steps: list[dict[str, Any]] = []
+
+    def given(self) -> dict[str, Any]:
+        out = {**super().given(), "filters": self.steps}
+        if "mapping" in self.without:
+            out.pop("mapping", None)
+        return out
+
+    def config_with(self, steps: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """The whole configuration with the funnel; None, with the sentences in place, when it is refused."""
+        self.steps = steps
+        try:
+            return PrepareConfig.parse(self.given()).resolved()
+        except ModelCoreError as error:
+            self.place(error)
+            return None
+
+
+def task_choices() -> list[tuple[str, str]]:
+    """Tasks that can be generated."""
+    return [(name, str(getattr(TASKS.get(name), "title", label_of(name)))) for name in TASKS.names()]
+
+
+def _mapping_choices(columns: list[str]) -> dict[str, list[tuple[str, str]]]:
+    own = [(name, name) for name in columns]
+    return {
+        "mapping.prompt": own,
+        "mapping.completion": [("", "No demonstration"), *own],
+        "mapping.answer": [("", "From the completion"), *own],
+    }
+
+
+def guessed_mapping(columns: list[str]) -> dict[str, str]:
+    """A first guess from the names that such files usually have."""
+    lower = {name.lower(): name for name in columns}
+
+    def first(*names: str) -> str:
+        return next((lower[name] for name in names if name in lower), "")
+
+    prompt = first("prompt", "question", "problem", "instruction", "input", "text") or (columns[0] if columns else "prompt")
+    completion = first("completion", "response", "solution", "output", "demonstration")
+    answer = first("answer", "final_answer", "target", "label")
+    if not completion and answer and lower.keys() >= {"question", "answer"}:
+        return {"prompt": prompt, "completion": answer, "answer": "", "answer_pattern": r"####\s*(.+)$"}
+    return {"prompt": prompt, "completion": completion, "answer": answer, "answer_pattern": ""}
+
+
+def ready_versions(project: Project) -> QuerySet[DatasetVersion]:
+    """Versions that a phase can learn from, newest first."""
+    found = DatasetVersion.objects.filter(dataset__project=project, state=VersionState.READY)
+    return found.select_related("dataset").order_by("-id")
+
+
+class VersionField(forms.ModelChoiceField):
+    """Shows dataset, version and size."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj.dataset.name} v{obj.number} · {obj.num_rows} rows"
+
+
+class PipelineForm(forms.Form):
+    """A pipeline from a template: what it is called and what it learns from."""
+
+    name = forms.CharField(max_length=120, help_text="How you will find it again.")
+    template = forms.ChoiceField(widget=forms.RadioSelect)
+    dataset_version = VersionField(
+        queryset=DatasetVersion.objects.none(), empty_label="Choose a version…", label="Dataset version",
+        help_text="Every phase learns from it; each phase can be given another one afterwards.",
+    )
+    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0, help_text="Seed of weights, order and sampling.")
+
+    def __init__(self, *args: Any, project: Project, templates: list[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.project = project
+        template, version = self.fields["template"], self.fields["dataset_version"]
+        assert isinstance(template, forms.ChoiceField) and isinstance(version, forms.ModelChoiceField)
+        template.choices = templates
+        version.queryset = ready_versions(project)
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"].strip()
+        if Pipeline.objects.filter(project=self.project, name=name).exists():
+            raise forms.ValidationError(f"There is a pipeline “{name}” already. Choose another name.")
+        return name
+
+
+class PhaseForm(forms.Form):
+    """What the pipeline decides about a phase: data, share of the budget, gate, processes."""
+
+    dataset_version = VersionField(queryset=DatasetVersion.objects.none(), empty_label="None", label="Dataset version", required=False)
+    budget_fraction = forms.FloatField(
+        min_value=0.001, max_value=1, label="Share of the budget", widget=forms.NumberInput(attrs={"step": "any"}),
+        help_text="Of the pipeline's device time, 0 to 1. The phase ends there even if steps are left.",
+    )
+    num_processes = forms.IntegerField(min_value=1, max_value=1024, label="Processes", help_text="Each one holds a device.")
+    gate_metric = forms.ChoiceField(choices=GATE_METRICS, required=False, label="Gate", help_text="What is compared at the end. A lower bound counts only what was measured with 95 % confidence.")
+    gate_threshold = forms.FloatField(
+        required=False, label="Threshold", widget=forms.NumberInput(attrs={"step": "any"}),
+        help_text="The next phase starts at this value or above.",
+    )
+    gate_action = forms.ChoiceField(choices=GateAction.choices, label="Below it", help_text="What follows when the gate does not pass.")
+
+    def __init__(self, *args: Any, phase: PipelinePhase, **kwargs: Any) -> None:
+        kwargs["initial"] = {name: getattr(phase, name) for name in self.base_fields} | (kwargs.get("initial") or {})
+        super().__init__(*args, **kwargs)
+        version = self.fields["dataset_version"]
+        assert isinstance(version, forms.ModelChoiceField)
+        version.queryset = ready_versions(phase.pipeline.project)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if cleaned.get("gate_metric") and cleaned.get("gate_threshold") is None and "gate_threshold" not in self.errors:
+            self.add_error("gate_threshold", "A gate needs a threshold, such as 0.75. Choose “No gate” to go on in any case.")
+        return cleaned
+
+
+class PhaseConfigForm(SchemaForm):
+    """The settings of a phase; what the pipeline decides (phase, budget) is not among them."""
+
+    def __init__(self, *args: Any, phase: PipelinePhase, **kwargs: Any) -> None:
+        without = {"phase", "budget", "seed"}
+        if phase.starts_from_id is not None:
+            without |= {"model", "tokenizer"}
+        super().__init__(
+            *args,
+            model=RunConfig,
+            values={**phase.config, "phase": phase.phase},
+            nested={"phase_config": PHASES.get(phase.phase).Config},
+            keys={"reward.weights": REWARDS.names()},
+            without=frozenset(without),
+            **kwargs,
+        )
+
+
+__all__ = [
+    "UPLOAD_SOURCES", "DatasetForm", "FiltersForm", "MappingConfig", "PhaseConfigForm", "PhaseForm", "PipelineForm", "PrepareForm",
+    "UploadForm", "guessed_mapping", "sentences",
+]

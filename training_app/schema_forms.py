@@ -1,0 +1,237 @@
+"""A form from a Pydantic configuration: labels from names, help from docstrings, errors at the field they belong to.
+
+Every setting is one field called by its dotted path. Nested models become groups; a free dictionary becomes the
+group of the class that `nested` names for it, or JSON. Validation is the configuration's own: the form only parses.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union, get_args, get_origin
+
+from django import forms
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from model_core.config import StrictModel
+from model_core.errors import ConfigError, ModelCoreError
+
+
+@dataclass
+class Group:
+    """Settings that stand together: a nested model."""
+
+    path: str
+    title: str
+    help: str
+    names: list[str] = field(default_factory=list)
+
+
+class JSONText(forms.JSONField):
+    """JSON with one setting a line."""
+
+    widget = forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "class": "mono"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+class SchemaForm(forms.Form):
+    """The settings of `model`; `config()` is the complete validated JSON after `is_valid()`.
+
+    `nested` maps the path of a free dictionary to the class of its settings, `choices` the path of a string to what
+    it may be, `keys` the path of a dictionary of numbers to its possible keys; `without` leaves settings out: they
+    keep what `values` says.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        model: type[StrictModel],
+        values: Mapping[str, Any] | None = None,
+        nested: Mapping[str, type[BaseModel]] | None = None,
+        choices: Mapping[str, list[tuple[str, str]]] | None = None,
+        keys: Mapping[str, list[str]] | None = None,
+        without: frozenset[str] = frozenset(),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.model, self.values = model, dict(values or {})
+        self.nested, self.choices, self.keys = nested or {}, choices or {}, keys or {}
+        self.without = without
+        self.found_groups: list[Group] = []
+        self.readers: dict[str, tuple[str, ...]] = {}
+        self._walk(model, (), Group("", "", ""))
+
+    def _walk(self, model: type[BaseModel], path: tuple[str, ...], group: Group) -> None:
+        self.found_groups.append(group)
+        later: list[tuple[type[BaseModel], tuple[str, ...], FieldInfo]] = []
+        for name, info in model.model_fields.items():
+            here = (*path, name)
+            dotted = ".".join(here)
+            if dotted in self.without:
+                continue
+            inner = self.nested.get(dotted) or _model_of(info.annotation)
+            if inner is not None:
+                later.append((inner, here, info))
+            else:
+                self._add(dotted, here, info, group)
+        for inner, here, info in later:
+            self._walk(inner, here, Group(".".join(here), label_of(here[-1]), info.description or ""))
+
+    def _add(self, dotted: str, path: tuple[str, ...], info: FieldInfo, group: Group) -> None:
+        if dotted in self.keys:
+            given = self._value(path, info) or {}
+            for key in self.keys[dotted]:
+                made = forms.FloatField(label=label_of(key), required=False, initial=given.get(key), widget=_number())
+                self._put(f"{dotted}.{key}", (*path, key), made, group)
+            return
+        made = form_field(info, initial=self._value(path, info), choices=self.choices.get(dotted), name=path[-1])
+        self._put(dotted, path, made, group)
+
+    def _put(self, dotted: str, path: tuple[str, ...], made: forms.Field, group: Group) -> None:
+        self.fields[dotted] = made
+        self.readers[dotted] = path
+        group.names.append(dotted)
+
+    def _value(self, path: tuple[str, ...], info: FieldInfo) -> Any:
+        at: Any = self.values
+        for key in path:
+            if not isinstance(at, Mapping) or key not in at:
+                return None if info.is_required() else info.get_default(call_default_factory=True)
+            at = at[key]
+        return at
+
+    def groups(self) -> Iterator[tuple[Group, list[forms.BoundField]]]:
+        """Each group that has a setting, with its bound fields."""
+        for group in self.found_groups:
+            if group.names:
+                yield group, [self[name] for name in group.names]
+
+    def open_groups(self) -> set[str]:
+        """Paths of the groups that hold an error: they are shown unfolded."""
+        return {group.path for group in self.found_groups if any(name in self.errors for name in group.names)}
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if not self.errors:
+            self.validate()
+        return cleaned
+
+    def validate(self) -> None:
+        """Asks the configuration; its sentences go to their fields."""
+        try:
+            self.parsed = self.model.parse(self.given()).resolved()
+        except ModelCoreError as error:
+            self.place(error)
+
+    def given(self) -> dict[str, Any]:
+        """What was filled in, nested, above what the form leaves out."""
+        out: dict[str, Any] = {name: self.values[name] for name in self.without if name in self.values and "." not in name}
+        for dotted, path in self.readers.items():
+            value = self.cleaned_data.get(dotted)
+            at = out
+            for key in path[:-1]:
+                at = at.setdefault(key, {})
+            if value is not None and value != "":
+                at[path[-1]] = value
+            elif self._may_be_empty(dotted):
+                at[path[-1]] = "" if isinstance(self.fields[dotted], forms.CharField) else None
+        return out
+
+    def _may_be_empty(self, dotted: str) -> bool:
+        return getattr(self.fields[dotted], "empty_is_value", False)
+
+    def place(self, error: ModelCoreError) -> None:
+        """Puts each sentence of an error at the field that it names; the rest goes above the form."""
+        for where, sentence in sentences(error):
+            self.add_error(self._nearest(where, sentence), sentence)
+
+    def _nearest(self, where: str, sentence: str) -> str | None:
+        """The field at `where`; of a group, the one that the sentence speaks of first."""
+        if where in self.fields:
+            return where
+        inside = [name for name in self.fields if where and name.startswith(f"{where}.")]
+        told = {name: sentence.lower().find(name.rsplit(".", 1)[-1]) for name in inside}
+        return min((name for name in inside if told[name] >= 0), key=lambda name: told[name], default=inside[0] if inside else None)
+
+    def config(self) -> dict[str, Any]:
+        """The complete configuration."""
+        return dict(self.parsed)
+
+
+def sentences(error: ModelCoreError) -> Iterator[tuple[str, str]]:
+    """(dotted field, sentence) of each thing that is wrong."""
+    cause = error.__cause__
+    if not isinstance(error, ConfigError) or not isinstance(cause, ValidationError):
+        yield error.field, error.message
+        return
+    items = cause.errors()
+    first = ".".join(str(part) for part in items[0]["loc"])
+    prefix = error.field.removesuffix(first).rstrip(".") if first else error.field
+    for item in items:
+        where = ".".join([*([prefix] if prefix else []), *(str(part) for part in item["loc"])])
+        text = item["msg"].removeprefix("Value error, ").replace("Input should", "This should")
+        shown = "" if item["type"] in {"value_error", "missing"} else f", it is {item['input']!r}"
+        yield where, f"{text[:1].upper()}{text[1:]}{shown}."
+
+
+def form_field(info: FieldInfo, *, initial: Any, choices: list[tuple[str, str]] | None, name: str) -> forms.Field:
+    """The form field of one setting."""
+    kind, optional = _plain(info.annotation)
+    common: dict[str, Any] = {"label": label_of(name), "help_text": " ".join((info.description or "").split()), "initial": initial}
+    common["required"] = info.is_required() and not optional
+    if choices is not None:
+        return forms.ChoiceField(choices=choices, **{**common, "required": True})
+    if get_origin(kind) is Literal:
+        options = get_args(kind)
+        coerce: Callable[[Any], Any] = type(options[0])
+        made: forms.Field = forms.TypedChoiceField(choices=[(o, str(o).replace("_", " ")) for o in options], coerce=coerce, **{**common, "required": True})
+    elif kind is bool:
+        made = forms.BooleanField(**{**common, "required": False})
+    elif kind is int:
+        made = forms.IntegerField(widget=_number(info, step="1"), **common)
+    elif kind is float:
+        made = forms.FloatField(widget=_number(info), **common)
+    elif kind is str:
+        made = forms.CharField(max_length=2000, strip=False, **common)
+    else:
+        made = JSONText(**{**common, "required": False})
+    made.empty_is_value = optional or kind is str  # type: ignore[attr-defined]
+    return made
+
+
+def label_of(name: str) -> str:
+    """`num_problems_during` → "Problems during"; `adamw_lr` stays readable."""
+    text = name.removeprefix("num_").replace("_", " ")
+    text = " ".join(ACRONYMS.get(word, word) for word in text.split())
+    return text[:1].upper() + text[1:]
+
+
+ACRONYMS = {"lr": "learning rate", "kl": "KL", "zero": "ZeRO", "adamw": "AdamW", "kv": "KV", "qk": "QK", "q": "Q", "v": "V", "lora": "LoRA", "rms": "RMS", "rope": "RoPE", "moe": "MoE", "topk": "top-k", "mlp": "MLP"}
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    kind, _optional = _plain(annotation)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _plain(annotation: Any) -> tuple[Any, bool]:
+    """The type without None, and whether None was allowed."""
+    if get_origin(annotation) in {Union, types.UnionType}:
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return (kinds[0] if len(kinds) == 1 else Any), len(kinds) < len(get_args(annotation))
+    return annotation, False
+
+
+def _number(info: FieldInfo | None = None, step: str = "any") -> forms.NumberInput:
+    """A number input; the browser's own limits are only those that hold without an "above"."""
+    attributes: dict[str, Any] = {"step": step}
+    for rule in info.metadata if info else []:
+        for key, attribute in (("ge", "min"), ("le", "max")):
+            if (limit := getattr(rule, key, None)) is not None:
+                attributes[attribute] = limit
+    return forms.NumberInput(attrs=attributes)

@@ -1,0 +1,27 @@
+"""Pages of datasets, pipelines, launches, runs and evaluations; the REST API is in `training_app.api`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from training_app.views import datasets, evaluations, launches, phases, pipelines, runs, versions
+
+urlpatterns = [
+    path("datasets/", datasets.dataset_list, name="dataset-list"),
+    path("datasets/new/", datasets.dataset_new, name="dataset-new"),
+    path("datasets/<int:dataset_id>/", datasets.dataset_detail, name="dataset-detail"),
+    path("datasets/<int:dataset_id>/delete/", datasets.dataset_delete, name="dataset-delete"),
+    path("datasets/<int:dataset_id>/versions/new/", datasets.version_new, name="version-new"),
+    path("datasets/<int:dataset_id>/versions/<int:number>/", versions.version_detail, name="version-detail"),
+    path("datasets/<int:dataset_id>/versions/<int:number>/stop/", versions.version_stop, name="version-stop"),
+    path("pipelines/", pipelines.pipeline_list, name="pipeline-list"),
+    path("pipelines/new/", pipelines.pipeline_new, name="pipeline-new"),
+    path("pipelines/<int:pipeline_id>/", pipelines.pipeline_detail, name="pipeline-detail"),
+    path("pipelines/<int:pipeline_id>/launch/", pipelines.pipeline_launch, name="pipeline-launch"),
+    path("pipelines/<int:pipeline_id>/phases/<int:phase_id>/", phases.phase_edit, name="phase-edit"),
+    path("launches/<int:launch_id>/", launches.launch_detail, name="launch-detail"),
+    path("launches/<int:launch_id>/act/<str:verb>/", launches.launch_act, name="launch-act"),
+    path("launches/<int:launch_id>/override/<int:run_id>/", launches.gate_override, name="gate-override"),
+    path("evaluations/", evaluations.evaluation_list, name="evaluation-list"),
+    *runs.urlpatterns,
+]

@@ -1,0 +1,1 @@
+"""Pages of datasets, pipelines, launches, runs and evaluations; addresses are in `training_app.urls`."""

@@ -1,0 +1,124 @@
+"""One launch of a pipeline, live: its graph, what each phase reached, and the buttons that steer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db.models import Prefetch
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from model_core.errors import ModelCoreError
+from r1platform.access import for_user, require_role
+from r1platform.lib.transitions import IllegalTransition
+from r1platform.models import Role
+from r1platform.templatetags.r1_parts import may_edit
+from training_app import services
+from training_app.models import Launch, PhaseRun
+from training_app.states import LaunchState, RunState
+from training_app.views.run_words import progress_words
+from training_app.views.standing import LIVE_LAUNCH, graph_nodes
+
+_VERBS: dict[str, tuple[Callable[..., Any], str]] = {
+    "pause": (lambda **kw: services.launch_pause(**kw), "Pausing: the phase that runs writes a checkpoint first."),
+    "resume": (lambda **kw: services.launch_resume(**kw), "Going on from the last checkpoint."),
+    "stop": (lambda **kw: services.launch_stop(**kw), "Stopping: the phase that runs writes a checkpoint first."),
+}
+RESUMABLE = frozenset({LaunchState.PAUSED, LaunchState.FAILED, LaunchState.STOPPED})
+
+
+@require_safe
+@login_required
+def launch_detail(request: HttpRequest, launch_id: int) -> HttpResponse:
+    """The launch's page; its parts stay fresh while it is looked at."""
+    launch = launch_of(request, launch_id)
+    runs = list(launch.runs.all())
+    phases = list(launch.pipeline.phases.all())
+    held = next((run for run in reversed(runs) if run.state == RunState.GATE_FAILED), None)
+    context = {
+        "launch": launch,
+        "pipeline": launch.pipeline,
+        "nodes": graph_nodes(phases, runs),
+        "rows": [_row(run) for run in runs],
+        "held": held if launch.state == LaunchState.HELD else None,
+        "is_live": launch.state in LIVE_LAUNCH,
+        "may_pause": launch.state == LaunchState.RUNNING,
+        "may_resume": launch.state in RESUMABLE,
+        "may_edit": may_edit(request.user, launch.pipeline.project),
+        "device_seconds": sum(run.device_seconds for run in runs),
+        "num_tokens": sum(run.num_tokens for run in runs),
+        "transitions": launch.transitions.select_related("user").order_by("-id"),
+        "last_checkpoint": _last_checkpoint(runs),
+    }
+    return render(request, "training_app/launches/detail.html", context)
+
+
+def _row(run: PhaseRun) -> dict[str, Any]:
+    result = run.result or {}
+    budget = run.budget_device_seconds
+    return {
+        "run": run,
+        "words": progress_words(run),
+        "result": result,
+        "used": min(run.device_seconds / budget, 1.0) if budget else None,
+    }
+
+
+def _last_checkpoint(runs: list[PhaseRun]) -> Any:
+    """The newest checkpoint of the last phase that ended well."""
+    for run in reversed(runs):
+        if run.state == RunState.SUCCEEDED:
+            return run.checkpoints.filter(removed_at=None).order_by("-step").first()
+    return None
+
+
+def launch_of(request: HttpRequest, launch_id: int) -> Launch:
+    """The launch, if the user may see it, with its runs in order."""
+    launches = for_user(Launch.objects.all(), request.user, path="pipeline__project")
+    runs = Prefetch("runs", PhaseRun.objects.order_by("position", "id").defer("config", "notes"))
+    return get_object_or_404(launches.select_related("pipeline__project", "created_by").prefetch_related(runs), pk=launch_id)
+
+
+@require_POST
+@login_required
+def launch_act(request: HttpRequest, launch_id: int, verb: str) -> HttpResponse:
+    """Pauses, resumes or stops the launch."""
+    launch = launch_of(request, launch_id)
+    if verb not in _VERBS:
+        raise Http404(f"A launch cannot “{verb}”.")
+    require_role(request.user, launch.pipeline.project, Role.EDITOR)
+    act, sentence = _VERBS[verb]
+    _try(request, lambda: act(launch=launch, user=request.user), sentence, launch)
+    return redirect("launch-detail", launch.pk)
+
+
+@require_POST
+@login_required
+def gate_override(request: HttpRequest, launch_id: int, run_id: int) -> HttpResponse:
+    """Lets a held launch go on although the gate did not pass; the reason is kept with who gave it."""
+    launch = launch_of(request, launch_id)
+    require_role(request.user, launch.pipeline.project, Role.EDITOR)
+    run = get_object_or_404(launch.runs.all(), pk=run_id)
+    reason = request.POST.get("reason", "").strip()
+    if not reason:
+        messages.error(request, "Say why the gate is overridden: the reason is kept in the history.")
+        return redirect("launch-detail", launch.pk)
+    sentence = f"The gate of {run.name} is overridden; the next phase starts."
+    _try(request, lambda: services.gate_override(run=run, user=request.user, reason=reason), sentence, launch)
+    return redirect("launch-detail", launch.pk)
+
+
+def _try(request: HttpRequest, act: Callable[[], Any], sentence: str, launch: Launch) -> None:
+    try:
+        act()
+    except IllegalTransition:
+        launch.refresh_from_db()
+        messages.error(request, f"That is not possible now: the launch is {launch.get_state_display().lower()}.")
+    except ModelCoreError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, sentence)

@@ -1,0 +1,127 @@
+"""Pipelines: the list, making one from a template, one pipeline with its graph, fit check and launches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from model_core.errors import ModelCoreError
+from r1platform.access import for_user, require_role
+from r1platform.lib.transitions import IllegalTransition
+from r1platform.models import Project, Role
+from r1platform.project_pages import project_page
+from r1platform.templatetags.r1_parts import may_edit
+from training_app import selectors, services
+from training_app.forms import PipelineForm
+from training_app.models import Pipeline
+from training_app.views.fit import fit_check
+from training_app.views.standing import pipeline_row, pipelines_of
+
+PER_PAGE = 25
+
+
+@require_safe
+@project_page
+def pipeline_list(request: HttpRequest, project: Project) -> HttpResponse:
+    """Every pipeline and where its newest launch stands."""
+    rows = pipelines_of(user=request.user, project=project)
+    text = request.GET.get("q", "").strip()
+    if text:
+        rows = rows.filter(name__icontains=text)
+    page = Paginator(rows, PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "page": page,
+        "rows": [pipeline_row(pipeline) for pipeline in page],
+        "q": text,
+        "project": project,
+        "may_edit": may_edit(request.user, project),
+    }
+    return render(request, "training_app/pipelines/list.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@project_page
+def pipeline_new(request: HttpRequest, project: Project) -> HttpResponse:
+    """A pipeline from a template; a POST makes it and shows it, launched is it by hand."""
+    require_role(request.user, project, Role.EDITOR)
+    templates = selectors.pipeline_templates()
+    initial = {"template": templates[0]["name"] if templates else "", "dataset_version": request.GET.get("dataset_version")}
+    form = PipelineForm(
+        request.POST or None, project=project, templates=[(t["name"], t["title"]) for t in templates], initial=initial
+    )
+    if request.method == "POST" and form.is_valid() and (pipeline := _create(request, form, project)):
+        messages.success(request, f"“{pipeline.name}” is made. Look it over, then launch it.")
+        return redirect("pipeline-detail", pipeline.pk)
+    version_field: Any = form.fields["dataset_version"]
+    context = {
+        "form": form,
+        "templates": templates,
+        "chosen": form["template"].value(),
+        "has_data": version_field.queryset.exists(),
+        "project": project,
+    }
+    return render(request, "training_app/pipelines/new.html", context, status=422 if form.is_bound else 200)
+
+
+def _create(request: HttpRequest, form: PipelineForm, project: Project) -> Pipeline | None:
+    values = form.cleaned_data
+    try:
+        return services.pipeline_from_template(
+            project=project,
+            user=request.user,
+            template=values["template"],
+            name=values["name"],
+            dataset_version=values["dataset_version"],
+            seed=values["seed"],
+        )
+    except ModelCoreError as error:
+        form.add_error(error.field if error.field in form.fields else None, error.message)
+        return None
+
+
+@require_safe
+@login_required
+def pipeline_detail(request: HttpRequest, pipeline_id: int) -> HttpResponse:
+    """The graph with the newest launch on it, the fit check, every launch."""
+    found = pipeline_of(request, pipeline_id)
+    pipeline = pipelines_of(user=request.user, project=found.project).get(pk=found.pk)
+    row = pipeline_row(pipeline)
+    phases = list(pipeline.phases.select_related("dataset_version__dataset", "starts_from", "rollouts_from"))
+    context = {
+        **row,
+        "phases": phases,
+        "checks": [] if row["is_live"] else fit_check(pipeline, phases),
+        "launches": pipeline.launches.all(),
+        "may_edit": may_edit(request.user, found.project),
+        "project": found.project,
+    }
+    return render(request, "training_app/pipelines/detail.html", context)
+
+
+def pipeline_of(request: HttpRequest, pipeline_id: int) -> Pipeline:
+    """The pipeline, if the user may see it."""
+    return get_object_or_404(for_user(Pipeline.objects.select_related("project"), request.user), pk=pipeline_id)
+
+
+@require_POST
+@login_required
+def pipeline_launch(request: HttpRequest, pipeline_id: int) -> HttpResponse:
+    """Launches it; one launch of a pipeline is live at a time."""
+    pipeline = pipeline_of(request, pipeline_id)
+    require_role(request.user, pipeline.project, Role.EDITOR)
+    try:
+        launch = services.pipeline_launch(pipeline=pipeline, user=request.user)
+    except IllegalTransition as error:
+        messages.error(request, str(error))
+    except ModelCoreError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, "Launched. Its first phase starts as soon as a device is free.")
+        return redirect("launch-detail", launch.pk)
+    return redirect("pipeline-detail", pipeline.pk)

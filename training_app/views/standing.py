@@ -1,0 +1,91 @@
+"""Where a pipeline stands: its phases as nodes of a graph, with the runs of one launch on them.
+
+Pure reading of prefetched rows; pages of pipelines, launches and the overview share it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser, User
+from django.db.models import Prefetch, QuerySet
+
+from r1platform.access import for_user
+from r1platform.models import Project
+from training_app.models import Launch, PhaseRun, Pipeline, PipelinePhase
+from training_app.states import GateVerdict, LaunchState
+from training_app.views.run_words import measured, progress_fraction, progress_words
+
+Reader = User | AnonymousUser
+LIVE_LAUNCH = frozenset({LaunchState.RUNNING, LaunchState.HELD, LaunchState.PAUSED})
+VERDICT_TONES = {
+    GateVerdict.PASSED: "succeeded", GateVerdict.HELD: "waiting", GateVerdict.OVERRIDDEN: "waiting", GateVerdict.PENDING: "queued",
+}  # fmt: skip
+GATE_WORDS = {"quality_low": "quality, lower bound", "accuracy_low": "accuracy, lower bound"}
+
+
+def pipelines_of(*, user: Reader, project: Project) -> QuerySet[Pipeline]:
+    """The project's pipelines with phases, launches and runs loaded, newest first."""
+    runs = PhaseRun.objects.order_by("position", "id").defer("config", "notes")
+    launches = Launch.objects.order_by("-number").prefetch_related(Prefetch("runs", runs))
+    rows = for_user(Pipeline.objects.filter(project=project), user)
+    return rows.prefetch_related("phases", Prefetch("launches", launches)).order_by("-id")
+
+
+def pipeline_row(pipeline: Pipeline) -> dict[str, Any]:
+    """One pipeline with its newest launch and the nodes of its graph."""
+    launches = list(pipeline.launches.all())
+    launch = launches[0] if launches else None
+    phases = list(pipeline.phases.all())
+    return {
+        "pipeline": pipeline,
+        "launch": launch,
+        "nodes": graph_nodes(phases, list(launch.runs.all()) if launch else []),
+        "num_launches": len(launches),
+        "is_live": launch is not None and launch.state in LIVE_LAUNCH,
+    }
+
+
+def graph_nodes(phases: list[PipelinePhase], runs: list[PhaseRun]) -> list[dict[str, Any]]:
+    """One node a phase, in order; the newest run of a phase counts. `sources` are the phases whose checkpoint it takes."""
+    by_phase = {run.pipeline_phase_id: run for run in runs}
+    depths: dict[int, int] = {}
+    nodes = []
+    for phase in phases:
+        sources = {pk for pk in (phase.starts_from_id, phase.rollouts_from_id) if pk}
+        depths[phase.pk] = 1 + max((depths.get(pk, 0) for pk in sources), default=0)
+        nodes.append(_node(phase, by_phase.get(phase.pk), depths[phase.pk], sorted(sources)))
+    return nodes
+
+
+def _node(phase: PipelinePhase, run: PhaseRun | None, depth: int, sources: list[int]) -> dict[str, Any]:
+    return {
+        "phase": phase,
+        "run": run,
+        "depth": depth,
+        "sources": " ".join(str(pk) for pk in sources),
+        "state": str(run.state) if run else "none",
+        "label": run.get_state_display() if run else "Not run yet",
+        "words": progress_words(run) if run else "",
+        "fraction": progress_fraction(run) if run else None,
+        "gate": gate(phase, run),
+        "found": measured(run) if run else {},
+    }
+
+
+def gate(phase: PipelinePhase, run: PhaseRun | None) -> dict[str, Any] | None:
+    """The gate in words: metric, threshold, what was measured, verdict. None when the phase has none."""
+    metric = run.gate_metric if run else phase.gate_metric
+    threshold = run.gate_threshold if run else phase.gate_threshold
+    if not metric or threshold is None:
+        return None
+    value = measured(run).get(metric) if run else None
+    verdict = run.gate_verdict if run else GateVerdict.PENDING
+    return {
+        "metric": GATE_WORDS.get(metric, metric.replace("_", " ")),
+        "threshold": threshold,
+        "value": value if isinstance(value, int | float) else None,
+        "verdict": GateVerdict(verdict).label if verdict in {GateVerdict.PASSED, GateVerdict.HELD, GateVerdict.OVERRIDDEN} else "",
+        "tone": VERDICT_TONES.get(GateVerdict(verdict), "queued"),
+        "action": phase.get_gate_action_display(),
+    }
