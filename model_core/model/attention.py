@@ -1,0 +1,91 @@
+"""Multi-head latent attention (MLA): keys and values are made from one small latent a token, which is all the cache keeps.
+
+Two paths give the same numbers: `forward` expands keys and values (training, prefill), `decode` stays in the latent
+space with the up-projections absorbed into query and output (one new token a row).
+Letters: B batch, T new tokens, S cached tokens, H heads, D hidden, N width without position, P rotary width, V value
+width, R latent rank. Source: DeepSeek-V3 (arXiv 2412.19437), section 2.1.1, equations 1 to 11.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model_core.config import ModelConfig
+from model_core.model.rope import rotate
+
+LATENT_NORM_EPS = 1e-6
+"""Fixed in the published code and in transformers, whatever rms_norm_eps says."""
+
+
+class LatentAttention(nn.Module):
+    """MLA under the published parameter names."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        heads, nope, rope = config.num_attention_heads, config.qk_nope_head_dim, config.qk_rope_head_dim
+        if config.q_lora_rank is None:
+            self.q_proj = nn.Linear(config.hidden_size, heads * (nope + rope), bias=False)
+        else:
+            self.q_a_proj = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
+            self.q_a_layernorm = nn.RMSNorm(config.q_lora_rank, eps=LATENT_NORM_EPS)
+            self.q_b_proj = nn.Linear(config.q_lora_rank, heads * (nope + rope), bias=False)
+        self.kv_a_proj_with_mqa = nn.Linear(config.hidden_size, config.kv_lora_rank + rope, bias=False)
+        self.kv_a_layernorm = nn.RMSNorm(config.kv_lora_rank, eps=LATENT_NORM_EPS)
+        self.kv_b_proj = nn.Linear(config.kv_lora_rank, heads * (nope + config.v_head_dim), bias=False)
+        self.o_proj = nn.Linear(heads * config.v_head_dim, config.hidden_size, bias=False)
+        self.scale = (nope + rope) ** -0.5
+
+    def forward(self, x_BTD: Tensor, cos_BTQ: Tensor, sin_BTQ: Tensor) -> tuple[Tensor, Tensor]:
+        """Causal attention over the T tokens. Returns output BTD and what a cache stores, B T (R + P)."""
+        c = self.config
+        q_nope_BTHN, q_rope_BTHP = self._queries(x_BTD, cos_BTQ, sin_BTQ)
+        latent_BTR, k_rope_BTP = self._latent(x_BTD, cos_BTQ, sin_BTQ)
+        k_nope, v_BTHV = (
+            self.kv_b_proj(latent_BTR)
+            .unflatten(-1, (c.num_attention_heads, c.qk_nope_head_dim + c.v_head_dim))
+            .split([c.qk_nope_head_dim, c.v_head_dim], dim=-1)
+        )
+        k_rope = k_rope_BTP[:, :, None].expand(-1, -1, c.num_attention_heads, -1)
+        q, k = torch.cat([q_nope_BTHN, q_rope_BTHP], dim=-1), torch.cat([k_nope, k_rope], dim=-1)
+        out_BHTV = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v_BTHV.transpose(1, 2), is_causal=True, scale=self.scale
+        )
+        return self.o_proj(out_BHTV.transpose(1, 2).flatten(2)), torch.cat([latent_BTR, k_rope_BTP], dim=-1)
+
+    def decode(
+        self, x_BTD: Tensor, cos_BTQ: Tensor, sin_BTQ: Tensor, cache_BSC: Tensor, rows_B: Tensor, bias_BS: Tensor,
+        positions_B: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """One new token a row (T is 1): writes its latent at `positions_B` and attends to what `bias_BS` leaves open.
+
+        `cache_BSC` holds R + P numbers a token and may have more rows than there are: `rows_B` says which are meant.
+        """
+        c = self.config
+        q_nope_BTHN, q_rope_BTHP = self._queries(x_BTD, cos_BTQ, sin_BTQ)
+        latent_BTR, k_rope_BTP = self._latent(x_BTD, cos_BTQ, sin_BTQ)
+        cache_BSC[rows_B, positions_B] = torch.cat([latent_BTR, k_rope_BTP], dim=-1)[:, 0]
+        length = bias_BS.shape[1]
+        seen_BSC = cache_BSC[: len(rows_B), :length] if rows_B.numel() == cache_BSC.shape[0] else cache_BSC[rows_B, :length]
+        up_HKR = self.kv_b_proj.weight.view(c.num_attention_heads, -1, c.kv_lora_rank)
+        up_key_HNR, up_value_HVR = up_HKR.split([c.qk_nope_head_dim, c.v_head_dim], dim=1)
+        q_latent_BHR = torch.matmul(q_nope_BTHN[:, 0].transpose(0, 1), up_key_HNR).transpose(0, 1)
+        q_BHC = torch.cat([q_latent_BHR, q_rope_BTHP[:, 0]], dim=-1) * self.scale
+        scores_BHS = torch.baddbmm(bias_BS[:, None], q_BHC, seen_BSC.transpose(1, 2))
+        mixed_BHR = torch.bmm(scores_BHS.softmax(dim=-1), seen_BSC[..., : c.kv_lora_rank])
+        out_BHV = torch.matmul(mixed_BHR.transpose(0, 1), up_value_HVR.transpose(1, 2)).transpose(0, 1)
+        out: Tensor = self.o_proj(out_BHV.flatten(1)[:, None])
+        return out
+
+    def _queries(self, x_BTD: Tensor, cos_BTQ: Tensor, sin_BTQ: Tensor) -> tuple[Tensor, Tensor]:
+        c = self.config
+        q = self.q_proj(x_BTD) if c.q_lora_rank is None else self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
+        q_nope, q_rope = q.unflatten(-1, (c.num_attention_heads, -1)).split([c.qk_nope_head_dim, c.qk_rope_head_dim], dim=-1)
+        return q_nope, rotate(q_rope, cos_BTQ, sin_BTQ)
+
+    def _latent(self, x_BTD: Tensor, cos_BTQ: Tensor, sin_BTQ: Tensor) -> tuple[Tensor, Tensor]:
+        c = self.config
+        latent, k_rope = self.kv_a_proj_with_mqa(x_BTD).split([c.kv_lora_rank, c.qk_rope_head_dim], dim=-1)
+        return self.kv_a_layernorm(latent), rotate(k_rope[:, :, None], cos_BTQ, sin_BTQ)[:, :, 0]

@@ -1,0 +1,123 @@
+"""DeepSeekMoE: shared experts for every token, and routed experts that a sigmoid gate chooses among.
+
+1 the gate scores each expert; 2 the best groups, then the top-k of them, are chosen with a bias added that only steers
+the choice; 3 the chosen experts run; 4 their outputs are summed with the unbiased, normalised scores as weights.
+Letters: T tokens, D hidden, E experts, K chosen experts, G groups, F inner width.
+Source: DeepSeek-V3 (arXiv 2412.19437), section 2.1.2, equations 12 to 16.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model_core.config import ModelConfig
+
+DENSE_UP_TO_TOKENS = 128
+"""Below this, running every expert on every token costs less than sorting; measured, see docs/experiments.md."""
+
+
+class MLP(nn.Module):
+    """Gated feed-forward layer (SwiGLU)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Gate(nn.Module):
+    """Chooses K experts a token; scores in float32 whatever the model's precision."""
+
+    e_score_correction_bias: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+
+    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights TK and expert numbers TK."""
+        c = self.config
+        scores_TE = F.linear(x_TD.float(), self.weight.float()).sigmoid()
+        choice_TE = scores_TE + self.e_score_correction_bias
+        if c.n_group > 1:
+            choice_TE = choice_TE.masked_fill(~self._in_best_groups(choice_TE), float("-inf"))
+        chosen_TK = choice_TE.topk(c.num_experts_per_tok, dim=-1, sorted=False).indices
+        weights_TK = scores_TE.gather(1, chosen_TK)
+        if c.norm_topk_prob:
+            weights_TK = weights_TK / (weights_TK.sum(dim=-1, keepdim=True) + 1e-20)
+        return weights_TK * c.routed_scaling_factor, chosen_TK
+
+    def _in_best_groups(self, choice_TE: Tensor) -> Tensor:
+        c = self.config
+        per_group = c.n_routed_experts // c.n_group
+        group_TG = choice_TE.unflatten(1, (c.n_group, per_group)).topk(min(2, per_group), dim=-1).values.sum(dim=-1)
+        best = group_TG.topk(c.topk_group, dim=-1, sorted=False).indices
+        return torch.zeros_like(group_TG, dtype=torch.bool).scatter_(1, best, True).repeat_interleave(per_group, dim=1)
+
+
+class Experts(nn.Module):
+    """The routed experts as two stacks of matrices: gate and up together (E, 2F, D), down (E, D, F)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        num, inner, hidden = config.n_routed_experts, config.moe_intermediate_size, config.hidden_size
+        self.num_experts = num
+        self.gate_up_proj = nn.Parameter(torch.empty(num, 2 * inner, hidden))
+        self.down_proj = nn.Parameter(torch.empty(num, hidden, inner))
+
+    def forward(self, x_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor) -> Tensor:
+        """Weighted sum of the chosen experts' outputs, TD."""
+        if len(x_TD) <= DENSE_UP_TO_TOKENS:
+            return self._dense(x_TD, chosen_TK, weights_TK)
+        return self._grouped(x_TD, chosen_TK, weights_TK)
+
+    def _grouped(self, x_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor) -> Tensor:
+        """Sorts the (token, expert) pairs by expert, multiplies group by group, and adds the results back."""
+        order = chosen_TK.flatten().argsort(stable=True)
+        token = order // chosen_TK.shape[1]
+        ends = torch.bincount(chosen_TK.flatten(), minlength=self.num_experts).cumsum(0).to(torch.int32)
+        gate, up = F.grouped_mm(x_TD[token], self.gate_up_proj.transpose(1, 2), offs=ends).chunk(2, dim=-1)
+        out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)
+        out = out * weights_TK.flatten()[order, None].to(out.dtype)
+        return torch.zeros_like(x_TD).index_add_(0, token, out)
+
+    def _dense(self, x_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor) -> Tensor:
+        """Every expert on every token, and a weight of zero for those not chosen."""
+        weights_TE = x_TD.new_zeros(len(x_TD), self.num_experts).scatter_(1, chosen_TK, weights_TK.to(x_TD.dtype))
+        gate, up = torch.matmul(x_TD, self.gate_up_proj.transpose(1, 2)).chunk(2, dim=-1)
+        inner_ETF = F.silu(gate) * up * weights_TE.t()[:, :, None]
+        return torch.matmul(inner_ETF, self.down_proj.transpose(1, 2)).sum(dim=0)
+
+
+class MoE(nn.Module):
+    """Routed and shared experts; counts the tokens that each routed expert got since the last reset."""
+
+    tokens_per_expert: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = Gate(config)
+        self.experts = Experts(config)
+        self.shared_experts = (
+            MLP(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts) if config.n_shared_experts else None
+        )
+        self.register_buffer("tokens_per_expert", torch.zeros(config.n_routed_experts), persistent=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_TD = x_BTD.flatten(0, 1)
+        weights_TK, chosen_TK = self.gate(x_TD)
+        if self.training:
+            with torch.no_grad():
+                counts_E = torch.bincount(chosen_TK.flatten(), minlength=self.experts.num_experts)
+                self.tokens_per_expert += counts_E.to(self.tokens_per_expert.dtype)
+        out_BTD: Tensor = self.experts(x_TD, chosen_TK, weights_TK).view_as(x_BTD)
+        return out_BTD if self.shared_experts is None else out_BTD + self.shared_experts(x_BTD)
