@@ -5,21 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
+from django.db import transaction
 
+from model_core.config import PrepareConfig
 from r1platform.access import for_user
 from r1platform.models import DeviceLease, Node, Project
 from r1platform.selectors import device_counts
 from r1platform.selectors import node_list as nodes_of_platform
 from serving_app.models import Deployment, Replica
 from serving_app.states import DeploymentState
-from training_app import selectors
-from training_app.models import DatasetVersion, PhaseRun, Pipeline, RunAttempt
+from training_app import selectors, services
+from training_app.models import Dataset, DatasetKind, DatasetVersion, PhaseRun, Pipeline, RunAttempt
 from training_app.states import RunState, VersionState
 from training_app.views.run_words import LIVE, progress_fraction, progress_words
 from training_app.views.standing import pipeline_row, pipelines_of
 
 Reader = User | AnonymousUser
 NUM_FAILURES = 5
+FIRST_NAME = "Tiny R1"
+FIRST_TEMPLATE = "article"
 GIB = 1 << 30
 NEEDS = (
     ("memory_bytes", "Memory", 16 * GIB, 32 * GIB, "16 GB", "32 GB"),
@@ -124,7 +128,7 @@ def _check(node: Node, devices: list[Any], key: str, label: str, low: int, high:
     elif found >= high * TOLERANCE:
         verdict, words = "succeeded", "as recommended"
     elif found >= low * TOLERANCE:
-        verdict, words = "waiting", "enough, less than recommended"
+        verdict, words = "degraded", "enough, less than recommended"
     else:
         verdict, words = "failed", "below the minimum"
     return {"label": label, "found": found, "minimum": minimum, "recommended": wanted, "tone": verdict, "words": words}
@@ -157,5 +161,18 @@ def holders(*, user: Reader, leases: list[DeviceLease]) -> dict[str, dict[str, A
 
 
 def first_pipeline_create(*, project: Project, user: User) -> Pipeline:
-    """The tiny R1 pipeline on generated sums, launched. Raises ModelCoreError when a part is refused."""
-    raise NotImplementedError
+    """The tiny R1 pipeline on generated sums. It is launched by hand, once its data is ready.
+
+    Raises ModelCoreError when a part is refused; then nothing is made.
+    """
+    number = Dataset.objects.filter(project=project, name__startswith=FIRST_NAME).count()
+    name = FIRST_NAME if not number else f"{FIRST_NAME} {number + 1}"
+    with transaction.atomic():
+        dataset = services.dataset_create(
+            project=project, user=user, name=name, kind=DatasetKind.SELF, description="Generated from a seed, with answers."
+        )
+        config = PrepareConfig.parse({"source": "generated", "source_config": {"task": "sums"}}).resolved()
+        version = services.version_prepare(dataset=dataset, user=user, config=config)
+        return services.pipeline_from_template(
+            project=project, user=user, template=FIRST_TEMPLATE, name=name, dataset_version=version, seed=0
+        )

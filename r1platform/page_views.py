@@ -26,8 +26,6 @@ from r1platform.services import audit
 from r1platform.templatetags.r1 import TONES
 from r1platform.templatetags.r1_parts import may_edit
 
-FIRST_TEMPLATE = "tiny_r1"
-
 
 @login_required
 @require_safe
@@ -46,7 +44,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def first_pipeline(request: HttpRequest) -> HttpResponse:
-    """Makes the data set of sums and the tiny R1 pipeline on it, and launches it as soon as the data is ready."""
+    """Makes generated sums and the tiny R1 pipeline on them; its page launches it when the data is ready."""
     project = current_project(request)
     if project is None:
         return redirect("overview")
@@ -56,6 +54,7 @@ def first_pipeline(request: HttpRequest) -> HttpResponse:
     except ModelCoreError as error:
         messages.error(request, error.message)
         return redirect("overview")
+    messages.success(request, "Made. Its data is prepared within seconds; then launch it here.")
     return redirect("pipeline-detail", pipeline.pk)
 
 

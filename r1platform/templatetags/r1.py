@@ -22,13 +22,13 @@ NONE = "–"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 TONES: dict[str, str] = {
-    **dict.fromkeys(("queued", "pending", "none", "new", "empty"), "queued"),
+    **dict.fromkeys(("queued", "pending", "waiting", "none", "new", "empty"), "queued"),
     **dict.fromkeys(
         ("claimed", "starting", "running", "preparing", "loading", "warming", "thinking", "answering", "stopping"),
         "running",
     ),
     **dict.fromkeys(
-        ("waiting", "held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden"), "waiting"
+        ("held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden"), "waiting"
     ),
     **dict.fromkeys(("succeeded", "ready", "passed", "done", "online", "free", "active"), "succeeded"),
     **dict.fromkeys(("failed", "error", "revoked"), "failed"),
