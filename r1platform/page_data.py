@@ -101,9 +101,18 @@ def failures(*, user: Reader, project: Project) -> list[dict[str, Any]]:
     bad_deployments = for_user(Deployment.objects.filter(project=project, deleted_at=None), user)
     bad_deployments = bad_deployments.filter(state=DeploymentState.FAILED)
     found = [
-        *({"kind": "run", "thing": run, "at": run.finished_at or run.created_at} for run in bad_runs.order_by("-id")[:NUM_FAILURES]),
-        *({"kind": "version", "thing": v, "at": v.finished_at or v.created_at} for v in bad_versions.order_by("-id")[:NUM_FAILURES]),
-        *({"kind": "deployment", "thing": d, "at": d.created_at} for d in bad_deployments.order_by("-id")[:NUM_FAILURES]),
+        *(
+            {"kind": "run", "thing": run, "at": run.finished_at or run.created_at}
+            for run in bad_runs.order_by("-id")[:NUM_FAILURES]
+        ),
+        *(
+            {"kind": "version", "thing": v, "at": v.finished_at or v.created_at}
+            for v in bad_versions.order_by("-id")[:NUM_FAILURES]
+        ),
+        *(
+            {"kind": "deployment", "thing": d, "at": d.created_at}
+            for d in bad_deployments.order_by("-id")[:NUM_FAILURES]
+        ),
     ]
     return sorted(found, key=lambda item: item["at"], reverse=True)[:NUM_FAILURES]
 
@@ -121,16 +130,18 @@ def node_card(node: Node) -> dict[str, Any]:
     }
 
 
-def _check(node: Node, devices: list[Any], key: str, label: str, low: int, high: int, minimum: str, wanted: str) -> dict[str, Any]:
+def _check(
+    node: Node, devices: list[Any], key: str, label: str, low: int, high: int, minimum: str, wanted: str
+) -> dict[str, Any]:
     found = hardware_amount(node.hardware, devices, key)
     if found is None:
         verdict, words = "queued", "none found" if key.startswith("gpu") else "not reported"
     elif found >= high * TOLERANCE:
         verdict, words = "succeeded", "as recommended"
     elif found >= low * TOLERANCE:
-        verdict, words = "degraded", "enough, less than recommended"
+        verdict, words = "degraded", "enough"
     else:
-        verdict, words = "failed", "below the minimum"
+        verdict, words = "failed", "too little"
     return {"label": label, "found": found, "minimum": minimum, "recommended": wanted, "tone": verdict, "words": words}
 
 
@@ -151,12 +162,20 @@ def holders(*, user: Reader, leases: list[DeviceLease]) -> dict[str, dict[str, A
     if attempts:
         seen = for_user(RunAttempt.objects.filter(pk__in=attempts), user, path="run__project").select_related("run")
         for attempt in seen:
-            found[f"attempt:{attempt.pk}"] = {"words": f"run {attempt.run_id}, {attempt.run.name}", "kind": "run", "pk": attempt.run_id}
+            found[f"attempt:{attempt.pk}"] = {
+                "words": f"run {attempt.run_id}, {attempt.run.name}",
+                "kind": "run",
+                "pk": attempt.run_id,
+            }
     if replicas:
         kept = Replica.objects.filter(pk__in=replicas).select_related("revision__deployment")
         for replica in for_user(kept, user, path="revision__deployment__project"):
             deployment = replica.revision.deployment
-            found[f"replica:{replica.pk}"] = {"words": f"deployment {deployment.name}", "kind": "deployment", "pk": deployment.pk}
+            found[f"replica:{replica.pk}"] = {
+                "words": f"deployment {deployment.name}",
+                "kind": "deployment",
+                "pk": deployment.pk,
+            }
     return found
 
 
@@ -169,7 +188,11 @@ def first_pipeline_create(*, project: Project, user: User) -> Pipeline:
     name = FIRST_NAME if not number else f"{FIRST_NAME} {number + 1}"
     with transaction.atomic():
         dataset = services.dataset_create(
-            project=project, user=user, name=name, kind=DatasetKind.SELF, description="Generated from a seed, with answers."
+            project=project,
+            user=user,
+            name=name,
+            kind=DatasetKind.SELF,
+            description="Generated from a seed, with answers.",
         )
         config = PrepareConfig.parse({"source": "generated", "source_config": {"task": "sums"}}).resolved()
         version = services.version_prepare(dataset=dataset, user=user, config=config)

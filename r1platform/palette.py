@@ -42,15 +42,23 @@ def palette_items(*, user: User | AnonymousUser, project: Project | None, text: 
 
 def _things(*, user: User | AnonymousUser, project: Project, text: str) -> list[dict[str, Any]]:
     runs = _named(PhaseRun.objects.filter(project=project), user, text, number=True)
-    items = [_item(str(run), f"run, {run.get_state_display().lower()}", reverse("run-detail", args=[run.pk])) for run in runs]
+    items = [
+        _item(str(run), f"run, {run.get_state_display().lower()}", reverse("run-detail", args=[run.pk])) for run in runs
+    ]
     for found, kind, name in (
         (_named(Pipeline.objects.filter(project=project), user, text), "pipeline", "pipeline-detail"),
         (_named(Dataset.objects.filter(project=project), user, text), "dataset", "dataset-detail"),
-        (_named(Deployment.objects.filter(project=project, deleted_at=None), user, text), "deployment", "deployment-detail"),
+        (
+            _named(Deployment.objects.filter(project=project, deleted_at=None), user, text),
+            "deployment",
+            "deployment-detail",
+        ),
     ):
         items += [_item(thing.name, kind, reverse(name, args=[thing.pk])) for thing in found]
     chats = for_user(Conversation.objects.filter(project=project), user).filter(user_id=user.pk, title__icontains=text)
-    return items + [_item(chat.title, "chat", reverse("conversation", args=[chat.pk])) for chat in chats.order_by("-id")[:PER_KIND]]
+    return items + [
+        _item(chat.title, "chat", reverse("conversation", args=[chat.pk])) for chat in chats.order_by("-id")[:PER_KIND]
+    ]
 
 
 def _named(rows: QuerySet[Any], user: User | AnonymousUser, text: str, *, number: bool = False) -> QuerySet[Any]:

@@ -23,7 +23,11 @@ from r1platform.models import ApiKey, Project, Role
 
 PER_PAGE = 50
 LIFETIMES = (("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "No end"))
-SCOPE_WORDS = {"read": "Read: everything you can see", "write": "Write: launch, stop, deploy", "inference": "Inference: ask deployed models"}
+SCOPE_WORDS = {
+    "read": "Read: everything you can see",
+    "write": "Write: launch, stop, deploy",
+    "inference": "Inference: ask deployed models",
+}
 
 
 class ProjectForm(forms.Form):
@@ -50,8 +54,17 @@ class KeyForm(forms.Form):
     """A new API key."""
 
     name = forms.CharField(max_length=80, help_text="What will use it, such as “notebook”.")
-    project = forms.ModelChoiceField(queryset=Project.objects.none(), required=False, empty_label="All my projects", help_text="A key can be held to one project.")
-    scopes = forms.MultipleChoiceField(choices=[(scope, SCOPE_WORDS[scope]) for scope in SCOPES], widget=forms.CheckboxSelectMultiple, initial=["read", "inference"])
+    project = forms.ModelChoiceField(
+        queryset=Project.objects.none(),
+        required=False,
+        empty_label="All my projects",
+        help_text="A key can be held to one project.",
+    )
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, SCOPE_WORDS[scope]) for scope in SCOPES],
+        widget=forms.CheckboxSelectMultiple,
+        initial=["read", "inference"],
+    )
     lifetime = forms.ChoiceField(choices=LIFETIMES, required=False, initial="90", label="Ends after")
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:

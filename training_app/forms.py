@@ -44,7 +44,9 @@ class DatasetForm(forms.Form):
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
         if Dataset.objects.filter(project=self.project, name=name).exists():
-            raise forms.ValidationError(f"There is a dataset “{name}” already. Choose another name, or add a version to it.")
+            raise forms.ValidationError(
+                f"There is a dataset “{name}” already. Choose another name, or add a version to it."
+            )
         return name
 
 
@@ -66,7 +68,9 @@ class FiltersForm(forms.Form):
         for name, cls in FILTERS.items():
             help_text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
             title = str(getattr(cls, "title", label_of(name)))
-            self.fields[name] = forms.BooleanField(label=title, required=False, initial=name in given, help_text=help_text)
+            self.fields[name] = forms.BooleanField(
+                label=title, required=False, initial=name in given, help_text=help_text
+            )
             for key, info in cls.Config.model_fields.items():
                 initial = given.get(name, {}).get(key, info.get_default(call_default_factory=True))
                 made = form_field(info, initial=initial, choices=None, name=key)
@@ -76,7 +80,11 @@ class FiltersForm(forms.Form):
     def rows(self) -> list[dict[str, Any]]:
         """Each filter with the fields of its settings, for the template."""
         return [
-            {"name": name, "use": self[name], "settings": [self[key] for key in self.fields if key.startswith(f"{name}.")]}
+            {
+                "name": name,
+                "use": self[name],
+                "settings": [self[key] for key in self.fields if key.startswith(f"{name}.")],
+            }
             for name in self.fields
             if "." not in name
         ]
@@ -88,13 +96,17 @@ class FiltersForm(forms.Form):
 
     def _config(self, name: str) -> dict[str, Any]:
         found = {key: self.cleaned_data.get(key) for key in self.fields if key.startswith(f"{name}.")}
-        return {key.removeprefix(f"{name}."): value for key, value in found.items() if value is not None and value != ""}
+        return {
+            key.removeprefix(f"{name}."): value for key, value in found.items() if value is not None and value != ""
+        }
 
 
 class PrepareForm(SchemaForm):
     """How a version is prepared: the settings of its source, the field mapping of an upload, the split."""
 
-    def __init__(self, *args: Any, source: str, task: str = "", columns: list[str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, source: str, task: str = "", columns: list[str] | None = None, **kwargs: Any
+    ) -> None:
         source_config = SOURCES.get(source).Config
         nested: dict[str, type[BaseModel]] = {"source_config": source_config}
         without = {"source", "filters"}
@@ -112,7 +124,13 @@ class PrepareForm(SchemaForm):
         if task:
             values["source_config"] = {**values.get("source_config", {}), "task": task}
         super().__init__(
-            *args, model=PrepareConfig, values=values, nested=nested, choices=choices, without=frozenset(without), **kwargs
+            *args,
+            model=PrepareConfig,
+            values=values,
+            nested=nested,
+            choices=choices,
+            without=frozenset(without),
+            **kwargs,
         )
         for name in ("mapping.completion", "mapping.answer"):
             if name in self.fields:
@@ -156,7 +174,9 @@ def guessed_mapping(columns: list[str]) -> dict[str, str]:
     def first(*names: str) -> str:
         return next((lower[name] for name in names if name in lower), "")
 
-    prompt = first("prompt", "question", "problem", "instruction", "input", "text") or (columns[0] if columns else "prompt")
+    prompt = first("prompt", "question", "problem", "instruction", "input", "text") or (
+        columns[0] if columns else "prompt"
+    )
     completion = first("completion", "response", "solution", "output", "demonstration")
     answer = first("answer", "final_answer", "target", "label")
     if not completion and answer and lower.keys() >= {"question", "answer"}:
@@ -183,10 +203,14 @@ class PipelineForm(forms.Form):
     name = forms.CharField(max_length=120, help_text="How you will find it again.")
     template = forms.ChoiceField(widget=forms.RadioSelect)
     dataset_version = VersionField(
-        queryset=DatasetVersion.objects.none(), empty_label="Choose a version…", label="Dataset version",
+        queryset=DatasetVersion.objects.none(),
+        empty_label="Choose a version…",
+        label="Dataset version",
         help_text="Every phase learns from it; each phase can be given another one afterwards.",
     )
-    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0, help_text="Seed of weights, order and sampling.")
+    seed = forms.IntegerField(
+        min_value=0, max_value=2**31 - 1, initial=0, help_text="Seed of weights, order and sampling."
+    )
 
     def __init__(self, *args: Any, project: Project, templates: list[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -206,18 +230,34 @@ class PipelineForm(forms.Form):
 class PhaseForm(forms.Form):
     """What the pipeline decides about a phase: data, share of the budget, gate, processes."""
 
-    dataset_version = VersionField(queryset=DatasetVersion.objects.none(), empty_label="None", label="Dataset version", required=False)
+    dataset_version = VersionField(
+        queryset=DatasetVersion.objects.none(), empty_label="None", label="Dataset version", required=False
+    )
     budget_fraction = forms.FloatField(
-        min_value=0.001, max_value=1, label="Share of the budget", widget=forms.NumberInput(attrs={"step": "any"}),
+        min_value=0.001,
+        max_value=1,
+        label="Share of the budget",
+        widget=forms.NumberInput(attrs={"step": "any"}),
         help_text="Of the pipeline's device time, 0 to 1. The phase ends there even if steps are left.",
     )
-    num_processes = forms.IntegerField(min_value=1, max_value=1024, label="Processes", help_text="Each one holds a device.")
-    gate_metric = forms.ChoiceField(choices=GATE_METRICS, required=False, label="Gate", help_text="What is compared at the end. A lower bound counts only what was measured with 95 % confidence.")
+    num_processes = forms.IntegerField(
+        min_value=1, max_value=1024, label="Processes", help_text="Each one holds a device."
+    )
+    gate_metric = forms.ChoiceField(
+        choices=GATE_METRICS,
+        required=False,
+        label="Gate",
+        help_text="What is compared at the end. A lower bound counts only what was measured with 95 % confidence.",
+    )
     gate_threshold = forms.FloatField(
-        required=False, label="Threshold", widget=forms.NumberInput(attrs={"step": "any"}),
+        required=False,
+        label="Threshold",
+        widget=forms.NumberInput(attrs={"step": "any"}),
         help_text="The next phase starts at this value or above.",
     )
-    gate_action = forms.ChoiceField(choices=GateAction.choices, label="Below it", help_text="What follows when the gate does not pass.")
+    gate_action = forms.ChoiceField(
+        choices=GateAction.choices, label="Below it", help_text="What follows when the gate does not pass."
+    )
 
     def __init__(self, *args: Any, phase: PipelinePhase, **kwargs: Any) -> None:
         kwargs["initial"] = {name: getattr(phase, name) for name in self.base_fields} | (kwargs.get("initial") or {})
@@ -229,7 +269,9 @@ class PhaseForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         if cleaned.get("gate_metric") and cleaned.get("gate_threshold") is None and "gate_threshold" not in self.errors:
-            self.add_error("gate_threshold", "A gate needs a threshold, such as 0.75. Choose “No gate” to go on in any case.")
+            self.add_error(
+                "gate_threshold", "A gate needs a threshold, such as 0.75. Choose “No gate” to go on in any case."
+            )
         return cleaned
 
 
@@ -252,6 +294,15 @@ class PhaseConfigForm(SchemaForm):
 
 
 __all__ = [
-    "UPLOAD_SOURCES", "DatasetForm", "FiltersForm", "MappingConfig", "PhaseConfigForm", "PhaseForm", "PipelineForm", "PrepareForm",
-    "UploadForm", "guessed_mapping", "sentences",
+    "UPLOAD_SOURCES",
+    "DatasetForm",
+    "FiltersForm",
+    "MappingConfig",
+    "PhaseConfigForm",
+    "PhaseForm",
+    "PipelineForm",
+    "PrepareForm",
+    "UploadForm",
+    "guessed_mapping",
+    "sentences",
 ]

@@ -130,7 +130,9 @@ class SchemaForm(forms.Form):
 
     def given(self) -> dict[str, Any]:
         """What was filled in, nested, above what the form leaves out."""
-        out: dict[str, Any] = {name: self.values[name] for name in self.without if name in self.values and "." not in name}
+        out: dict[str, Any] = {
+            name: self.values[name] for name in self.without if name in self.values and "." not in name
+        }
         for dotted, path in self.readers.items():
             value = self.cleaned_data.get(dotted)
             at = out
@@ -156,7 +158,11 @@ class SchemaForm(forms.Form):
             return where
         inside = [name for name in self.fields if where and name.startswith(f"{where}.")]
         told = {name: sentence.lower().find(name.rsplit(".", 1)[-1]) for name in inside}
-        return min((name for name in inside if told[name] >= 0), key=lambda name: told[name], default=inside[0] if inside else None)
+        return min(
+            (name for name in inside if told[name] >= 0),
+            key=lambda name: told[name],
+            default=inside[0] if inside else None,
+        )
 
     def config(self) -> dict[str, Any]:
         """The complete configuration."""
@@ -182,14 +188,20 @@ def sentences(error: ModelCoreError) -> Iterator[tuple[str, str]]:
 def form_field(info: FieldInfo, *, initial: Any, choices: list[tuple[str, str]] | None, name: str) -> forms.Field:
     """The form field of one setting."""
     kind, optional = _plain(info.annotation)
-    common: dict[str, Any] = {"label": label_of(name), "help_text": " ".join((info.description or "").split()), "initial": initial}
+    common: dict[str, Any] = {
+        "label": label_of(name),
+        "help_text": " ".join((info.description or "").split()),
+        "initial": initial,
+    }
     common["required"] = info.is_required() and not optional
     if choices is not None:
         return forms.ChoiceField(choices=choices, **{**common, "required": True})
     if get_origin(kind) is Literal:
         options = get_args(kind)
         coerce: Callable[[Any], Any] = type(options[0])
-        made: forms.Field = forms.TypedChoiceField(choices=[(o, str(o).replace("_", " ")) for o in options], coerce=coerce, **{**common, "required": True})
+        made: forms.Field = forms.TypedChoiceField(
+            choices=[(o, str(o).replace("_", " ")) for o in options], coerce=coerce, **{**common, "required": True}
+        )
     elif kind is bool:
         made = forms.BooleanField(**{**common, "required": False})
     elif kind is int:
@@ -211,7 +223,22 @@ def label_of(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-ACRONYMS = {"lr": "learning rate", "kl": "KL", "zero": "ZeRO", "adamw": "AdamW", "kv": "KV", "qk": "QK", "q": "Q", "v": "V", "lora": "LoRA", "rms": "RMS", "rope": "RoPE", "moe": "MoE", "topk": "top-k", "mlp": "MLP"}
+ACRONYMS = {
+    "lr": "learning rate",
+    "kl": "KL",
+    "zero": "ZeRO",
+    "adamw": "AdamW",
+    "kv": "KV",
+    "qk": "QK",
+    "q": "Q",
+    "v": "V",
+    "lora": "LoRA",
+    "rms": "RMS",
+    "rope": "RoPE",
+    "moe": "MoE",
+    "topk": "top-k",
+    "mlp": "MLP",
+}
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

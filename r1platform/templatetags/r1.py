@@ -27,9 +27,7 @@ TONES: dict[str, str] = {
         ("claimed", "starting", "running", "preparing", "loading", "warming", "thinking", "answering", "stopping"),
         "running",
     ),
-    **dict.fromkeys(
-        ("held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden"), "waiting"
-    ),
+    **dict.fromkeys(("held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden"), "waiting"),
     **dict.fromkeys(("succeeded", "ready", "passed", "done", "online", "free", "active"), "succeeded"),
     **dict.fromkeys(("failed", "error", "revoked"), "failed"),
     **dict.fromkeys(("lost", "interrupted", "silent"), "lost"),

@@ -36,7 +36,9 @@ SORTS = {"newest": ("Newest first", "-id"), "oldest": ("Oldest first", "id"), "n
 def dataset_list(request: HttpRequest, project: Project) -> HttpResponse:
     """Every dataset with its newest version."""
     versions = DatasetVersion.objects.order_by("-number").defer("manifest")
-    rows = for_user(Dataset.objects.filter(project=project), request.user).prefetch_related(Prefetch("versions", versions))
+    rows = for_user(Dataset.objects.filter(project=project), request.user).prefetch_related(
+        Prefetch("versions", versions)
+    )
     text, kind, sort = (request.GET.get(name, "").strip() for name in ("q", "kind", "sort"))
     if text:
         rows = rows.filter(name__icontains=text) | rows.filter(description__icontains=text)
@@ -73,7 +75,9 @@ def dataset_detail(request: HttpRequest, dataset_id: int) -> HttpResponse:
 
 def dataset_of(request: HttpRequest, dataset_id: int) -> Dataset:
     """The dataset, if the user may see it."""
-    return get_object_or_404(for_user(Dataset.objects.select_related("project", "created_by"), request.user), pk=dataset_id)
+    return get_object_or_404(
+        for_user(Dataset.objects.select_related("project", "created_by"), request.user), pk=dataset_id
+    )
 
 
 @require_POST
@@ -169,7 +173,11 @@ def prepare_form(data: Any, *, upload: Upload | None, task: str, last: DatasetVe
             values = dict(last.config)
         return PrepareForm(data, source=upload.format, columns=columns, values=values)
     names = TASKS.names()
-    if last is not None and last.config.get("source") == "generated" and task in {"", last.config["source_config"].get("task")}:
+    if (
+        last is not None
+        and last.config.get("source") == "generated"
+        and task in {"", last.config["source_config"].get("task")}
+    ):
         values, task = dict(last.config), last.config["source_config"].get("task", "")
     chosen = task if task in names else names[0]
     form = PrepareForm(data, source="generated", task=chosen, values=values)
@@ -182,8 +190,13 @@ def _named(upload: Upload | None) -> dict[str, str]:
 
 
 def _create(
-    request: HttpRequest, project: Project, dataset: Dataset | None, about: DatasetForm | None, form: PrepareForm,
-    funnel: FiltersForm, upload: Upload | None,
+    request: HttpRequest,
+    project: Project,
+    dataset: Dataset | None,
+    about: DatasetForm | None,
+    form: PrepareForm,
+    funnel: FiltersForm,
+    upload: Upload | None,
 ) -> DatasetVersion | None:
     """The dataset, if it is new, and the version; neither when one is refused."""
     config = form.config_with(funnel.steps())

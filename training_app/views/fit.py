@@ -81,7 +81,9 @@ def _model(phases: list[PipelinePhase]) -> list[Check]:
 def _data(phases: list[PipelinePhase]) -> Check:
     without = [phase.name for phase in phases if phase.dataset_version_id is None]
     if without:
-        return Check("Data", None, "", "failed", f"{', '.join(without)} has no dataset version. Choose one in its settings.")
+        return Check(
+            "Data", None, "", "failed", f"{', '.join(without)} has no dataset version. Choose one in its settings."
+        )
     held_out = {phase.dataset_version.num_held_out for phase in phases if phase.dataset_version is not None}
     wanted = max((phase.config.get("held_out", {}).get("num_problems", 0) for phase in phases), default=0)
     if min(held_out, default=0) < wanted:
@@ -95,9 +97,17 @@ def _devices(phases: list[PipelinePhase]) -> Check:
     counts = device_counts()
     here, free = counts["total"], counts["total"] - counts["held"]
     if here < wanted:
-        return Check("Devices", wanted, "count", "failed", f"{here} are up. Lower the processes of the largest phase, or start another node.")
+        return Check(
+            "Devices",
+            wanted,
+            "count",
+            "failed",
+            f"{here} are up. Lower the processes of the largest phase, or start another node.",
+        )
     if free < wanted:
-        return Check("Devices", wanted, "count", "waiting", f"{free} of {here} are free now. The launch waits until enough are.")
+        return Check(
+            "Devices", wanted, "count", "waiting", f"{free} of {here} are free now. The launch waits until enough are."
+        )
     return Check("Devices", wanted, "count", "succeeded", f"{free} of {here} are free now")
 
 
@@ -108,6 +118,12 @@ def _time(pipeline: Pipeline, phases: list[PipelinePhase]) -> Check:
         seconds = done.filter(launch_id=last).aggregate(total=Sum("device_seconds"))["total"] or 0.0
         return Check("Device time", seconds, "duration", "succeeded", "measured in the last launch")
     if pipeline.budget_device_seconds:
-        return Check("Device time", pipeline.budget_device_seconds, "duration", "succeeded", "at most: the budget. It was not launched yet, so nothing was measured")
+        return Check(
+            "Device time",
+            pipeline.budget_device_seconds,
+            "duration",
+            "succeeded",
+            "at most: the budget. It was not launched yet, so nothing was measured",
+        )
     steps = sum(int(phase.config.get("phase_config", {}).get("steps") or 0) for phase in phases)
     return Check("Device time", None, "", "queued", f"not known: no budget and no launch yet. Together {steps} steps")

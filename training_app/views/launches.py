@@ -80,7 +80,9 @@ def launch_of(request: HttpRequest, launch_id: int) -> Launch:
     """The launch, if the user may see it, with its runs in order."""
     launches = for_user(Launch.objects.all(), request.user, path="pipeline__project")
     runs = Prefetch("runs", PhaseRun.objects.order_by("position", "id").defer("config", "notes"))
-    return get_object_or_404(launches.select_related("pipeline__project", "created_by").prefetch_related(runs), pk=launch_id)
+    return get_object_or_404(
+        launches.select_related("pipeline__project", "created_by").prefetch_related(runs), pk=launch_id
+    )
 
 
 @require_POST

@@ -51,7 +51,10 @@ def pipeline_new(request: HttpRequest, project: Project) -> HttpResponse:
     """A pipeline from a template; a POST makes it and shows it, launched is it by hand."""
     require_role(request.user, project, Role.EDITOR)
     templates = selectors.pipeline_templates()
-    initial = {"template": templates[0]["name"] if templates else "", "dataset_version": request.GET.get("dataset_version")}
+    initial = {
+        "template": templates[0]["name"] if templates else "",
+        "dataset_version": request.GET.get("dataset_version"),
+    }
     form = PipelineForm(
         request.POST or None, project=project, templates=[(t["name"], t["title"]) for t in templates], initial=initial
     )

@@ -85,7 +85,9 @@ def gate(phase: PipelinePhase, run: PhaseRun | None) -> dict[str, Any] | None:
         "metric": GATE_WORDS.get(metric, metric.replace("_", " ")),
         "threshold": threshold,
         "value": value if isinstance(value, int | float) else None,
-        "verdict": GateVerdict(verdict).label if verdict in {GateVerdict.PASSED, GateVerdict.HELD, GateVerdict.OVERRIDDEN} else "",
+        "verdict": GateVerdict(verdict).label
+        if verdict in {GateVerdict.PASSED, GateVerdict.HELD, GateVerdict.OVERRIDDEN}
+        else "",
         "tone": VERDICT_TONES.get(GateVerdict(verdict), "queued"),
         "action": phase.get_gate_action_display(),
     }

@@ -41,7 +41,7 @@ def version_detail(request: HttpRequest, dataset_id: int, number: int) -> HttpRe
         "preview": _preview(request, version, split or "train"),
         "splits": SPLITS,
         "split": split,
-        "lineage": selectors.version_lineage(version),
+        "runs": version.runs.select_related("launch__pipeline").order_by("-id")[:20],
         "transitions": version.transitions.select_related("user").order_by("-id"),
     }
     return render(request, "training_app/datasets/version.html", context)
