@@ -22,6 +22,7 @@ from r1platform.access import for_user, require_role
 from r1platform.api_access import ApiKeyAuthentication, CursorPaging, ScopePermission, SessionAuthentication, SessionOnly
 from r1platform.models import Project, Role
 from r1platform.problems import exception_handler as ProblemDetailsHandler  # noqa: N812
+from r1platform.rooms import modules
 
 __all__ = [
     "ApiKeyAuthentication", "CursorPaging", "ProblemDetailsHandler", "ProjectViewSet", "ScopePermission",
@@ -113,11 +114,8 @@ class Docs(SpectacularSwaggerSplitView):
 
 def urls() -> list[Any]:
     """Everything under /api/v1/."""
-    from r1platform import resources
-    from r1platform.rooms import modules
-
     if not router.registry:
-        for module in [resources, *modules("api", having="register")]:
+        for module in [*modules("resources"), *modules("api", having="register")]:
             module.register(router)
     return [
         path("schema/", Schema.as_view(), name="schema"),

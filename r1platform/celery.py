@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -18,9 +17,8 @@ app.autodiscover_tasks()
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def register_node(**_: Any) -> None:
     """The worker that starts is this node: it says so, and `up` sees that it is ready."""
-    from django.conf import settings
-
-    from r1platform.nodes import node_register
+    from r1platform.nodes import node_register, ready_mark
 
     node_register()
-    Path(settings.R1_HOME, "worker.ready").write_text(str(os.getpid()))
+    ready_mark().parent.mkdir(parents=True, exist_ok=True)
+    ready_mark().write_text(str(os.getpid()))

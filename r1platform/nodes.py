@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from django.conf import settings
 from django.db import transaction
@@ -40,13 +41,19 @@ def node_heartbeat(*, name: str = "") -> None:
 
 def node_leave(*, name: str = "") -> None:
     """The node takes no work from now on; `up` calls it before it asks the running attempts to end."""
+    ending_mark().parent.mkdir(parents=True, exist_ok=True)
     ending_mark().touch()
     Node.objects.filter(name=name or settings.R1_NODE_NAME).update(heartbeat_at=None)
 
 
 def ending_mark() -> Path:
-    """Exists from the beginning of a shutdown to the next start."""
-    return home() / "ending"
+    """Exists from the beginning of a shutdown of this node to its next start; several nodes may share one home."""
+    return home() / "nodes" / f"{quote(settings.R1_NODE_NAME, safe='')}.ending"
+
+
+def ready_mark() -> Path:
+    """Written by this node's worker once it consumes; holds its pid."""
+    return home() / "nodes" / f"{quote(settings.R1_NODE_NAME, safe='')}.ready"
 
 
 def _sync_devices(node: Node, found: dict[str, Any]) -> None:

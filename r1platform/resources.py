@@ -37,8 +37,9 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
         fields = ["id", "name", "slug", "description", "role", "created_at"]
         read_only_fields = ["slug", "created_at"]
 
-    def get_role(self, project: Project) -> str | None:
-        return role_in(self.context["request"].user, project)
+    @extend_schema_field(serializers.ChoiceField(choices=Role.choices))
+    def get_role(self, project: Any) -> str | None:
+        return getattr(project, "my_role", None) or role_in(self.context["request"].user, project)
 
 
 class MemberSerializer(serializers.ModelSerializer[Membership]):
@@ -58,6 +59,9 @@ class Projects(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateMo
     project_path = ""
     write_role = Role.OWNER
     http_method_names = ["get", "post", "patch", "put", "delete", "head", "options"]
+
+    def get_queryset(self) -> QuerySet[Project]:
+        return selectors.project_list(user=_user(self.request))
 
     def create(self, request: Request) -> Response:
         """A new project; the caller owns it."""

@@ -1,4 +1,4 @@
-"""What the two apps add to the web: pages, REST resources, sockets and the gateway, found by module name."""
+"""What each app adds to the web: pages, REST resources, sockets and the gateway, found by module name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 logger = logging.getLogger(__name__)
-APPS = ("training_app", "serving_app")
+APPS = ("r1platform", "training_app", "serving_app")
 
 
 def modules(name: str, *, having: str = "") -> list[ModuleType]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from r1platform.access import for_user
@@ -14,7 +14,9 @@ from r1platform.models import ApiKey, AuditEntry, Device, DeviceLease, Membershi
 
 
 def project_list(*, user: User | AnonymousUser) -> QuerySet[Project]:
-    return for_user(Project.objects.all(), user, path="")
+    """Projects of the user with `my_role`, the user's role in each."""
+    mine = Membership.objects.filter(project=OuterRef("pk"), user=user.pk).values("role")
+    return for_user(Project.objects.annotate(my_role=Subquery(mine)), user, path="")
 
 
 def project_members(*, project: Project) -> QuerySet[Membership]:

@@ -27,6 +27,7 @@ urlpatterns = [
     path("api/v1/", include(api.urls())),
     path("admin/", admin.site.urls),
     *app_urls("gateway_urls"),
+    *app_urls("page_urls"),
     *app_urls("urls"),
 ]
 handler400 = "r1platform.problems.bad_request"

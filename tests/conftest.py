@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.db.models.functions import Now
 from django.test import Client
@@ -17,6 +18,9 @@ from r1platform.lib.embedded import Postgres, Redis
 from r1platform.models import Device, DeviceKind, Membership, Node, Project, Role
 from r1platform.services import project_create
 from tests.home import HOME
+
+django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+"""Slow hashing is the point of the real one; here it is only slow."""
 
 
 @pytest.fixture(scope="session")

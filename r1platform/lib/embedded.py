@@ -53,15 +53,8 @@ class EmbeddedServer(ABC):
         with _only_one(self.home / f"{self.name}.lock"):
             _require_space(self.home)
             ref = self.running()
-            if ref is None:
-                self._clear_leftovers()
-                self.prepare()
-                self._state.unlink(missing_ok=True)
-                ref = processes.spawn(
-                    self.argv(), cwd=self.directory, env=self.environment(), log=self.log, user=self.user()
-                )
-                self._state.write_text(json.dumps(asdict(ref)))
-            self._wait(ref)
+            if ref is None or not self._answers_in_time(ref):
+                ref = self._start_anew()
             self.after_start()
             return ref
 
@@ -118,15 +111,27 @@ class EmbeddedServer(ABC):
         if ref is not None and not processes.stop_group(ref, grace_seconds=2):
             raise EmbeddedError(f"Processes of an earlier {self.name} cannot be ended; end them: {processes.group_pids(ref)}.")
 
-    def _wait(self, ref: ProcessRef) -> None:
+    def _start_anew(self) -> ProcessRef:
+        self._clear_leftovers()
+        self.prepare()
+        self._state.unlink(missing_ok=True)
+        ref = processes.spawn(self.argv(), cwd=self.directory, env=self.environment(), log=self.log, user=self.user())
+        self._state.write_text(json.dumps(asdict(ref)))
+        if not self._answers_in_time(ref):
+            self._state.unlink(missing_ok=True)
+            raise EmbeddedError(f"The embedded {self.name} ended at once: {_last_line(self.log)} Its log is {self.log}.")
+        return ref
+
+    def _answers_in_time(self, ref: ProcessRef) -> bool:
+        """Waits for an answer; False when the process ends before."""
         deadline = time.monotonic() + READY_SECONDS
         while not self.answers():
             if not processes.is_alive(ref):
-                self._state.unlink(missing_ok=True)
-                raise EmbeddedError(f"The embedded {self.name} ended at once: {_last_line(self.log)} Its log is {self.log}.")
+                return False
             if time.monotonic() > deadline:
                 raise EmbeddedError(f"The embedded {self.name} did not answer in {READY_SECONDS:.0f} s; its log is {self.log}.")
             time.sleep(0.02)
+        return processes.is_alive(ref)
 
 
 class Postgres(EmbeddedServer):
@@ -245,9 +250,12 @@ class Redis(EmbeddedServer):
 
     def answers(self) -> bool:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         try:
-            with redis.Redis(unix_socket_path=str(redis_socket(self.home)), socket_timeout=5) as client:
+            path, once = str(redis_socket(self.home)), Retry(NoBackoff(), 0)
+            with redis.Redis(unix_socket_path=path, socket_timeout=5, retry=once) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False

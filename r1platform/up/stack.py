@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import httpx
 from django.apps import apps
@@ -40,7 +41,7 @@ class Stack:
     def __init__(self, *, host: str, port: int, roles: tuple[str, ...] = ROLES, out: Say) -> None:
         self.home = Path(settings.R1_HOME)
         self.host, self.port, self.roles, self.out = host, port, roles, out
-        suffix = "" if roles == ROLES else "-" + "-".join(roles)
+        suffix = "" if roles == ROLES else "-" + "-".join([*roles, quote(settings.R1_NODE_NAME, safe="")])
         self.ready_file = self.home / f"up{suffix}.json"
         self._lock_file = self.home / f"up{suffix}.lock"
         self._lock: TextIO | None = None
@@ -61,11 +62,12 @@ class Stack:
         self._end_orphans()
         if "web" in self.roles:
             _require_port(self.host, self.port)
-        nodes.ending_mark().unlink(missing_ok=True)
-        (self.home / "worker.ready").unlink(missing_ok=True)
+        if "worker" in self.roles:
+            nodes.ending_mark().unlink(missing_ok=True)
+            nodes.ready_mark().unlink(missing_ok=True)
         start_servers(self.servers)
         _require_database()
-        if self.roles == ROLES or "web" in self.roles:
+        if "web" in self.roles:
             call_command("migrate", verbosity=0, interactive=False)
             admin = services.admin_ensure()
             self.links = {key: services.sign_in_link_create(user=admin) for key in ("person", "program")}
@@ -178,7 +180,7 @@ class Stack:
 
     def _is_ready(self, child: Child) -> bool:
         if child.name == "worker":
-            mark = self.home / "worker.ready"
+            mark = nodes.ready_mark()
             return mark.exists() and child.ref is not None and mark.read_text() == str(child.ref.pid)
         try:
             return httpx.get(f"{self.base_url}/readyz", timeout=5, headers={"Host": _allowed_host()}).is_success
