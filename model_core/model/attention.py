@@ -61,14 +61,15 @@ class LatentAttention(nn.Module):
     ) -> Tensor:  # fmt: skip
         """One new token a row (T is 1): writes its latent at `positions_B` and attends to what `bias_BS` leaves open.
 
-        `cache_BSC` holds R + P numbers a token and may have more rows than there are: `rows_B` says which are meant.
+        `cache_BSC` holds R + P numbers a token and may have more rows than there are: `rows_B` says which are meant,
+        in ascending order, so that all rows together need no copy.
         """
         c = self.config
         q_nope_BTHN, q_rope_BTHP = self._queries(x_BTD, cos_BTQ, sin_BTQ)
         latent_BTR, k_rope_BTP = self._latent(x_BTD, cos_BTQ, sin_BTQ)
         cache_BSC[rows_B, positions_B] = torch.cat([latent_BTR, k_rope_BTP], dim=-1)[:, 0]
         length = bias_BS.shape[1]
-        seen_BSC = cache_BSC[: len(rows_B), :length] if rows_B.numel() == cache_BSC.shape[0] else cache_BSC[rows_B, :length]
+        seen_BSC = cache_BSC[:, :length] if len(rows_B) == len(cache_BSC) else cache_BSC[rows_B, :length]
         up_HKR = self.kv_b_proj.weight.view(c.num_attention_heads, -1, c.kv_lora_rank)
         up_key_HNR, up_value_HVR = up_HKR.split([c.qk_nope_head_dim, c.v_head_dim], dim=1)
         q_latent_BHR = torch.matmul(q_nope_BTHN[:, 0].transpose(0, 1), up_key_HNR).transpose(0, 1)

@@ -100,7 +100,8 @@ class Transformer(nn.Module):
 
 
 def count_parameters(config: ModelConfig) -> tuple[int, int]:
-    """All parameters, and those that one token passes. Multi-token prediction is not counted."""
+    """All parameters, and those that one token is multiplied with: its K experts, and not the embedding, which is a
+    look-up. Multi-token prediction is not counted. Source: DeepSeek-V3's 671B and 37B."""
     c = config
     heads, qk = c.num_attention_heads, c.qk_nope_head_dim + c.qk_rope_head_dim
     query = c.hidden_size * heads * qk
@@ -114,4 +115,6 @@ def count_parameters(config: ModelConfig) -> tuple[int, int]:
     common = c.num_hidden_layers * (attention + 2 * c.hidden_size) + num_dense * 3 * c.hidden_size * c.intermediate_size
     common += num_moe * (c.n_routed_experts * c.hidden_size + c.n_shared_experts * expert) + c.hidden_size
     common += c.vocab_size * c.hidden_size * (1 if c.tie_word_embeddings else 2)
-    return common + num_moe * c.n_routed_experts * expert, common + num_moe * c.num_experts_per_tok * expert
+    embedding = 0 if c.tie_word_embeddings else c.vocab_size * c.hidden_size
+    active = common - embedding + num_moe * c.num_experts_per_tok * expert
+    return common + num_moe * c.n_routed_experts * expert, active
