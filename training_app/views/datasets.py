@@ -153,7 +153,8 @@ def _prepare(request: HttpRequest, project: Project, context: dict[str, Any]) ->
     funnel = FiltersForm(data, steps=last.config.get("filters") if last else [])
     about = DatasetForm(data, project=project, initial=_named(upload)) if dataset is None else None
     parts = [part for part in (form, funnel, about) if part is not None]
-    if data is not None and all([part.is_valid() for part in parts]):
+    valid = [part.is_valid() for part in parts]
+    if data is not None and all(valid):
         version = _create(request, project, dataset, about, form, funnel, upload)
         if version is not None:
             messages.success(request, f"Preparing {version}. This page follows it.")

@@ -72,10 +72,13 @@ def _model(phases: list[PipelinePhase]) -> list[Check]:
     words = f"{active:,} of them active for a token; embeddings come on top".replace(",", "\u202f")
     memory = total * BYTES_PER_PARAMETER
     stage = first.config.get("parallel", {}).get("zero_stage", 1)
+    state_words = (
+        f"16 bytes a parameter: weights, gradients, AdamW; ZeRO stage {stage} shares it. Activations come on top"
+    )
     return [
         Check("Parameters", total, "count", "succeeded", words),
-        Check("Training state", memory, "bytes", "succeeded", f"16 bytes a parameter (weights, gradients, AdamW), before ZeRO stage {stage} shares it; activations come on top"),
-    ]  # fmt: skip
+        Check("Training state", memory, "bytes", "succeeded", state_words),
+    ]
 
 
 def _data(phases: list[PipelinePhase]) -> Check:
@@ -87,7 +90,7 @@ def _data(phases: list[PipelinePhase]) -> Check:
     held_out = {phase.dataset_version.num_held_out for phase in phases if phase.dataset_version is not None}
     wanted = max((phase.config.get("held_out", {}).get("num_problems", 0) for phase in phases), default=0)
     if min(held_out, default=0) < wanted:
-        words = f"Only {min(held_out)} held-out problems, {wanted} are asked for: the gates are decided on fewer, with wider intervals."
+        words = f"{wanted} held-out problems are asked for: the gates are decided on fewer, with wider intervals."
         return Check("Data", min(held_out), "count", "waiting", words)
     return Check("Data", min(held_out), "count", "succeeded", "held-out problems, enough for every gate")
 

@@ -23,10 +23,10 @@ from training_app.states import LaunchState, RunState
 from training_app.views.run_words import progress_words
 from training_app.views.standing import LIVE_LAUNCH, graph_nodes
 
-_VERBS: dict[str, tuple[Callable[..., Any], str]] = {
-    "pause": (lambda **kw: services.launch_pause(**kw), "Pausing: the phase that runs writes a checkpoint first."),
-    "resume": (lambda **kw: services.launch_resume(**kw), "Going on from the last checkpoint."),
-    "stop": (lambda **kw: services.launch_stop(**kw), "Stopping: the phase that runs writes a checkpoint first."),
+_SENTENCES = {
+    "pause": "Pausing: the phase that runs writes a checkpoint first.",
+    "resume": "Going on from the last checkpoint.",
+    "stop": "Stopping: the phase that runs writes a checkpoint first.",
 }
 RESUMABLE = frozenset({LaunchState.PAUSED, LaunchState.FAILED, LaunchState.STOPPED})
 
@@ -90,11 +90,11 @@ def launch_of(request: HttpRequest, launch_id: int) -> Launch:
 def launch_act(request: HttpRequest, launch_id: int, verb: str) -> HttpResponse:
     """Pauses, resumes or stops the launch."""
     launch = launch_of(request, launch_id)
-    if verb not in _VERBS:
+    if verb not in _SENTENCES:
         raise Http404(f"A launch cannot “{verb}”.")
     require_role(request.user, launch.pipeline.project, Role.EDITOR)
-    act, sentence = _VERBS[verb]
-    _try(request, lambda: act(launch=launch, user=request.user), sentence, launch)
+    act = {"pause": services.launch_pause, "resume": services.launch_resume, "stop": services.launch_stop}[verb]
+    _try(request, lambda: act(launch=launch, user=request.user), _SENTENCES[verb], launch)
     return redirect("launch-detail", launch.pk)
 
 

@@ -19,8 +19,11 @@ from training_app.views.run_words import measured, progress_fraction, progress_w
 Reader = User | AnonymousUser
 LIVE_LAUNCH = frozenset({LaunchState.RUNNING, LaunchState.HELD, LaunchState.PAUSED})
 VERDICT_TONES = {
-    GateVerdict.PASSED: "succeeded", GateVerdict.HELD: "waiting", GateVerdict.OVERRIDDEN: "waiting", GateVerdict.PENDING: "queued",
-}  # fmt: skip
+    GateVerdict.PASSED: "succeeded",
+    GateVerdict.HELD: "waiting",
+    GateVerdict.OVERRIDDEN: "waiting",
+    GateVerdict.PENDING: "queued",
+}
 GATE_WORDS = {"quality_low": "quality, lower bound", "accuracy_low": "accuracy, lower bound"}
 
 
@@ -47,7 +50,10 @@ def pipeline_row(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def graph_nodes(phases: list[PipelinePhase], runs: list[PhaseRun]) -> list[dict[str, Any]]:
-    """One node a phase, in order; the newest run of a phase counts. `sources` are the phases whose checkpoint it takes."""
+    """One node a phase, in order; the newest run of a phase counts.
+
+    `sources` are the phases whose checkpoint it takes.
+    """
     by_phase = {run.pipeline_phase_id: run for run in runs}
     depths: dict[int, int] = {}
     nodes = []

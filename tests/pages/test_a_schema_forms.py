@@ -1,0 +1,77 @@
+"""A form from a configuration: what it shows is what the configuration says, and errors stand at their field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from model_core.config import RunConfig
+from model_core.phases import PHASES
+from model_core.rewards import REWARDS
+from training_app.schema_forms import SchemaForm, label_of
+
+
+def form_of(data: dict[str, Any] | None, phase: str = "reinforcement") -> SchemaForm:
+    return SchemaForm(
+        data,
+        model=RunConfig,
+        values={"phase": phase},
+        nested={"phase_config": PHASES.get(phase).Config},
+        keys={"reward.weights": REWARDS.names()},
+        without=frozenset({"phase", "budget"}),
+    )
+
+
+def as_sent(form: SchemaForm) -> dict[str, Any]:
+    """What a browser sends when nothing was touched."""
+    initial = {name: field.initial for name, field in form.fields.items()}
+    return {name: "" if value is None else value for name, value in initial.items() if value is not False}
+
+
+@pytest.mark.parametrize("phase", PHASES.names())
+def test_an_untouched_form_is_the_default_configuration(phase: str) -> None:
+    form = form_of(as_sent(form_of(None, phase)), phase)
+    assert form.is_valid(), form.errors
+    assert form.config() == RunConfig.parse({"phase": phase}).resolved()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("phase_config.steps", "0"),
+        ("held_out.num_problems", "-1"),
+        ("held_out.temperature", "9"),
+        ("seed", "x"),
+        ("parallel.expert", "0"),
+    ],
+)
+def test_a_refused_value_is_said_at_its_field(name: str, value: str) -> None:
+    form = form_of({**as_sent(form_of(None)), name: value})
+    assert not form.is_valid()
+    assert set(form.errors) == {name}
+
+
+def test_a_rule_between_fields_is_said_at_one_of_them() -> None:
+    form = form_of({**as_sent(form_of(None)), "model.num_experts_per_tok": "99"})
+    assert not form.is_valid()
+    assert set(form.errors) == {"model.num_experts_per_tok"}
+    assert "lower the first or raise the second" in str(form.errors)
+
+
+def test_an_empty_weight_takes_the_component_out() -> None:
+    form = form_of({**as_sent(form_of(None)), "reward.weights.efficiency": ""})
+    assert form.is_valid(), form.errors
+    assert "efficiency" not in form.config()["reward"]["weights"]
+
+
+def test_every_setting_has_help_and_a_group_that_holds_an_error_is_open() -> None:
+    form = form_of({**as_sent(form_of(None)), "checkpoint.keep_last": "0"})
+    form.is_valid()
+    assert form.open_groups() == {"checkpoint"}
+    assert all(form.fields[name].help_text for name in form.fields if not name.startswith("reward.weights."))
+
+
+def test_labels_are_words() -> None:
+    assert label_of("adamw_lr") == "AdamW learning rate"
+    assert label_of("num_problems_during") == "Problems during"
