@@ -86,6 +86,8 @@ class Replica(models.Model):
     base_url = models.CharField(max_length=120, blank=True, default="")
     engine_key = models.CharField(max_length=80, blank=True, default="")
     """The engine's own key, never a user's."""
+    permanent = models.BooleanField(default=False)
+    """It failed for a reason that a restart does not mend, such as a refused checkpoint."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     metrics = models.JSONField(default=dict)
     """Last scrape, in the common names: running, queued, tokens_per_second …"""
@@ -100,6 +102,14 @@ class Replica(models.Model):
             models.UniqueConstraint(fields=["revision", "number"], name="replica_number_once"),
             models.CheckConstraint(condition=~Q(state="ready") | ~Q(base_url=""), name="replica_ready_has_url"),
         ]
+        indexes = [
+            models.Index(
+                fields=["revision"], condition=~Q(state__in=["stopped", "failed", "lost"]), name="replica_live"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"Replica {self.number} of revision {self.revision_id}"
 
 
 class ReplicaTransition(models.Model):
@@ -156,6 +166,11 @@ class Message(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(role__in=["user", "assistant"]), name="message_role"),
             one_of("state", GenerationState, name="message_state"),
+        ]
+        indexes = [
+            models.Index(
+                fields=["heartbeat_at"], condition=Q(state__in=["queued", "thinking", "answering"]), name="message_live"
+            )
         ]
 
 

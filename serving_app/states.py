@@ -20,7 +20,8 @@ class DeploymentState(TextChoices):
 DEPLOYMENT_MOVES: dict[str, set[str]] = {
     DeploymentState.PENDING: {DeploymentState.STARTING, DeploymentState.STOPPING, DeploymentState.STOPPED,
                               DeploymentState.FAILED},
-    DeploymentState.STARTING: {DeploymentState.READY, DeploymentState.FAILED, DeploymentState.STOPPING},
+    DeploymentState.STARTING: {DeploymentState.READY, DeploymentState.DEGRADED, DeploymentState.FAILED,
+                               DeploymentState.STOPPING},
     DeploymentState.READY: {DeploymentState.DEGRADED, DeploymentState.FAILED, DeploymentState.STOPPING},
     DeploymentState.DEGRADED: {DeploymentState.READY, DeploymentState.FAILED, DeploymentState.STOPPING},
     DeploymentState.FAILED: {DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.STOPPING,
@@ -69,9 +70,17 @@ class GenerationState(TextChoices):
     INTERRUPTED = "interrupted", "Interrupted"
 
 
-_GENERATION_ENDS = {GenerationState.DONE, GenerationState.STOPPED, GenerationState.FAILED, GenerationState.INTERRUPTED}
+_GENERATION_ENDS: set[str] = {
+    GenerationState.DONE, GenerationState.STOPPED, GenerationState.FAILED, GenerationState.INTERRUPTED,
+}
 GENERATION_MOVES: dict[str, set[str]] = {
     GenerationState.QUEUED: {GenerationState.THINKING, GenerationState.ANSWERING, *_GENERATION_ENDS},
     GenerationState.THINKING: {GenerationState.ANSWERING, *_GENERATION_ENDS},
     GenerationState.ANSWERING: _GENERATION_ENDS,
 }
+
+REPLICA_ENDS = frozenset({ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST})
+"""States that a replica does not leave; a restart is a new row."""
+
+GENERATION_ENDS = frozenset(_GENERATION_ENDS)
+"""States that an answer does not leave."""

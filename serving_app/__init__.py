@@ -1,0 +1,1 @@
+"""Deployments, the OpenAI-compatible gateway in front of them, and the playground."""

@@ -1,0 +1,139 @@
+"""The admin of serving. States, fences and processes are shown and not edited: a state machine owns them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin, TabularInline
+
+from serving_app.models import (
+    Conversation,
+    Deployment,
+    DeploymentRevision,
+    DeploymentTransition,
+    Message,
+    Replica,
+    ReplicaTransition,
+    UsageRecord,
+)
+
+
+class ReadOnly(ModelAdmin):  # type: ignore[misc]
+    """Rows that only the platform writes."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ReadOnlyInline(TabularInline):  # type: ignore[misc]
+    """Rows beside another row, only shown."""
+
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class RevisionInline(ReadOnlyInline):
+    model = DeploymentRevision
+    fields = ["number", "checkpoint", "engine", "engine_config", "created_by", "created_at"]
+
+
+class DeploymentTransitionInline(ReadOnlyInline):
+    model = DeploymentTransition
+    fields = ["before", "after", "reason", "user", "at"]
+
+
+class ReplicaTransitionInline(ReadOnlyInline):
+    model = ReplicaTransition
+    fields = ["before", "after", "reason", "user", "at"]
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(ModelAdmin):  # type: ignore[misc]
+    """Only the description is open here; start, stop and scale are on the deployment's page."""
+
+    list_display = ["name", "project", "state", "desired_replicas", "created_at", "deleted_at"]
+    list_filter = ["state", "project"]
+    search_fields = ["name", "description"]
+    readonly_fields = [
+        "project", "name", "state", "state_reason", "desired_replicas", "created_by", "created_at", "deleted_at",
+    ]  # fmt: skip
+    inlines = [RevisionInline, DeploymentTransitionInline]
+    list_select_related = ["project"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(DeploymentRevision)
+class RevisionAdmin(ReadOnly):
+    list_display = ["deployment", "number", "checkpoint", "engine", "created_at"]
+    list_filter = ["engine"]
+    list_select_related = ["deployment", "checkpoint"]
+
+
+@admin.register(Replica)
+class ReplicaAdmin(ReadOnly):
+    """The engine's key is not shown."""
+
+    list_display = ["id", "revision", "number", "state", "node", "heartbeat_at", "ready_at", "finished_at"]
+    list_filter = ["state", "node"]
+    list_select_related = ["revision", "node"]
+    exclude = ["engine_key"]
+    inlines = [ReplicaTransitionInline]
+
+
+@admin.register(DeploymentTransition)
+class DeploymentTransitionAdmin(ReadOnly):
+    list_display = ["deployment", "before", "after", "reason", "user", "at"]
+    list_select_related = ["deployment", "user"]
+
+
+@admin.register(ReplicaTransition)
+class ReplicaTransitionAdmin(ReadOnly):
+    list_display = ["replica", "before", "after", "reason", "at"]
+    list_select_related = ["replica"]
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ReadOnly):
+    """What people wrote is listed by title; its text is theirs."""
+
+    list_display = ["id", "user", "project", "deployment", "created_at", "updated_at"]
+    list_filter = ["project"]
+    exclude = ["system_prompt"]
+    list_select_related = ["user", "project", "deployment"]
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnly):
+    list_display = ["id", "conversation", "role", "state", "seq", "heartbeat_at", "created_at"]
+    list_filter = ["role", "state"]
+    exclude = ["content", "reasoning"]
+    list_select_related = ["conversation"]
+
+
+@admin.register(UsageRecord)
+class UsageAdmin(ReadOnly):
+    list_display = [
+        "created_at", "project", "model_name", "user", "api_key", "status", "prompt_tokens", "completion_tokens", "seconds",
+    ]  # fmt: skip
+    list_filter = ["status", "model_name", "project"]
+    date_hierarchy = "created_at"
+    list_select_related = ["project", "user", "api_key"]

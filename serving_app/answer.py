@@ -1,0 +1,299 @@
+"""One answer from the first token to its end: reading the engine's stream, writing the row, telling the sockets.
+
+`seq` counts what was told: each delta raises it by one, and content and reasoning of the row hold all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import DatabaseError
+from django.db.models.functions import Now
+
+from r1platform.lib.live import apublish
+from r1platform.lib.transitions import IllegalTransition
+from serving_app.background import in_database
+from serving_app.gateway.errors import GatewayError
+from serving_app.gateway.proxying import Exchange, open_exchange
+from serving_app.gateway.routing import TABLE, Route
+from serving_app.gateway.stream import reasoning_tokens
+from serving_app.gateway.usage import USAGE
+from serving_app.models import Message, UsageRecord
+from serving_app.states import GENERATION_ENDS, DeploymentState, GenerationState
+from serving_app.transitions import message_transition
+
+logger = logging.getLogger(__name__)
+FLUSH_SECONDS = 0.2
+HEARTBEAT_SECONDS = 2.0
+WAIT_FOR_MODEL_SECONDS = 600.0
+DATABASE_SECONDS = 60.0
+"""How long the last words of an answer wait for a database that is away."""
+_COMES_UP = {DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.DEGRADED, DeploymentState.READY}
+_CHANNELS = {"reasoning_content": "reasoning", "reasoning": "reasoning", "content": "content"}
+
+
+class NotWanted(Exception):
+    """Somebody stopped the answer, here or in another process."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the engine, and on whose account."""
+
+    conversation_id: int
+    user_id: int
+    model: str
+    body: dict[str, Any]
+
+
+class Answer:
+    """Writes one assistant message. Cancelling the task stops it and keeps what is there."""
+
+    def __init__(self, message_id: int) -> None:
+        self.message_id = message_id
+        self.text = {"reasoning": "", "content": ""}
+        self.seq = 0
+        self.state: str = GenerationState.QUEUED
+        self.started = time.monotonic()
+        self.first_at: float | None = None
+        self.content_at: float | None = None
+        self.num_pieces = 0
+        self.exchange: Exchange | None = None
+        self.route: Route | None = None
+        self._fresh: list[tuple[str, str]] = []
+        self._flushed_at = 0.0
+
+    async def write(self) -> None:
+        """Asks, streams, and ends the message in one of its final states."""
+        request = await in_database(_read, self.message_id)
+        if request is None:
+            return
+        beat = asyncio.create_task(self._beats(asyncio.current_task()))
+        to, reason = str(GenerationState.FAILED), "Something failed on our side; it is in the log of the web process."
+        try:
+            to, reason = await self._ask(request)
+        except (asyncio.CancelledError, NotWanted):
+            to, reason = GenerationState.STOPPED, ""
+        except GatewayError as error:
+            to, reason = GenerationState.FAILED, error.message
+        finally:
+            beat.cancel()
+            ending = asyncio.ensure_future(self._end(request, to, reason))
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                await ending
+
+    async def _ask(self, request: Request) -> tuple[str, str]:
+        self.route = await self._ready_route(request.model)
+        self.exchange = await open_exchange(self.route, "/v1/chat/completions", request.body)
+        finish = ""
+        async with aclosing(_events(self.exchange)) as events:
+            async for event in events:
+                if "error" in event:
+                    return GenerationState.FAILED, str(event["error"].get("message", "The engine failed."))
+                for choice in event.get("choices", [])[:1]:
+                    self._take(choice.get("delta") or {})
+                    finish = choice.get("finish_reason") or finish
+                if self._fresh and time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+                    await self._flush(request)
+        return GenerationState.DONE, "It reached the longest length allowed." if finish == "length" else ""
+
+    async def _ready_route(self, name: str) -> Route:
+        """The route, once it has a replica; a model that comes up is waited for. Raises GatewayError."""
+        deadline = time.monotonic() + WAIT_FOR_MODEL_SECONDS
+        while True:
+            route = await TABLE.get(name)
+            if route is None:
+                raise GatewayError(404, f"The model “{name}” was deleted. Choose another one.")
+            if route.upstreams:
+                return route
+            if route.state not in _COMES_UP or time.monotonic() > deadline:
+                raise GatewayError(503, route.why_not)
+            await asyncio.sleep(0.5)
+
+    def _take(self, delta: dict[str, Any]) -> None:
+        """Adds a piece to what is fresh; neighbours of one channel become one."""
+        for key, channel in _CHANNELS.items():
+            text = delta.get(key)
+            if not isinstance(text, str) or not text:
+                continue
+            now = time.monotonic()
+            self.num_pieces += 1
+            self.first_at = self.first_at or now
+            if channel == "content":
+                self.content_at = self.content_at or now
+            text = text.replace("\x00", "")
+            if self._fresh and self._fresh[-1][0] == channel:
+                self._fresh[-1] = (channel, self._fresh[-1][1] + text)
+            else:
+                self._fresh.append((channel, text))
+
+    async def _flush(self, request: Request) -> None:
+        """Writes the row, then tells. A database that is away leaves it for the next time. Raises NotWanted."""
+        fresh, text = self._fresh, dict(self.text)
+        for channel, piece in fresh:
+            text[channel] += piece
+        state = GenerationState.ANSWERING if self.content_at is not None else GenerationState.THINKING
+        self._flushed_at = time.monotonic()
+        try:
+            wanted = await in_database(_save, self.message_id, state, text, self.seq + len(fresh))
+        except DatabaseError as error:
+            logger.warning("Answer %s waits for the database: %s", self.message_id, error)
+            return
+        first, self.text, self.seq, self._fresh = self.seq, text, self.seq + len(fresh), []
+        for seq, (channel, piece) in enumerate(fresh, start=first + 1):
+            group = f"chat.{request.conversation_id}"
+            await apublish(group, "delta", message=self.message_id, seq=seq, channel=channel, text=piece)
+        if not wanted:
+            raise NotWanted
+
+    async def _beats(self, writer: asyncio.Task[None] | None) -> None:
+        """Keeps the heartbeat while the engine is silent, and hears a stop that was asked of another process."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            try:
+                wanted = await in_database(_beat, self.message_id)
+            except DatabaseError:
+                continue
+            if not wanted and writer is not None:
+                writer.cancel()
+                return
+
+    async def _end(self, request: Request, to: str, reason: str) -> None:
+        """The last words, then text, usage and state together; tried for a while when the database is away."""
+        if self.exchange is not None:
+            await self.exchange.close()
+        if self._fresh:
+            with suppress(NotWanted):
+                await self._flush(request)
+        for channel, piece in self._fresh:
+            self.text[channel] += piece
+        usage = self._usage()
+        fields = {**self.text, "seq": self.seq + len(self._fresh), "usage": usage}
+        deadline = time.monotonic() + DATABASE_SECONDS
+        while True:
+            try:
+                await in_database(_finish, self.message_id, request.conversation_id, to, reason, fields)
+                break
+            except DatabaseError as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning("The end of answer %s waits for the database: %s", self.message_id, error)
+                await asyncio.sleep(1)
+        self._book(request, to, usage)
+
+    def _usage(self) -> dict[str, Any]:
+        """Counts as the engine gave them, else as pieces were seen; times by this process's clock."""
+        now = time.monotonic()
+        told = self.exchange.usage if self.exchange is not None else {}
+        completion = told.get("completion_tokens") or self.num_pieces
+        writing = now - self.first_at if self.first_at else 0.0
+        thought_to = self.content_at or now
+        return {
+            "prompt_tokens": told.get("prompt_tokens"),
+            "completion_tokens": completion,
+            "reasoning_tokens": reasoning_tokens(told) or None,
+            "ttft_seconds": round(self.first_at - self.started, 4) if self.first_at else None,
+            "seconds": round(now - self.started, 4),
+            "reasoning_seconds": round(thought_to - self.first_at, 4)
+            if self.first_at and self.text["reasoning"]
+            else None,
+            "tokens_per_second": round(completion / writing, 2) if writing > 0 else None,
+        }
+
+    def _book(self, request: Request, to: str, usage: dict[str, Any]) -> None:
+        if self.route is None:
+            return
+        USAGE.add(
+            UsageRecord(
+                project_id=self.route.project_id,
+                deployment_id=self.route.deployment_id,
+                model_name=self.route.name,
+                user_id=request.user_id,
+                prompt_tokens=usage["prompt_tokens"] or 0,
+                completion_tokens=usage["completion_tokens"] or 0,
+                reasoning_tokens=usage["reasoning_tokens"] or 0,
+                status=200 if to in {GenerationState.DONE, GenerationState.STOPPED} else 502,
+                ttft_seconds=usage["ttft_seconds"],
+                seconds=usage["seconds"],
+            )
+        )
+
+
+async def _events(exchange: Exchange) -> AsyncGenerator[dict[str, Any], None]:
+    """The JSON of each event. Raises GatewayError when one is none."""
+    async with aclosing(exchange.stream(keep_usage=False)) as pieces:
+        async for piece in pieces:
+            for event in piece.split(b"\n\n"):
+                data = event.removeprefix(b"data:").strip()
+                if data.startswith(b"{"):
+                    yield _event(data)
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise GatewayError(502, f"The engine sent an event that is no JSON: {error}.") from error
+    return found
+
+
+def _read(message_id: int) -> Request | None:
+    """The request for the engine, from the branch that ends in this answer; None when it is not queued any more."""
+    rows = Message.objects.select_related("conversation__deployment")
+    message = rows.filter(pk=message_id, state=GenerationState.QUEUED).first()
+    if message is None or message.conversation.deployment is None:
+        return None
+    conversation, model = message.conversation, message.conversation.deployment.name
+    turns = [{"role": "system", "content": conversation.system_prompt}] if conversation.system_prompt else []
+    body = {
+        **conversation.parameters,
+        "model": model,
+        "messages": turns + _branch(message),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return Request(conversation.pk, conversation.user_id, model, body)
+
+
+def _branch(message: Message) -> list[dict[str, str]]:
+    """The turns from the root to the question, without their thinking."""
+    said = {m.pk: m for m in message.conversation.messages.filter(pk__lt=message.pk).only("role", "content", "parent")}
+    branch, at = [], message.parent_id
+    while at is not None and at in said:
+        branch.append({"role": said[at].role, "content": said[at].content})
+        at = said[at].parent_id
+    return branch[::-1]
+
+
+def _save(message_id: int, state: str, text: dict[str, str], seq: int) -> bool:
+    """Writes what came so far and says whether more is wanted."""
+    rows = Message.objects.filter(pk=message_id).exclude(state__in=GENERATION_ENDS)
+    found = rows.values("state", "stop_wanted", "conversation_id").first()
+    if found is None:
+        return False
+    fields = {**text, "seq": seq, "heartbeat_at": Now()}
+    if found["state"] == state:
+        return bool(rows.update(**fields)) and not found["stop_wanted"]
+    message_transition(message_id=message_id, conversation_id=found["conversation_id"], to=state, fields=fields)
+    return not found["stop_wanted"]
+
+
+def _beat(message_id: int) -> bool:
+    live = Message.objects.filter(pk=message_id, stop_wanted=False).exclude(state__in=GENERATION_ENDS)
+    return bool(live.update(heartbeat_at=Now()))
+
+
+def _finish(message_id: int, conversation_id: int, to: str, reason: str, fields: dict[str, Any]) -> None:
+    try:
+        message_transition(message_id=message_id, conversation_id=conversation_id, to=to, reason=reason, fields=fields)
+    except (IllegalTransition, Message.DoesNotExist) as error:
+        logger.info("Answer %s ended before its last word: %s", message_id, error)

@@ -1,0 +1,147 @@
+"""How deployments and conversations look as JSON, and what a request to change them may hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from serving_app.models import Conversation, Deployment, DeploymentRevision, Message, Replica
+from training_app.models import Checkpoint
+
+
+class RevisionSerializer(serializers.ModelSerializer[DeploymentRevision]):
+    run = serializers.IntegerField(source="checkpoint.run_id", read_only=True)
+    step = serializers.IntegerField(source="checkpoint.step", read_only=True)
+
+    class Meta:
+        model = DeploymentRevision
+        fields = ["id", "number", "checkpoint", "run", "step", "engine", "engine_config", "created_at"]
+        read_only_fields = fields
+
+
+class ReplicaSerializer(serializers.ModelSerializer[Replica]):
+    """A replica without its address and key: those are between gateway and engine."""
+
+    revision = serializers.IntegerField(source="revision.number", read_only=True)
+    node = serializers.CharField(source="node.name", allow_null=True, default=None, read_only=True)
+
+    class Meta:
+        model = Replica
+        fields = [
+            "id", "revision", "number", "state", "state_reason", "stop_wanted", "node", "metrics", "heartbeat_at",
+            "created_at", "ready_at", "finished_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
+    revision = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Deployment
+        fields = [
+            "id", "project", "name", "description", "state", "state_reason", "desired_replicas", "revision",
+            "created_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    @extend_schema_field(RevisionSerializer(allow_null=True))
+    def get_revision(self, deployment: Deployment) -> Any:
+        """The newest revision."""
+        revisions = list(deployment.revisions.all())
+        return RevisionSerializer(revisions[0]).data if revisions else None
+
+
+class CheckpointField(serializers.PrimaryKeyRelatedField[Checkpoint]):
+    """A checkpoint of a project that the caller is a member of."""
+
+    def get_queryset(self) -> Any:
+        from r1platform.access import for_user
+
+        request = self.context.get("request")
+        if request is None:
+            return Checkpoint.objects.none()
+        found = for_user(Checkpoint.objects.all(), request.user, path="run__project")
+        return found.select_related("run", "attempt")
+
+
+class NewRevisionSerializer(serializers.Serializer[Any]):
+    """What is not given stays as it was."""
+
+    checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), required=False)
+    engine = serializers.CharField(max_length=40, required=False)
+    engine_config = serializers.DictField(required=False)
+
+
+class NewDeploymentSerializer(serializers.Serializer[Any]):
+    """What a deployment begins with."""
+
+    project = serializers.CharField(required=False, help_text="Id or slug.")
+    name = serializers.CharField(max_length=80, help_text="The model's name in the gateway; unique.")
+    checkpoint = CheckpointField(queryset=Checkpoint.objects.none())
+    engine = serializers.CharField(max_length=40)
+    engine_config = serializers.DictField(required=False, help_text="See GET engines/ for the schema.")
+    replicas = serializers.IntegerField(required=False, default=1)
+    description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+
+
+class DeploymentPatchSerializer(serializers.Serializer[Any]):
+    description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+    replicas = serializers.IntegerField(required=False)
+
+
+class StartSerializer(serializers.Serializer[Any]):
+    replicas = serializers.IntegerField(required=False, default=1)
+
+
+class LogSerializer(serializers.Serializer[Any]):
+    """A piece of an engine's output; ask again from `next_offset`."""
+
+    text = serializers.CharField()
+    next_offset = serializers.IntegerField()
+    size = serializers.IntegerField()
+
+
+class MessageSerializer(serializers.ModelSerializer[Message]):
+    class Meta:
+        model = Message
+        fields = [
+            "id", "parent", "role", "content", "reasoning", "state", "state_reason", "seq", "usage", "created_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class NewMessageSerializer(serializers.Serializer[Any]):
+    content = serializers.CharField(trim_whitespace=False)
+    parent = serializers.IntegerField(  # type: ignore[assignment]
+        required=False, allow_null=True, help_text="Where it is said; by default at the end."
+    )
+
+
+class EditSerializer(serializers.Serializer[Any]):
+    content = serializers.CharField(trim_whitespace=False)
+
+
+class SaidSerializer(serializers.Serializer[Any]):
+    """What was said and the answer that is queued."""
+
+    user = MessageSerializer()
+    assistant = MessageSerializer()
+
+
+class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    parameters = serializers.DictField(required=False)
+
+    class Meta:
+        model = Conversation
+        fields = ["id", "project", "deployment", "title", "system_prompt", "parameters", "created_at", "updated_at"]
+        read_only_fields = ["project", "created_at", "updated_at"]
+
+
+class ConversationDetailSerializer(ConversationSerializer):
+    messages = MessageSerializer(many=True, read_only=True)
+
+    class Meta(ConversationSerializer.Meta):
+        fields = [*ConversationSerializer.Meta.fields, "messages"]

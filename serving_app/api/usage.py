@@ -1,0 +1,63 @@
+"""`/api/v1/usage/`: what was used in a project, by model, key and day."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_datetime
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers, viewsets
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from r1platform.api import wanted_project
+from r1platform.models import Role
+from serving_app.selectors import usage_summary
+
+DEFAULT = timedelta(days=30)
+
+
+class UsageSerializer(serializers.Serializer[Any]):
+    """Sums of requests, tokens and seconds."""
+
+    total = serializers.DictField()
+    by_model = serializers.ListField(child=serializers.DictField())
+    by_key = serializers.ListField(child=serializers.DictField())
+    by_day = serializers.ListField(child=serializers.DictField())
+
+
+class Usage(viewsets.ViewSet):
+    """Requests through the gateway and the playground."""
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("project", str, description="Id or slug."),
+            OpenApiParameter("since", str, description="A date or a time; by default 30 days ago."),
+        ],
+        responses=UsageSerializer,
+    )
+    def list(self, request: Request) -> Response:
+        """What was used since a time."""
+        assert isinstance(request.user, User), "the permission class lets nobody else through"
+        project = wanted_project(request, role=Role.VIEWER)
+        return Response(usage_summary(project=project, user=request.user, since=_since(request)))
+
+
+def _since(request: Request) -> datetime:
+    given = request.query_params.get("since", "")
+    if not given:
+        return timezone.now() - DEFAULT
+    try:
+        found = parse_datetime(given)
+        day = parse_date(given) if found is None else None
+    except ValueError:
+        found = day = None
+    if day is not None:
+        return datetime.combine(day, time(), UTC)
+    if found is None:
+        raise ValidationError({"since": f"“{given[:40]}” is neither a date such as 2026-01-31 nor a time."})
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -1,0 +1,20 @@
+"""The app and what happens to its engines when a node is shut down."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class ServingAppConfig(AppConfig):
+    """Registered under the label that the migrations use."""
+
+    name = "serving_app"
+    label = "serving_app"
+    verbose_name = "Serving"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def on_node_shutdown(self) -> None:
+        """Stops the engines of this node and waits; the wanted number stays, so the next start brings them back."""
+        from serving_app.shutdown import stop_engines
+
+        stop_engines()

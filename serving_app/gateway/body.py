@@ -1,0 +1,157 @@
+"""What a request may say. Known fields are checked and passed on, a few are accepted and dropped, others are refused.
+
+Refusing what is not known keeps an engine's own switches (custom logit processors, adapters, session ids) out of reach.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model_core.errors import ConfigError
+from serving_app.gateway.errors import GatewayError
+
+MAX_BYTES = 4 << 20
+"""Longest body; far above any context of a model."""
+B = TypeVar("B", bound="Body")
+Dropped = Annotated[Any, Field(exclude=True)]
+"""Accepted because clients send it, without a meaning here; never passed on."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Sampling(_Strict):
+    """How to draw tokens; also the parameters of a conversation."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1, le=1 << 20)
+    min_p: float | None = Field(None, ge=0, le=1)
+    max_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+
+
+class StreamOptions(_Strict):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool = False
+
+
+class Body(Sampling):
+    """What both endpoints take."""
+
+    model: str = Field(min_length=1, max_length=200)
+    n: int | None = Field(None, ge=1, le=16)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: Dropped = None
+    metadata: Dropped = None
+    store: Dropped = None
+    service_tier: Dropped = None
+    safety_identifier: Dropped = None
+    prompt_cache_key: Dropped = None
+
+    def upstream(self) -> dict[str, Any]:
+        """The body for the engine: what was said, and usage counts in every stream."""
+        said = self.model_dump(exclude_none=True, exclude_unset=True)
+        if self.stream:
+            said["stream_options"] = {"include_usage": True}
+        else:
+            said.pop("stream_options", None)
+        return said
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the caller asked for the usage event of a stream."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class TextPart(_Strict):
+    """A piece of text; other kinds of content are not understood by these models."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(_Strict):
+    """One turn. The thinking of earlier turns is not sent back to the model."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart] | None = None
+    name: Dropped = None
+    reasoning_content: Dropped = None
+    reasoning: Dropped = None
+    refusal: Dropped = None
+
+    def upstream(self) -> dict[str, str]:
+        content = self.content or ""
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatBody(Body):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4000)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    def upstream(self) -> dict[str, Any]:
+        said = super().upstream()
+        if (limit := said.pop("max_completion_tokens", None)) is not None:
+            said["max_tokens"] = limit
+        said["messages"] = [message.upstream() for message in self.messages]
+        return said
+
+
+class CompletionBody(Body):
+    """POST /v1/completions."""
+
+    prompt: str = Field(min_length=1)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
+
+
+def parse(kind: type[B], data: bytes) -> B:
+    """The checked body. Raises GatewayError 400 that names the parameter, 413 when it is too long."""
+    if len(data) > MAX_BYTES:
+        raise GatewayError(413, f"The body has {len(data)} bytes; at most {MAX_BYTES} are taken. Send less.")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        message, param = _sentence(error)
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        code = "unknown_parameter" if unknown else "invalid_value"
+        raise GatewayError(400, message, code=code, param=param or None) from None
+
+
+def check_parameters(values: dict[str, Any]) -> dict[str, Any]:
+    """Sampling parameters of a conversation, checked. Raises ConfigError at the parameter."""
+    try:
+        return Sampling.model_validate(values).model_dump(exclude_none=True)
+    except ValidationError as error:
+        message, param = _sentence(error)
+        raise ConfigError(message, field=param) from None
+
+
+def _sentence(error: ValidationError) -> tuple[str, str]:
+    """What is wrong with the first wrong field, and its name."""
+    first = error.errors(include_url=False)[0]
+    param = ".".join(str(part) for part in first["loc"] if str(part) not in {"str", "list[constrained-str]"})
+    if first["type"] == "json_invalid":
+        return f"The body is not valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}.", ""
+    if first["type"] == "extra_forbidden":
+        return f"The parameter “{param}” is not known here. Leave it out.", param
+    if first["type"] == "missing":
+        return f"The parameter “{param}” is missing.", param
+    value = repr(first["input"])
+    shown = value if len(value) < 80 else value[:77] + "…"
+    return f"“{param}”: {first['msg'][:1].lower()}{first['msg'][1:]}; it is {shown}.", param

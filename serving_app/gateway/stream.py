@@ -1,0 +1,71 @@
+"""Looks at a stream of server-sent events without parsing it: only the last event, with the counts, is read.
+
+Pieces are cut at event borders, so that a piece that is held back or dropped is always a whole event.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"(?!")')
+_NO_CHOICES = re.compile(rb'"choices": ?\[\]')
+_BORDER = b"\n\n"
+MAX_EVENT_BYTES = 8 << 20
+
+
+class StreamFilter:
+    """Feeds pieces through; drops the usage event unless the caller asked for it, and keeps what it says."""
+
+    def __init__(self, *, keep_usage: bool) -> None:
+        self.keep_usage = keep_usage
+        self.usage: dict[str, Any] | None = None
+        self.num_events = 0
+        self.has_text = False
+        self.is_done = False
+        self._tail = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """What of the stream so far is whole and to be passed on."""
+        data = self._tail + piece if self._tail else piece
+        cut = data.rfind(_BORDER)
+        if cut < 0:
+            self._tail = data[:MAX_EVENT_BYTES]
+            return b""
+        whole, self._tail = data[: cut + 2], data[cut + 2 :]
+        if not self.has_text:
+            self.has_text = _TEXT.search(whole) is not None
+        if b"data: [DONE]" in whole:
+            self.is_done = True
+        if _NO_CHOICES.search(whole):
+            return self._without_usage(whole)
+        self.num_events += whole.count(_BORDER)
+        return whole
+
+    def _without_usage(self, whole: bytes) -> bytes:
+        kept = []
+        for event in whole.split(_BORDER)[:-1]:
+            if _NO_CHOICES.search(event) and (usage := _usage(event)) is not None:
+                self.usage = usage
+                if not self.keep_usage:
+                    continue
+            kept.append(event + _BORDER)
+            self.num_events += 1
+        return b"".join(kept)
+
+
+def _usage(event: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(event.removeprefix(b"data:"))
+    except ValueError:
+        return None
+    usage = found.get("usage") if isinstance(found, dict) and not found.get("choices") else None
+    return usage if isinstance(usage, dict) else None
+
+
+def reasoning_tokens(usage: dict[str, Any]) -> int:
+    """Thinking tokens of a usage object, where engines put them."""
+    details = usage.get("completion_tokens_details")
+    found = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return int(found or usage.get("reasoning_tokens") or 0)

@@ -1,0 +1,186 @@
+"""The paths of the gateway. Plain async views: no session, no cookie, no CSRF; the bearer key is all that counts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+
+from serving_app.gateway.auth import Caller, caller_of
+from serving_app.gateway.body import MAX_BYTES, Body, ChatBody, CompletionBody, parse
+from serving_app.gateway.errors import GatewayError
+from serving_app.gateway.limits import LIMITS
+from serving_app.gateway.proxying import Exchange, open_exchange
+from serving_app.gateway.routing import TABLE, Route
+from serving_app.gateway.stream import reasoning_tokens
+from serving_app.gateway.usage import USAGE
+from serving_app.models import UsageRecord
+
+logger = logging.getLogger(__name__)
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+CLIENT_LEFT = 499
+
+
+def endpoint(method: str) -> Callable[[View], View]:
+    """A gateway view: one method, errors in OpenAI's shape, none of the platform's sign-in."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            try:
+                if request.method != method:
+                    raise GatewayError(405, f"This path takes {method}, not {request.method}.")
+                return await view(request, *args, **kwargs)
+            except GatewayError as error:
+                return error.response()
+
+        return login_not_required(csrf_exempt(answer))
+
+    return decorate
+
+
+@endpoint("GET")
+async def models(request: HttpRequest) -> HttpResponse:
+    """Models that the key may use and that answer now."""
+    caller = await caller_of(request)
+    routes = [route for route in await TABLE.all() if route.project_id in caller.projects and route.upstreams]
+    return JsonResponse({"object": "list", "data": [_model(route) for route in sorted(routes, key=lambda r: r.name)]})
+
+
+@endpoint("GET")
+async def model(request: HttpRequest, name: str) -> HttpResponse:
+    """One model, also one that does not answer now; its state is told."""
+    return JsonResponse(_model(await _route(await caller_of(request), name)))
+
+
+@endpoint("POST")
+async def chat_completions(request: HttpRequest) -> HttpResponseBase:
+    """A chat, streamed or not."""
+    return await _complete(request, ChatBody, "/v1/chat/completions")
+
+
+@endpoint("POST")
+async def completions(request: HttpRequest) -> HttpResponseBase:
+    """The continuation of a text, streamed or not."""
+    return await _complete(request, CompletionBody, "/v1/completions")
+
+
+@login_not_required
+@csrf_exempt
+async def unknown(request: HttpRequest, path: str) -> HttpResponse:
+    """Everything else below /v1/: not passed on to any engine."""
+    return GatewayError(
+        404, f"There is no /v1/{path} here. Known are models, chat/completions and completions."
+    ).response()
+
+
+async def _complete(request: HttpRequest, kind: type[Body], path: str) -> HttpResponseBase:
+    caller = await caller_of(request)
+    body = parse(kind, _data(request))
+    route = await _route(caller, body.model)
+    LIMITS.enter(caller.key_id)
+    booking = Booking(caller, route)
+    try:
+        exchange = booking.exchange = await open_exchange(route, path, body.upstream())
+        if not body.stream:
+            answer = await exchange.json()
+            await exchange.close()
+            booking.close(200)
+            return JsonResponse(answer)
+    except GatewayError as error:
+        await _abandon(booking, error.status)
+        raise
+    except BaseException:
+        await _abandon(booking, CLIENT_LEFT)
+        raise
+    events = _events(exchange, booking, keep_usage=body.wants_usage)
+    return StreamingHttpResponse(
+        events, content_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    )
+
+
+async def _events(exchange: Exchange, booking: Booking, *, keep_usage: bool) -> AsyncGenerator[bytes, None]:
+    """The stream with its book-keeping; a client that leaves cancels it here, and the engine with it."""
+    status = CLIENT_LEFT
+    try:
+        async with aclosing(exchange.stream(keep_usage=keep_usage)) as pieces:
+            async for piece in pieces:
+                yield piece
+        status = exchange.status
+    finally:
+        await _abandon(booking, status)
+
+
+async def _abandon(booking: Booking, status: int) -> None:
+    if booking.exchange is not None:
+        await booking.exchange.close()
+    booking.close(status)
+
+
+def _data(request: HttpRequest) -> bytes:
+    if int(request.headers.get("Content-Length") or 0) > MAX_BYTES:
+        raise GatewayError(413, f"The body is longer than {MAX_BYTES} bytes. Send less.")
+    try:
+        return request.body
+    except RequestDataTooBig:
+        raise GatewayError(413, f"The body is longer than {MAX_BYTES} bytes. Send less.") from None
+
+
+async def _route(caller: Caller, name: str) -> Route:
+    """The model, if the caller may see it; that of another project does not exist."""
+    route = await TABLE.get(name)
+    if route is None or route.project_id not in caller.projects:
+        message = (
+            f"There is no model “{name[:100]}”, or your key does not reach it. GET /v1/models lists those you can use."
+        )
+        raise GatewayError(404, message, code="model_not_found", param="model")
+    return route
+
+
+def _model(route: Route) -> dict[str, Any]:
+    return {
+        "id": route.name, "object": "model", "created": route.created, "owned_by": route.owner, "state": route.state,
+    }  # fmt: skip
+
+
+class Booking:
+    """One request in the limits and in the usage; closed exactly once, however it ends."""
+
+    def __init__(self, caller: Caller, route: Route) -> None:
+        self.caller = caller
+        self.route = route
+        self.started = time.monotonic()
+        self.exchange: Exchange | None = None
+        self._open = True
+
+    def close(self, status: int) -> None:
+        """Counts the request out and writes down what it used."""
+        if not self._open:
+            return
+        self._open = False
+        LIMITS.leave(self.caller.key_id)
+        usage = self.exchange.usage if self.exchange is not None else {}
+        USAGE.add(
+            UsageRecord(
+                project_id=self.route.project_id,
+                deployment_id=self.route.deployment_id,
+                model_name=self.route.name,
+                api_key_id=self.caller.key_id,
+                user_id=self.caller.user_id,
+                prompt_tokens=usage.get("prompt_tokens") or 0,
+                completion_tokens=usage.get("completion_tokens") or 0,
+                reasoning_tokens=reasoning_tokens(usage),
+                status=status,
+                ttft_seconds=self.exchange.ttft_seconds if self.exchange is not None else None,
+                seconds=time.monotonic() - self.started,
+            )
+        )

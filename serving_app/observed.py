@@ -1,0 +1,114 @@
+"""What a deployment's replicas amount to: its state and the sentence beside it, and which failures count.
+
+Pure reading. `placement` starts and stops replicas; `transitions` writes the state that is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+
+from serving_app.models import Deployment, DeploymentRevision, Replica
+from serving_app.states import REPLICA_ENDS, DeploymentState, ReplicaState
+
+MAX_FAILURES = 5
+"""Failed starts in a row after which a revision is given up until a person asks again."""
+STABLE_SECONDS = 60
+"""A replica that was ready for longer starts the count anew when it dies."""
+
+
+def observed(deployment: Deployment) -> tuple[str, str]:
+    """State and reason that follow from the replicas as they are now."""
+    replicas = list(live_replicas(deployment))
+    if deployment.desired_replicas == 0:
+        return _ending(replicas)
+    ready = traffic(deployment, replicas)
+    revision = deployment.revisions.first()
+    failures = recent_failures(revision) if revision is not None else []
+    if ready:
+        return _serving(deployment, replicas, ready, failures)
+    why = next((_words(r) for r in replicas if r.state_reason), failures[0].state_reason if failures else "")
+    if given_up(failures) and not replicas:
+        return DeploymentState.FAILED, why
+    if deployment.state in {DeploymentState.READY, DeploymentState.DEGRADED}:
+        return DeploymentState.DEGRADED, f"No replica is ready. {why}".strip()
+    if any(r.state != ReplicaState.QUEUED for r in replicas):
+        return DeploymentState.STARTING, why
+    return DeploymentState.PENDING, why
+
+
+def live_replicas(deployment: Deployment) -> list[Replica]:
+    """Replicas of all revisions that have not ended, newest revision first."""
+    found = Replica.objects.filter(revision__deployment=deployment).exclude(state__in=REPLICA_ENDS)
+    return list(found.select_related("revision").order_by("-revision__number", "number"))
+
+
+def traffic(deployment: Deployment, replicas: Sequence[Replica]) -> list[Replica]:
+    """The replicas that answer: those of the newest revision that is ready in full, else of the newest ready at all."""
+    by_revision: dict[int, list[Replica]] = {}
+    for replica in replicas:
+        if replica.state == ReplicaState.READY and not replica.stop_wanted:
+            by_revision.setdefault(replica.revision.number, []).append(replica)
+    full = [number for number, ready in by_revision.items() if len(ready) >= deployment.desired_replicas]
+    chosen = max(full or by_revision, default=None)
+    return by_revision[chosen] if chosen is not None else []
+
+
+def recent_failures(revision: DeploymentRevision) -> list[Replica]:
+    """Replicas that failed or were lost in a row, newest first, since a person last asked for a start."""
+    asked = revision.deployment.transitions.filter(after=DeploymentState.PENDING).order_by("-id").first()
+    since: datetime = max(revision.created_at, asked.at) if asked else revision.created_at
+    ended = Replica.objects.filter(revision=revision, finished_at__gte=since).exclude(
+        Q(state=ReplicaState.STOPPED) & Q(stop_wanted=True)
+    )
+    failures: list[Replica] = []
+    for replica in ended.order_by("-finished_at", "-id")[: MAX_FAILURES * 4]:
+        if replica.state not in {ReplicaState.FAILED, ReplicaState.LOST} or _was_stable(replica):
+            break
+        failures.append(replica)
+    return failures
+
+
+def given_up(failures: Sequence[Replica]) -> bool:
+    """Whether no further start is worth it."""
+    return len(failures) >= MAX_FAILURES or any(replica.permanent for replica in failures)
+
+
+def _ending(replicas: Sequence[Replica]) -> tuple[str, str]:
+    if not replicas:
+        return DeploymentState.STOPPED, ""
+    return DeploymentState.STOPPING, f"{_count(len(replicas))} still to end."
+
+
+def _serving(
+    deployment: Deployment, replicas: Sequence[Replica], ready: Sequence[Replica], failures: Sequence[Replica]
+) -> tuple[str, str]:
+    newest = deployment.revisions.first()
+    serving = ready[0].revision
+    if newest is not None and serving.pk != newest.pk and given_up(failures):
+        why = failures[0].state_reason
+        reason = f"Revision {newest.number} does not start, revision {serving.number} still answers. {why}"
+        return DeploymentState.DEGRADED, reason
+    if len(ready) >= deployment.desired_replicas:
+        rolling = newest is not None and serving.pk != newest.pk
+        return DeploymentState.READY, f"Revision {newest.number} is on its way." if rolling and newest else ""
+    waiting = next((r for r in replicas if r.state != ReplicaState.READY and r.revision_id == serving.pk), None)
+    why = _words(waiting) if waiting is not None else (failures[0].state_reason if failures else "")
+    return DeploymentState.DEGRADED, f"{len(ready)} of {deployment.desired_replicas} replicas are ready. {why}".strip()
+
+
+def _was_stable(replica: Replica) -> bool:
+    if replica.ready_at is None or replica.finished_at is None:
+        return False
+    return replica.finished_at - replica.ready_at > timedelta(seconds=STABLE_SECONDS)
+
+
+def _words(replica: Replica) -> str:
+    label = replica.get_state_display().lower()
+    return f"Replica {replica.number} is {label}{': ' + replica.state_reason if replica.state_reason else '.'}"
+
+
+def _count(number: int) -> str:
+    return "One replica has" if number == 1 else f"{number} replicas have"

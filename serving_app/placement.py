@@ -1,0 +1,201 @@
+"""Makes what runs equal to what is wanted: one short, repeatable step per deployment.
+
+Compares `desired_replicas` of the newest revision with the living replicas, adds and stops, finds a node for those that
+are queued, and has silent ones adopted. Two steps at once are one: the second finds the lock taken and leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db import connection, transaction
+from django.db.models import Count, F, Max, Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from r1platform.lib.leases import NODE_ALIVE, NoDevice, leases_claim, leases_release
+from r1platform.lib.transitions import IllegalTransition
+from r1platform.models import DeviceKind, Node
+from serving_app.asking import ask_to_supervise
+from serving_app.models import Deployment, DeploymentRevision, Replica
+from serving_app.observed import given_up, live_replicas, recent_failures
+from serving_app.states import REPLICA_ENDS, ReplicaState
+from serving_app.transitions import deployment_refresh, replica_transition
+
+logger = logging.getLogger(__name__)
+SILENT = timedelta(seconds=20)
+"""A supervisor that has not written for longer is taken for dead; another adopts its engine."""
+LOST = timedelta(seconds=150)
+"""After this long without its node a replica is given up and replaced."""
+BACKOFF_SECONDS = (1, 2, 5, 15, 30)
+_LOCK_CLASS = 0x5E21
+_DEVICE_KEYS = ("tensor_parallel_size", "tp_size", "num_devices")
+
+
+@transaction.atomic
+def reconcile_deployment(deployment_id: int) -> bool:
+    """One step for one deployment; False when another process is at it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, deployment_id])
+        if not cursor.fetchone()[0]:
+            return False
+    deployment = Deployment.objects.filter(pk=deployment_id).first()
+    if deployment is None:
+        return False
+    _hear_of_silent(deployment)
+    _meet_wanted(deployment)
+    for replica in live_replicas(deployment):
+        if replica.state == ReplicaState.QUEUED and not replica.stop_wanted:
+            _place(replica)
+    deployment_refresh(deployment_id=deployment_id)
+    return True
+
+
+def deployments_to_reconcile() -> list[int]:
+    """Deployments that want replicas, still have some, or show a state that is on its way."""
+    living = Replica.objects.exclude(state__in=REPLICA_ENDS).values("revision__deployment")
+    moving = Q(state__in=["pending", "starting", "stopping"])
+    return list(
+        Deployment.objects.filter(Q(desired_replicas__gt=0, deleted_at=None) | Q(pk__in=living) | moving)
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+
+
+def _meet_wanted(deployment: Deployment) -> None:
+    newest = deployment.revisions.first()
+    if newest is None:
+        return
+    living = [r for r in live_replicas(deployment) if not r.stop_wanted]
+    current = [r for r in living if r.revision_id == newest.pk]
+    wanted = deployment.desired_replicas
+    if len(current) < wanted and _may_start(newest):
+        _add(newest, wanted - len(current))
+    for replica in _surplus(current, len(current) - wanted):
+        _stop(replica, "Fewer replicas are wanted." if wanted else "The deployment is stopped.")
+    if sum(r.state == ReplicaState.READY for r in current) >= wanted:
+        for replica in living:
+            if replica.revision_id != newest.pk:
+                _stop(replica, f"Revision {newest.number} has taken over." if wanted else "The deployment is stopped.")
+
+
+def _may_start(revision: DeploymentRevision) -> bool:
+    """Whether a start is due: not after too many failures, and not before the pause after the last one is over."""
+    failures = recent_failures(revision)
+    if not failures:
+        return True
+    if given_up(failures) or failures[0].finished_at is None:
+        return False
+    pause = BACKOFF_SECONDS[min(len(failures), len(BACKOFF_SECONDS)) - 1]
+    return Replica.objects.filter(pk=failures[0].pk, finished_at__lte=Now() - timedelta(seconds=pause)).exists()
+
+
+def _add(revision: DeploymentRevision, number: int) -> None:
+    last = revision.replicas.aggregate(number=Max("number"))["number"] or 0
+    for index in range(number):
+        Replica.objects.create(revision=revision, number=last + 1 + index)
+
+
+def _surplus(replicas: list[Replica], number: int) -> list[Replica]:
+    """The `number` replicas that are missed least: those that are not ready first, then the youngest."""
+    return sorted(replicas, key=lambda r: (r.state == ReplicaState.READY, -r.number))[: max(number, 0)]
+
+
+def _stop(replica: Replica, reason: str) -> None:
+    """Ends a queued replica at once; asks the supervisor of any other."""
+    if replica.state == ReplicaState.QUEUED:
+        replica_transition(replica=replica, to=ReplicaState.STOPPED, reason=reason, fields={"stop_wanted": True})
+    else:
+        Replica.objects.filter(pk=replica.pk).update(stop_wanted=True, state_reason=reason)
+
+
+def _place(replica: Replica) -> None:
+    """Gives a queued replica a node and has a supervisor started there, or writes down why it waits."""
+    try:
+        node = _node_for(replica)
+    except NoDevice as error:
+        Replica.objects.filter(pk=replica.pk, state=ReplicaState.QUEUED).update(state_reason=str(error))
+        return
+    reason = f"A place on {node.name} was found."
+    if replica_transition(
+        replica=replica, to=ReplicaState.STARTING, reason=reason, fields={"node": node, "heartbeat_at": Now()}
+    ):
+        ask_to_supervise(replica.pk, replica.fence, node_name=node.name)
+
+
+def _node_for(replica: Replica) -> Node:
+    """A living node, the checkpoint's own and the emptiest first. Where GPUs exist one is leased; else none is needed.
+
+    Raises NoDevice with the sentence that the page shows.
+    """
+    busy = Count("replicas", filter=~Q(replicas__state__in=REPLICA_ENDS))
+    nodes = list(
+        Node.objects.filter(draining=False, heartbeat_at__gt=Now() - NODE_ALIVE)
+        .annotate(busy=busy, gpus=Count("devices", filter=Q(devices__kind=DeviceKind.CUDA), distinct=True))
+        .order_by("name")
+    )
+    if not nodes:
+        raise NoDevice("No node is up: none has sent a heartbeat in the last minute, or all are draining.")
+    home = replica.revision.checkpoint.attempt.node_id
+    nodes.sort(key=lambda node: (node.pk != home, node.busy))
+    with_gpus = [node for node in nodes if node.gpus]
+    if not with_gpus:
+        return nodes[0]
+    return _lease(replica, with_gpus)
+
+
+def _lease(replica: Replica, nodes: Sequence[Node]) -> Node:
+    config = replica.revision.engine_config
+    num = int(next((config[key] for key in _DEVICE_KEYS if config.get(key)), 1))
+    reasons = []
+    for node in nodes:
+        try:
+            leases_claim(holder=holder_of(replica), num=num, node=node, kind=DeviceKind.CUDA)
+        except NoDevice as error:
+            reasons.append(f"{node.name}: {error}")
+        else:
+            return node
+    raise NoDevice(" ".join(reasons))
+
+
+def holder_of(replica: Replica) -> str:
+    """The name under which a replica holds devices."""
+    return f"replica:{replica.pk}"
+
+
+def _hear_of_silent(deployment: Deployment) -> None:
+    """Has replicas adopted whose supervisor is silent; those of a silent node become unreachable, later lost."""
+    silent = Replica.objects.filter(revision__deployment=deployment, heartbeat_at__lt=Now() - SILENT)
+    rows = silent.exclude(state__in=[*REPLICA_ENDS, ReplicaState.QUEUED]).select_related("node", "revision__deployment")
+    up = set(Node.objects.filter(heartbeat_at__gt=Now() - NODE_ALIVE).values_list("pk", flat=True))
+    for replica in rows:
+        if replica.node_id in up:
+            _have_adopted(replica)
+        else:
+            _node_is_silent(replica)
+
+
+def _have_adopted(replica: Replica) -> None:
+    assert replica.node is not None, "only a queued replica has no node"
+    taken = Replica.objects.filter(pk=replica.pk, fence=replica.fence).update(
+        fence=F("fence") + 1, supervisor_pid=None, supervisor_started_at=None, heartbeat_at=Now()
+    )
+    if taken:
+        logger.warning("Replica %s has a silent supervisor; %s adopts it.", replica.pk, replica.node.name)
+        ask_to_supervise(replica.pk, replica.fence + 1, node_name=replica.node.name)
+
+
+def _node_is_silent(replica: Replica) -> None:
+    name = replica.node.name if replica.node else "?"
+    reason = f"The node {name} has not been heard of since {replica.heartbeat_at:%H:%M:%S} UTC."
+    gone = replica.heartbeat_at is not None and timezone.now() - replica.heartbeat_at > LOST
+    try:
+        if gone:
+            replica_transition(replica=replica, to=ReplicaState.LOST, reason=reason)
+            leases_release(holder=holder_of(replica))
+        elif replica.state == ReplicaState.READY:
+            replica_transition(replica=replica, to=ReplicaState.UNREACHABLE, reason=reason)
+    except IllegalTransition:
+        logger.info("Replica %s has moved on meanwhile.", replica.pk)

@@ -1,0 +1,78 @@
+"""Deployments, their replicas and logs, and what can be deployed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser, User
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from r1platform.access import for_user
+from r1platform.lib.storage import replica_dir
+from r1platform.models import Project
+from serving_app.models import Deployment, Replica
+from serving_app.observed import live_replicas, recent_failures, traffic
+from training_app.models import Checkpoint
+
+MAX_LOG_BYTES = 64 << 10
+MAX_SHOWN = 50
+
+
+def deployment_list(*, user: User | AnonymousUser, project: Project | None = None) -> QuerySet[Deployment]:
+    """Deployments that the user may see and that are not deleted, newest first."""
+    found = for_user(Deployment.objects.filter(deleted_at=None), user).select_related("project", "created_by")
+    return found if project is None else found.filter(project=project)
+
+
+def deployment_detail(*, deployment: Deployment) -> dict[str, Any]:
+    """The deployment with revisions, replicas (the living ones first) and the failures that count just now."""
+    revisions = list(deployment.revisions.select_related("checkpoint__run", "created_by"))
+    replicas = Replica.objects.filter(revision__deployment=deployment).select_related("node", "revision")[:MAX_SHOWN]
+    answering = {replica.pk for replica in ready_replicas(deployment)}
+    rows = [_replica(replica, replica.pk in answering) for replica in replicas]
+    return {
+        "deployment": deployment,
+        "revisions": revisions,
+        "replicas": sorted(rows, key=lambda row: (row["finished"], -row["replica"].pk)),
+        "failures": recent_failures(revisions[0]) if revisions else [],
+    }
+
+
+def ready_replicas(deployment: Deployment) -> list[Replica]:
+    """The replicas that get the traffic now."""
+    return traffic(deployment, live_replicas(deployment))
+
+
+def replica_log(replica: Replica, *, offset: int | None = None, max_bytes: int = MAX_LOG_BYTES) -> dict[str, Any]:
+    """Output of the engine from `offset`, without one its newest part; `next_offset` goes on from there."""
+    try:
+        with (replica_dir(replica.pk) / "engine.log").open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = max(0, size - max_bytes) if offset is None else min(max(offset, 0), size)
+            file.seek(start)
+            data = file.read(max_bytes)
+    except FileNotFoundError:
+        return {"text": "", "next_offset": 0, "size": 0}
+    whole = data if len(data) < max_bytes else data[: data.rfind(b"\n") + 1] or data
+    return {"text": whole.decode(errors="replace").replace("\x00", ""), "next_offset": start + len(whole), "size": size}
+
+
+def checkpoints_deployable(*, user: User | AnonymousUser, project: Project) -> QuerySet[Checkpoint]:
+    """Checkpoints of the project that are still on disk, newest first."""
+    found = for_user(Checkpoint.objects.filter(removed_at=None, run__project=project), user, path="run__project")
+    return found.select_related("run", "attempt").order_by("-id")
+
+
+def _replica(replica: Replica, answers: bool) -> dict[str, Any]:
+    until = replica.finished_at or timezone.now()
+    return {
+        "replica": replica,
+        "state": replica.state,
+        "reason": replica.state_reason,
+        "answers": answers,
+        "finished": replica.finished_at is not None,
+        "uptime_seconds": (until - replica.ready_at).total_seconds() if replica.ready_at else None,
+        "metrics": replica.metrics,
+    }

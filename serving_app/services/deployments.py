@@ -1,0 +1,208 @@
+"""What people do with deployments. Each verb writes rows and asks for a reconciliation; `placement` does the rest."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.db.models.functions import Now
+
+from model_core.errors import CheckpointError, ConfigError, UnknownName
+from model_core.serving.engines import ENGINES
+from r1platform.lib.transitions import IllegalTransition
+from r1platform.models import Project
+from r1platform.services import audit
+from serving_app.artifacts import refuse_if_unusable
+from serving_app.asking import ask_to_reconcile
+from serving_app.gateway.routing import TABLE
+from serving_app.models import Deployment, DeploymentRevision
+from serving_app.states import DeploymentState
+from serving_app.transitions import deployment_refresh, deployment_transition
+from training_app.models import Checkpoint
+
+MAX_REPLICAS = 16
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}"
+_NAME_RULE = "Use 1 to 80 letters, digits, “-” and “_”, beginning with a letter or digit."
+
+
+@transaction.atomic
+def deployment_create(
+    *,
+    project: Project,
+    user: User,
+    name: str,
+    checkpoint: Checkpoint,
+    engine: str,
+    engine_config: dict[str, Any] | None = None,
+    replicas: int = 1,
+    description: str = "",
+) -> Deployment:
+    """A deployment with its first revision. Raises ConfigError or CheckpointError at the field that is wrong."""
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"“{name}” cannot be a model's name. {_NAME_RULE}", field="name")
+    _check_replicas(replicas, lowest=1)
+    resolved = _resolve(project, checkpoint, engine, engine_config)
+    try:
+        with transaction.atomic():
+            deployment = Deployment.objects.create(
+                project=project, name=name, description=description, desired_replicas=replicas, created_by=user
+            )
+    except IntegrityError:
+        raise ConfigError(f"There is a deployment “{name}” already. Choose another name.", field="name") from None
+    deployment.refresh_from_db()
+    _revision(deployment, user, checkpoint, engine, resolved)
+    _audit(deployment, user, "deployment.create", engine=engine, checkpoint=checkpoint.pk, replicas=replicas)
+    ask_to_reconcile(deployment.pk)
+    return deployment
+
+
+@transaction.atomic
+def revision_create(
+    *,
+    deployment: Deployment,
+    user: User,
+    checkpoint: Checkpoint | None = None,
+    engine: str | None = None,
+    engine_config: dict[str, Any] | None = None,
+) -> DeploymentRevision:
+    """Another checkpoint, engine or settings under the same name; what is not given stays as it was.
+
+    The old revision answers until the new one is ready. Another engine without a config takes its defaults.
+    """
+    locked = _locked(deployment)
+    now = locked.revisions.first()
+    assert now is not None, "a deployment has a revision from its first moment"
+    if engine_config is None and engine in {None, now.engine}:
+        engine_config = now.engine_config
+    checkpoint, engine = checkpoint or now.checkpoint, engine or now.engine
+    resolved = _resolve(locked.project, checkpoint, engine, engine_config)
+    revision = _revision(locked, user, checkpoint, engine, resolved)
+    _audit(locked, user, "deployment.revise", number=revision.number, engine=engine, checkpoint=checkpoint.pk)
+    if locked.state == DeploymentState.FAILED:
+        reason = f"Revision {revision.number} is to be tried."
+        deployment_transition(deployment=locked, to=DeploymentState.PENDING, reason=reason, user=user)
+    ask_to_reconcile(locked.pk)
+    return revision
+
+
+@transaction.atomic
+def deployment_start(*, deployment: Deployment, user: User, replicas: int = 1) -> None:
+    """Starts a stopped or failed deployment again. Raises IllegalTransition in any other state."""
+    _check_replicas(replicas, lowest=1)
+    locked = _locked(deployment)
+    wanted = max(replicas, locked.desired_replicas)
+    if not deployment_transition(
+        deployment=locked, to=DeploymentState.PENDING, reason="Started by a person.", user=user,
+        fields={"desired_replicas": wanted},
+    ):  # fmt: skip
+        raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.PENDING)
+    _audit(locked, user, "deployment.start", replicas=wanted)
+    ask_to_reconcile(locked.pk)
+
+
+@transaction.atomic
+def deployment_stop(*, deployment: Deployment, user: User) -> None:
+    """Stops all replicas; requests that run are finished first, up to the grace time. Raises IllegalTransition."""
+    locked = _locked(deployment)
+    if not deployment_transition(
+        deployment=locked, to=DeploymentState.STOPPING, reason="Stopped by a person.", user=user,
+        fields={"desired_replicas": 0},
+    ):  # fmt: skip
+        raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.STOPPING)
+    _audit(locked, user, "deployment.stop")
+    deployment_refresh(deployment_id=locked.pk)
+    ask_to_reconcile(locked.pk)
+
+
+@transaction.atomic
+def deployment_scale(*, deployment: Deployment, user: User, replicas: int) -> None:
+    """Sets the wanted number of replicas; 0 stops, a number starts what was stopped."""
+    _check_replicas(replicas, lowest=0)
+    locked = _locked(deployment)
+    if replicas == 0:
+        deployment_stop(deployment=locked, user=user)
+    elif locked.state == DeploymentState.STOPPED:
+        deployment_start(deployment=locked, user=user, replicas=replicas)
+    elif locked.state == DeploymentState.STOPPING:
+        raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.PENDING)
+    else:
+        Deployment.objects.filter(pk=locked.pk).update(desired_replicas=replicas)
+        _audit(locked, user, "deployment.scale", before=locked.desired_replicas, after=replicas)
+        deployment_refresh(deployment_id=locked.pk)
+        ask_to_reconcile(locked.pk)
+
+
+@transaction.atomic
+def deployment_update(*, deployment: Deployment, user: User, description: str) -> None:
+    """Changes what is only shown."""
+    if len(description) > 2000:
+        raise ConfigError(
+            f"The description has {len(description)} characters; at most 2000 fit. Shorten it.", field="description"
+        )
+    Deployment.objects.filter(pk=deployment.pk).update(description=description)
+    _audit(deployment, user, "deployment.update")
+
+
+@transaction.atomic
+def deployment_delete(*, deployment: Deployment, user: User) -> None:
+    """Takes the name away at once and stops what runs; requests that run are finished, usage and conversations stay."""
+    locked = _locked(deployment)
+    if locked.state not in {DeploymentState.STOPPING, DeploymentState.STOPPED}:
+        deployment_transition(
+            deployment=locked, to=DeploymentState.STOPPING, reason="Deleted by a person.", user=user,
+            fields={"desired_replicas": 0},
+        )  # fmt: skip
+    suffix = f"--deleted-{locked.pk}"
+    Deployment.objects.filter(pk=locked.pk).update(deleted_at=Now(), name=locked.name[: 80 - len(suffix)] + suffix)
+    _audit(locked, user, "deployment.delete", name=locked.name)
+    transaction.on_commit(TABLE.expire)
+    deployment_refresh(deployment_id=locked.pk)
+    ask_to_reconcile(locked.pk)
+
+
+def _locked(deployment: Deployment) -> Deployment:
+    return (
+        Deployment.objects.select_for_update(of=("self",))
+        .select_related("project")
+        .get(pk=deployment.pk, deleted_at=None)
+    )
+
+
+def _check_replicas(replicas: int, *, lowest: int) -> None:
+    if not lowest <= replicas <= MAX_REPLICAS:
+        raise ConfigError(f"{lowest} to {MAX_REPLICAS} replicas are possible, not {replicas}.", field="replicas")
+
+
+def _resolve(
+    project: Project, checkpoint: Checkpoint, engine: str, engine_config: dict[str, Any] | None
+) -> dict[str, Any]:
+    if checkpoint.run.project_id != project.pk:
+        raise CheckpointError(
+            "The checkpoint belongs to another project. Choose one of this project.", field="checkpoint"
+        )
+    refuse_if_unusable(checkpoint)
+    try:
+        config_class = ENGINES.get(engine).Config
+    except UnknownName as error:
+        raise UnknownName(error.message, field="engine") from None
+    resolved: dict[str, Any] = config_class.parse(engine_config or {}, prefix="engine_config").resolved()
+    return resolved
+
+
+def _revision(
+    deployment: Deployment, user: User, checkpoint: Checkpoint, engine: str, resolved: dict[str, Any]
+) -> DeploymentRevision:
+    last = deployment.revisions.aggregate(number=Max("number"))["number"] or 0
+    revision = DeploymentRevision.objects.create(
+        deployment=deployment, number=last + 1, checkpoint=checkpoint, engine=engine, engine_config=resolved,
+        created_by=user,
+    )  # fmt: skip
+    revision.refresh_from_db()
+    return revision
+
+
+def _audit(deployment: Deployment, user: User, action: str, **detail: Any) -> None:
+    audit(user=user, project=deployment.project, action=action, target=f"deployment:{deployment.pk}", detail=detail)

@@ -1,0 +1,54 @@
+"""Celery tasks of serving: all under a second, all harmless when they run twice."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+
+from celery import shared_task
+from django.conf import settings
+from django.db.models import Q
+from django.db.models.functions import Coalesce, Now
+
+from r1platform.lib.processes import spawn
+from r1platform.lib.storage import replica_dir
+from serving_app.models import Message
+from serving_app.placement import deployments_to_reconcile, reconcile_deployment
+from serving_app.services.conversations import message_interrupt
+from serving_app.states import GENERATION_ENDS
+
+SILENT_ANSWER = timedelta(seconds=15)
+"""An answer whose heartbeat is older belongs to a web process that is gone."""
+
+
+@shared_task(name="serving_app.tasks.reconcile")
+def reconcile() -> None:
+    """Looks at every deployment and at every answer that has gone silent."""
+    for deployment_id in deployments_to_reconcile():
+        reconcile_deployment(deployment_id)
+    reap_answers()
+
+
+@shared_task(name="serving_app.tasks.reconcile_one")
+def reconcile_one(deployment_id: int) -> None:
+    """Looks at one deployment, right after something was asked of it."""
+    reconcile_deployment(deployment_id)
+
+
+@shared_task(name="serving_app.tasks.supervise")
+def supervise(replica_id: int, fence: int) -> None:
+    """Starts the supervisor of a replica on this node; one that comes second finds the row taken and ends."""
+    spawn(
+        [sys.executable, "manage.py", "supervise_replica", str(replica_id), "--fence", str(fence)],
+        cwd=settings.BASE_DIR,
+        env=os.environ,
+        log=replica_dir(replica_id) / "supervisor.log",
+    )
+
+
+def reap_answers() -> int:
+    """Marks silent answers as interrupted and returns how many there were."""
+    live = Message.objects.filter(~Q(state__in=GENERATION_ENDS), role="assistant")
+    silent = live.annotate(heard=Coalesce("heartbeat_at", "created_at")).filter(heard__lt=Now() - SILENT_ANSWER)
+    return sum(message_interrupt(message=message) for message in silent.only("pk", "conversation_id"))
