@@ -1,7 +1,7 @@
 """How a trainer is started: DeepSpeed's own launcher on one node, one process a rank. Imports without torch.
 
 `command` is the argument list and `environment` what must differ in the environment; who spawns it (a supervisor, a
-shell, a test) does not matter. A single process may also be run bare: `model_core.training.world` fills in what is missing.
+shell, a test) does not matter. A single process may also be run bare: `model_core.training.world` fills in the rest.
 """
 
 from __future__ import annotations

@@ -75,8 +75,10 @@ RUN_MOVES: dict[str, set[str]] = {
     RunState.GATE_FAILED: {RunState.SUCCEEDED, RunState.QUEUED},
     RunState.FAILED: {RunState.QUEUED},
     RunState.LOST: {RunState.QUEUED},
-    RunState.STOPPED: {RunState.QUEUED},
+    RunState.STOPPED: {RunState.QUEUED, RunState.WAITING},
 }
+LIVE_RUNS = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOPPING})
+"""An attempt of the run holds devices."""
 
 
 class Desired(TextChoices):
@@ -105,6 +107,8 @@ ATTEMPT_MOVES: dict[str, set[str]] = {
                            AttemptState.STOPPED},
     AttemptState.STOPPING: {AttemptState.STOPPED, AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.LOST},
 }
+LIVE_ATTEMPTS = frozenset({AttemptState.CLAIMED, AttemptState.RUNNING, AttemptState.STOPPING})
+"""Its supervisor and its devices are its own."""
 
 
 class GateVerdict(TextChoices):

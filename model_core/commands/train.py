@@ -47,7 +47,8 @@ def _become_launcher(rundir: RunDir, config: RunConfig) -> None:
 
     num = config.parallel.num_processes
     argv = command(rundir.path, num_processes=num)
-    os.execve(sys.executable, argv, {**os.environ, **environment(num_processes=num)})
+    os.execve(argv[0], argv,  # noqa: S606 (an argument list of ours, no shell)
+              {**os.environ, **environment(num_processes=num)})
 
 
 def _train(rundir: RunDir, config: RunConfig, paths: RunPaths) -> int:

@@ -38,9 +38,11 @@ def read_rows(directory: str | Path, split: str, *, limit: int | None = None) ->
                     break
                 rows.append(_row(line, path, number))
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist: the dataset is not prepared. Prepare it again.") from None
+        raise DataError(f"{path} does not exist: the dataset is not prepared. Prepare it again.",
+                        field="dataset") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}). Prepare the dataset again.") from error
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}). Prepare the dataset again.",
+                        field="dataset") from error
     return rows
 
 
@@ -52,7 +54,9 @@ def _row(line: str, path: Path, number: int) -> Row:
             task=values.get("task") or "", meta=values.get("meta") or {},
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}, line {number}: not a row with a prompt ({error}). Prepare the dataset again.") from error
+        raise DataError(f"{path}, line {number}: not a row with a prompt ({error}). Prepare the dataset again.",
+                        field="dataset") from error
     if not isinstance(row.prompt, str) or not isinstance(row.completion, str | None):
-        raise DataError(f"{path}, line {number}: prompt and completion must be text. Prepare the dataset again.")
+        raise DataError(f"{path}, line {number}: prompt and completion must be text. Prepare the dataset again.",
+                        field="dataset")
     return row

@@ -28,7 +28,8 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'assistant' -%}"
-    "{{ '<|assistant|>' + (message['content'] if loop.last else message['content'].split('</think>')[-1]) + '<|end|>' }}"
+    "{{ '<|assistant|>' + (message['content'] if loop.last else message['content'].split('</think>')[-1]) }}"
+    "{{ '<|end|>' }}"
     "{%- elif message['role'] == 'system' -%}{{ '<|system|>' + message['content'] }}"
     "{%- else -%}{{ '<|user|>' + message['content'] }}{%- endif -%}"
     "{%- endfor -%}"
@@ -49,7 +50,7 @@ def train_tokenizer(config: TokenizerConfig, rows: Sequence[Row]) -> PreTrainedT
     raw = _words(rows) if config.kind == "words" else _byte_bpe(rows, config.vocab_size)
     raw.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     raw.add_tokens([AddedToken(token, special=False, normalized=False) for token in VISIBLE])
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=raw, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK,
         clean_up_tokenization_spaces=False, padding_side="left",
     )
@@ -58,7 +59,7 @@ def train_tokenizer(config: TokenizerConfig, rows: Sequence[Row]) -> PreTrainedT
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, *, system: str = "") -> list[int]:
-    """`<|begin|>[<|system|>…]<|user|>PROMPT<|assistant|>` as token ids; marks written inside the prompt stay plain text."""
+    """`<|begin|>[<|system|>…]<|user|>PROMPT<|assistant|>` as token ids; marks inside the prompt stay plain text."""
     marks = _marks(tokenizer)
     head = [marks[SYSTEM], *_plain(tokenizer, [system])[0]] if system else []
     return [marks[BOS], *head, marks[USER], *_plain(tokenizer, [prompt])[0], marks[ASSISTANT]]
@@ -91,7 +92,9 @@ def _plain(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[in
 
 
 def _marks(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    return {mark: int(tokenizer.convert_tokens_to_ids(mark)) for mark in (BOS, EOS, SYSTEM, USER, ASSISTANT)}
+    marks = [BOS, EOS, SYSTEM, USER, ASSISTANT]
+    ids: Any = tokenizer.convert_tokens_to_ids(marks)
+    return dict(zip(marks, ids, strict=True))
 
 
 def _texts(rows: Iterable[Row]) -> Iterator[str]:
@@ -110,7 +113,7 @@ def _without_marks(text: str) -> Iterator[str]:
 
 def _words(rows: Sequence[Row]) -> Tokenizer:
     split = pre_tokenizers.Split(Regex(_WORD_PATTERN), behavior="isolated")
-    counts: Counter[str] = Counter({digit: 0 for digit in "0123456789"})
+    counts: Counter[str] = Counter(dict.fromkeys("0123456789", 0))
     for text in _texts(rows):
         counts.update(piece for piece, _span in split.pre_tokenize_str(text))
     pieces = sorted(counts, key=lambda piece: (-counts[piece], piece))

@@ -62,8 +62,10 @@ def _is_good(row: Row, rollout: Rollout) -> bool:
 
 def _sample(frame: Frame, settings: RejectionSampling.Config, rows: Sequence[Row]) -> tuple[list[Row], int]:
     source = load_start(frame.context.paths.rollouts_from or frame.context.paths.start_from or "")
-    encoded = encode_fitting(source.tokenizer, [replace(row, completion=None) for row in rows], limit=source.model_config.max_position_embeddings,
-                             reserve=settings.max_new_tokens, field="phase_config.max_new_tokens")
+    encoded = encode_fitting(
+        source.tokenizer, [replace(row, completion=None) for row in rows], reserve=settings.max_new_tokens,
+        limit=source.model_config.max_position_embeddings, field="phase_config.max_new_tokens",
+    )
     sampler = Sampler(source.model.to(frame.world.device), eos_token_id=int(source.tokenizer.eos_token_id),
                       pad_token_id=int(source.tokenizer.pad_token_id))
     sampling = rollouts.Sampling(settings.num_samples, settings.max_new_tokens, settings.temperature, settings.top_p)

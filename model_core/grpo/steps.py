@@ -14,7 +14,7 @@ from model_core.data.dataset import Row
 from model_core.data.order import indices_of_step
 from model_core.grpo import rollouts
 from model_core.grpo.loss import kl_estimate, token_values
-from model_core.grpo.update import Lesson, MinibatchLosses, Objective, lessons, minibatches
+from model_core.grpo.update import Lesson, MinibatchLosses, Objective, lessons, minibatches, scattered
 from model_core.training.frame import Frame, Outcome
 
 if TYPE_CHECKING:
@@ -87,15 +87,14 @@ class PolicySteps:
 
     @torch.no_grad()
     def _probe(self, items: list[Lesson]) -> float | None:
-        """KL(policy ‖ reference) after the update, on the tokens of some of the step's rollouts."""
-        chosen = [item for item in items if item.rollout.tokens][:: max(1, len(items) // self._settings.kl_probe)]
+        """KL(policy ‖ reference) on the tokens of some of the step's rollouts, by the policy that sampled them."""
+        spread = max(1, len(items) // self._settings.kl_probe)
+        chosen = [item for item in items[::spread] if item.rollout.tokens][: self._settings.kl_probe]
         if not chosen or self._reference is None:
             return None
-        batch = make_batch([(c.prompt, c.rollout.tokens) for c in chosen[: self._settings.kl_probe]], pad=self._pad,
+        batch = make_batch([(c.prompt, c.rollout.tokens) for c in chosen], pad=self._pad,
                            device=self._frame.world.device)
-        mine, theirs = (
-            token_values(model(batch.tokens_BT, attention_mask=batch.attention_BT), batch.targets_BT,
-                         temperature=self._settings.temperature).logprobs_BT
-            for model in (self._frame.engine.module, self._reference)
-        )
-        return float((kl_estimate(mine, theirs) * batch.mask_BT).sum() / batch.mask_BT.sum())
+        mine_BT = scattered([c.rollout.logprobs for c in chosen], batch.mask_BT)
+        logits_BTV = self._reference(batch.tokens_BT, attention_mask=batch.attention_BT)
+        theirs_BT = token_values(logits_BTV, batch.targets_BT, temperature=self._settings.temperature).logprobs_BT
+        return float((kl_estimate(mine_BT, theirs_BT) * batch.mask_BT).sum() / batch.mask_BT.sum())

@@ -69,7 +69,8 @@ class MinibatchLosses:
         self.num_tokens = sum(len(item.rollout.tokens) for item in items)
         self.sums: Counter[str] = Counter()
         self.max_difference = 0.0
-        passes = passes_of_rank([item.length for item in items], max_tokens=max_tokens, rank=world.rank, size=world.size)
+        lengths = [item.length for item in items]
+        passes = passes_of_rank(lengths, max_tokens=max_tokens, rank=world.rank, size=world.size)
         self.callables: list[Callable[[nn.Module], Tensor]] = [
             self._callable([items[i] for i in indices], weight=float(counts)) for indices, counts in passes
         ]
@@ -84,7 +85,7 @@ class MinibatchLosses:
         device, objective = self._world.device, self._objective
         batch = make_batch([(c.prompt, c.rollout.tokens) for c in chosen], pad=self._pad, device=device)
         mask_BT = batch.mask_BT * weight
-        old_BT = _scattered([c.rollout.logprobs for c in chosen], batch.mask_BT)
+        old_BT = scattered([c.rollout.logprobs for c in chosen], batch.mask_BT)
         advantages_B = torch.tensor([c.rollout.advantage for c in chosen], device=device)
         logits_BTV = model(batch.tokens_BT, attention_mask=batch.attention_BT)
         values = token_values(logits_BTV, batch.targets_BT, temperature=objective.temperature)
@@ -114,7 +115,7 @@ class MinibatchLosses:
         self.max_difference = max(self.max_difference, float(difference_BT.max()))
 
 
-def _scattered(rows: Sequence[list[float]], mask_BT: Tensor) -> Tensor:
+def scattered(rows: Sequence[list[float]], mask_BT: Tensor) -> Tensor:
     """`rows` written where the mask is 1, row by row."""
     scattered_BT = torch.zeros_like(mask_BT)
     scattered_BT[mask_BT.bool()] = torch.tensor([v for row in rows for v in row], device=mask_BT.device)

@@ -6,6 +6,7 @@ better than their group. Source: DeepSeekMath (arXiv 2402.03300), section 4.1; D
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -23,7 +24,7 @@ class Reinforcement:
     """GRPO from a checkpoint, on prompts whose answers can be verified."""
 
     title: ClassVar[str] = "Reinforcement"
-    describe: ClassVar[str] = "Generates several answers to each prompt, rewards them and reinforces the better ones (GRPO)."
+    describe: ClassVar[str] = "Samples several answers to each prompt, rewards them and reinforces the better ones (GRPO)."
     needs: ClassVar[dict[str, Any]] = {"dataset": True, "start_from": "required", "rollouts_from": "no"}
 
     class Config(OptimizationConfig):
@@ -66,8 +67,6 @@ class Reinforcement:
 
     def run(self, config: RunConfig, context: Context) -> dict[str, Any]:
         """Trains and returns the content of result.json."""
-        from dataclasses import replace
-
         from model_core.errors import ConfigError
         from model_core.grpo.steps import PolicySteps
         from model_core.training.frame import Frame
@@ -78,8 +77,10 @@ class Reinforcement:
             raise ConfigError("Reinforcement needs a checkpoint to start from; choose one.", field="start_from")
         rows = training_rows(context.paths, need_completion=False)
         start = load_start(context.paths.resume_from or context.paths.start_from)
-        encoded = encode_fitting(start.tokenizer, [replace(row, completion=None) for row in rows], limit=start.model_config.max_position_embeddings,
-                                 reserve=settings.max_new_tokens, field="phase_config.max_new_tokens")
+        encoded = encode_fitting(
+            start.tokenizer, [replace(row, completion=None) for row in rows], reserve=settings.max_new_tokens,
+            limit=start.model_config.max_position_embeddings, field="phase_config.max_new_tokens",
+        )
         frame = Frame(config, settings, context, start)
         problems = [(row, prompt) for row, (prompt, _completion) in zip(rows, encoded, strict=True)]
         wants_reference = settings.kl_coef > 0 or settings.kl_probe > 0

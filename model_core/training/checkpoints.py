@@ -36,7 +36,8 @@ def verify(directory: str | Path) -> dict[str, Any]:
         metadata: dict[str, Any] = json.loads((directory / "metadata.json").read_text())
         files: dict[str, str] = metadata["files"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{directory} has no readable metadata.json ({error}). Choose another checkpoint.") from error
+        message = f"{directory} has no readable metadata.json ({error}). Choose another checkpoint."
+        raise CheckpointError(message) from error
     for name, expected in files.items():
         path = directory / name
         if not path.is_file() or _sha256(path) != expected:

@@ -117,14 +117,13 @@ def optimizer_kind(config: RunConfig, settings: OptimizationConfig) -> Literal["
 
 def check_parallel(config: RunConfig) -> None:
     """Raises ConfigError for combinations that DeepSpeed computes wrongly or that this trainer does not have."""
-    stage, dtype = config.parallel.zero_stage, config.precision.dtype
+    stage, dtype, where = config.parallel.zero_stage, config.precision.dtype, "parallel.zero_stage"
     if dtype != "float32" and stage == 0:
-        raise ConfigError(f"{dtype} needs zero_stage 1 or 2: at stage 0 DeepSpeed steps wrongly.", field="parallel.zero_stage")
+        raise ConfigError(f"{dtype} needs zero_stage 1 or 2: at stage 0 DeepSpeed steps wrongly.", field=where)
     if stage == 3:
-        raise ConfigError("zero_stage 3 (split weights) cannot sample here; choose 0, 1 or 2.", field="parallel.zero_stage")
+        raise ConfigError("zero_stage 3 (split weights) cannot sample here; choose 0, 1 or 2.", field=where)
     if config.parallel.expert > 1 and stage == 0:
-        raise ConfigError("Split experts need zero_stage 1 or 2: at stage 0 the gradient norm misses them.",
-                          field="parallel.zero_stage")
+        raise ConfigError("Split experts need zero_stage 1 or 2: at stage 0 the gradient norm misses some.", field=where)
     if config.model.n_routed_experts % config.parallel.expert:
         raise ConfigError(
             f"{config.model.n_routed_experts} routed experts cannot be split over {config.parallel.expert} ranks; "

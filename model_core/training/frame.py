@@ -262,7 +262,8 @@ class Frame:
     def _ending(self) -> tuple[str, str]:
         """Why the run ends at this boundary ("" when it goes on), decided by the first rank for all."""
         self._tick()
-        return self.world.gather(self._own_ending() if self.world.is_first else ("", ""))[0]
+        decided: tuple[str, str] = self.world.gather(self._own_ending() if self.world.is_first else ("", ""))[0]
+        return decided
 
     def _own_ending(self) -> tuple[str, str]:
         stop, budget = self.context.rundir.stop, self.config.budget

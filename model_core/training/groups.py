@@ -29,7 +29,9 @@ def build_optimizer(
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, weight_decay=settings.weight_decay)
 
 
-def parameter_groups(model: nn.Module, settings: OptimizationConfig, kind: Literal["muon", "adamw"]) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, settings: OptimizationConfig, kind: Literal["muon", "adamw"]
+) -> list[dict[str, Any]]:
     """Groups by (optimizer, expert or not, depth), in a fixed order. Every trainable parameter is in exactly one."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     num_blocks = 1 + max((_block(name) for name, _p in named), default=0)

@@ -95,4 +95,5 @@ def orthogonal(matrices: Tensor) -> Tensor:
     for _ in range(_NUM_ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if is_tall else x
+    result: Tensor = x.mT if is_tall else x
+    return result

@@ -30,7 +30,7 @@ class OptimizationConfig(StrictModel):
     final_lr_fraction: float = Field(0.1, ge=0, le=1)
     """Share of the peak rate that is left in the last step."""
     layer_lr_decay: float = Field(1.0, gt=0, le=1)
-    """Layer-wise learning rates: each block below the top has this factor of the rate of the one above; 1: all equal."""
+    """Layer-wise learning rates: each block has this factor of the rate of the block above it; 1: all equal."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest global norm of the gradient; 0: not clipped."""
     router_bias_speed: float = Field(1e-3, ge=0, le=1)

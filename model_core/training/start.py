@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,7 +37,8 @@ def check_machine(config: RunConfig, world: World) -> None:
     if world.size != config.parallel.num_processes:
         raise ConfigError(
             f"The run was launched with {world.size} processes, but its configuration asks for "
-            f"{config.parallel.num_processes}; launch it with model_core.launch.command.", field="parallel.num_processes",
+            f"{config.parallel.num_processes}; launch it with model_core.launch.command.",
+            field="parallel.num_processes",
         )
     num_places = torch.cuda.device_count() if torch.cuda.is_available() else len(os.sched_getaffinity(0))
     if world.size > num_places:
@@ -89,7 +91,8 @@ def load_start(checkpoint: str | Path) -> Start:
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """The tokenizer in a checkpoint's `model/`; nothing in it is executed."""
-    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
     return tokenizer
 
 
@@ -103,8 +106,8 @@ def encode_fitting(
         num_long = sum(len(p) + len(c) + reserve > limit for p, c in encoded)
         room = f" and {reserve} tokens of answer" if reserve else ""
         raise ConfigError(
-            f"{num_long} of {len(rows)} rows do not fit into {limit} positions: the longest has {longest} tokens{room}. "
-            "Raise model.max_position_embeddings of the first phase, or prepare the dataset with a length filter.",
+            f"{num_long} of {len(rows)} rows do not fit into {limit} positions: the longest has {longest} tokens"
+            f"{room}. Raise model.max_position_embeddings of the first phase, or filter the dataset by length.",
             field=field,
         )
     return encoded

@@ -33,7 +33,8 @@ class SupervisedSteps:
         losses = [self._loss([chosen[i] for i in indices], counts / num_targets) for indices, counts in passes]
         report = frame.update(losses, step=step)
         tokens = sum(len(chosen[i][0]) + len(chosen[i][1]) for indices, counts in passes if counts for i in indices)
-        return Outcome(num_tokens=tokens, loss_share=report.loss, values={"lr": report.lr, "grad_norm": report.grad_norm})
+        values = {"lr": report.lr, "grad_norm": report.grad_norm}
+        return Outcome(num_tokens=tokens, loss_share=report.loss, values=values)
 
     def _loss(self, examples: list[Encoded], scale: float) -> Callable[[nn.Module], Tensor]:
         def loss(model: nn.Module) -> Tensor:

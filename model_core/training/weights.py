@@ -43,5 +43,5 @@ def _layer_state(layer: nn.Module, own: dict[str, Tensor]) -> dict[str, Tensor]:
 def _all_experts(layer: nn.Module, mine: Tensor) -> Tensor:
     group = layer.ep_group
     parts = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]  # type: ignore[arg-type]
-    dist.all_gather(parts, mine.contiguous(), group=group)  # type: ignore[arg-type]
+    dist.all_gather(parts, mine.contiguous(), group=group)
     return torch.cat(parts)

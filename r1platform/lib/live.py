@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -28,27 +29,28 @@ ANONYMOUS, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
 
 def publish(group: str, kind: str, **payload: Any) -> None:
     """Sends `{"type": "live", "kind": kind, **payload}` to every socket of `group`; never raises."""
-    try:
+    with _harmless(group):
         async_to_sync(_send)(group, kind, payload)
-    except Exception as error:  # Redis may be away in any way it likes; training and pages must go on without it.
-        _count(group, error)
 
 
 async def apublish(group: str, kind: str, **payload: Any) -> None:
     """`publish` for callers inside an event loop."""
-    try:
+    with _harmless(group):
         await _send(group, kind, payload)
-    except Exception as error:  # As above: a hint that is lost is fetched.
-        _count(group, error)
 
 
 async def _send(group: str, kind: str, payload: dict[str, Any]) -> None:
     await get_channel_layer().group_send(group, {"type": "live", "kind": kind, **payload})
 
 
-def _count(group: str, error: Exception) -> None:
-    PUBLISH_FAILURES.inc()
-    logger.warning("A live message to %s was lost: %s.", group, error)
+@contextlib.contextmanager
+def _harmless(group: str) -> Iterator[None]:
+    """Counts and logs what goes wrong: a hint that is lost is fetched."""
+    try:
+        yield
+    except Exception as error:  # Redis may be away in any way it likes; training and pages must go on without it.
+        PUBLISH_FAILURES.inc()
+        logger.warning("A live message to %s was lost: %s.", group, error)
 
 
 class Refused(Exception):

@@ -50,6 +50,7 @@ class Site:
         self.context = browser.new_context(viewport={"width": 1280, "height": 900})
         cookie = client.cookies["sessionid"].value
         self.context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
+        self.context.set_default_timeout(10_000)
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.sockets: list[WebSocketRoute] = []

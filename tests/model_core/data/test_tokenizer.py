@@ -34,7 +34,8 @@ def test_prompt_equals_chat_template(tokenizer: PreTrainedTokenizerFast, row: Ro
     messages = [{"role": "user", "content": row.prompt}]
     templated = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert tokenizer(templated, add_special_tokens=False)["input_ids"] == prompt_ids(tokenizer, row.prompt)
-    answered = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": row.completion}], tokenize=False)
+    messages.append({"role": "assistant", "content": row.completion or ""})
+    answered = tokenizer.apply_chat_template(messages, tokenize=False)
     assert tokenizer(answered, add_special_tokens=False)["input_ids"] == (
         prompt_ids(tokenizer, row.prompt) + completion_ids(tokenizer, row.completion or ""))
 

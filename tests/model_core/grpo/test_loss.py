@@ -1,5 +1,6 @@
 """GRPO by numbers worked out by hand, and its invariances."""
 
+import itertools
 import math
 
 import pytest
@@ -36,7 +37,7 @@ def test_advantages_sum_to_nothing_and_keep_the_order(rewards: list[float]) -> N
     advantages = [a for a in group_advantages(rewards) if a is not None]
     assert sum(advantages) == pytest.approx(0, abs=1e-6)
     ranked = [a for _r, a in sorted(zip(rewards, advantages, strict=True))]
-    assert all(later >= earlier - 1e-9 for earlier, later in zip(ranked, ranked[1:], strict=False))
+    assert all(later >= earlier - 1e-9 for earlier, later in itertools.pairwise(ranked))
 
 
 def test_policy_loss_by_hand() -> None:
@@ -68,7 +69,8 @@ def test_on_policy_gradient_is_reinforce() -> None:
     logits_BTV = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
     targets_BT, advantages_B = torch.arange(12).view(3, 4) % 7, torch.tensor([1.0, -2.0, 0.5])
     logprobs_BT = token_values(logits_BTV, targets_BT).logprobs_BT
-    loss, _sums = policy_loss(logprobs_BT, logprobs_BT.detach(), advantages_B, torch.ones(3, 4), clip_low=0.2, clip_high=0.2)
+    loss, _sums = policy_loss(logprobs_BT, logprobs_BT.detach(), advantages_B, torch.ones(3, 4),
+                              clip_low=0.2, clip_high=0.2)
     expected = torch.autograd.grad(-(logprobs_BT * advantages_B[:, None]).sum(), logits_BTV, retain_graph=True)[0]
     assert torch.allclose(torch.autograd.grad(loss, logits_BTV)[0], expected, atol=1e-6)
 

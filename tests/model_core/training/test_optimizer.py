@@ -1,5 +1,7 @@
 """Muon, AdamW, the groups and the schedule."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -87,5 +89,5 @@ def test_schedule_warms_up_stays_and_falls() -> None:
     factors = [rate_factor(s, total=100, warmup=10, constant_fraction=0.5, final_fraction=0.1) for s in range(100)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == factors[50] == 1.0
     assert factors[-1] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert rate_factor(0, total=1, warmup=0, constant_fraction=0.5, final_fraction=0.1) == 1.0

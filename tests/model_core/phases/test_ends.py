@@ -1,0 +1,90 @@
+"""How runs end before their time: stop, budget, errors that a user can mend."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from model_core.rundir import COMPLETE, RunDir
+from model_core.training.checkpoints import seal, verify
+from tests.model_core.phases.trained import TINY, Train, Trained, cold_start, execute
+
+
+def test_a_stop_leaves_a_checkpoint_that_goes_on_exactly(train: Train, started: Trained) -> None:
+    stopped = train(cold_start(), stop="asked by a person")
+    assert stopped.status == 0, stopped.output
+    assert stopped.result["status"] == "stopped" and stopped.result["ended_by"] == "stop"
+    assert stopped.events("stopping") == [{"reason": "asked by a person", "step": 0}]
+    verify(stopped.checkpoint(0))
+    resumed = train(cold_start(), resume_from=stopped.checkpoint(0))
+    assert resumed.series("loss") == started.series("loss")
+
+
+def test_a_used_up_budget_ends_with_a_measurement(train: Train) -> None:
+    trained = train(cold_start(steps=5000, budget={"device_seconds": 0.01}))
+    assert trained.status == 0, trained.output
+    result = trained.result
+    assert result["status"] == "succeeded" and result["ended_by"] == "budget" and result["steps"] < 5000
+    assert result["quality"] is not None and verify(trained.rundir.path / result["final_checkpoint"])["is_final"]
+
+
+@pytest.mark.parametrize(("values", "paths", "field", "words"), [
+    (cold_start(model={**TINY, "max_position_embeddings": 16}), {}, "model.max_position_embeddings", "do not fit"),
+    (cold_start(model={**TINY, "vocab_size": 5}), {}, "model.vocab_size", "tokenizer has"),
+    (cold_start(precision={"dtype": "bfloat16"}, parallel={"zero_stage": 0}), {}, "parallel.zero_stage", "stage"),
+    ({"phase": "reinforcement"}, {}, "start_from", "checkpoint"),
+    (cold_start(), {"dataset": "/does/not/exist"}, "dataset", "not prepared"),
+])
+def test_what_cannot_work_is_said_at_its_field(
+    train: Train, values: dict[str, Any], paths: dict[str, str], field: str, words: str
+) -> None:
+    trained = train(values, **paths)
+    assert trained.status == 2
+    assert trained.result["status"] == "failed" and trained.result["ended_by"] == "error"
+    (told,) = trained.events("error")
+    assert told["field"] == field and words in told["message"]
+    assert trained.result["error"] == {"type": told["type"], "message": told["message"], "field": field}
+
+
+def test_an_empty_dataset_is_refused(train: Train, tmp_path: Path) -> None:
+    for split in ("train", "held_out"):
+        (tmp_path / f"{split}.jsonl").touch()
+    trained = train(cold_start(), dataset=str(tmp_path))
+    assert trained.status == 2 and "no training rows" in trained.result["reason"]
+
+
+def test_an_incomplete_checkpoint_is_refused(train: Train, started: Trained, tmp_path: Path) -> None:
+    copy = tmp_path / "step_00000008"
+    shutil.copytree(started.checkpoint(8), copy)
+    (copy / COMPLETE).unlink()
+    trained = train({"phase": "reinforcement"}, start_from=str(copy))
+    assert trained.status == 2
+    assert trained.result["error"]["type"] == "CheckpointError" and COMPLETE in trained.result["reason"]
+
+
+def test_a_broken_config_is_an_event(started: Trained, tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path)
+    stored = json.loads(started.rundir.config.read_text())
+    stored["run"]["phase_config"]["stepps"] = 3
+    rundir.config.write_text(json.dumps(stored))
+    trained = execute(rundir)
+    assert trained.status == 2 and trained.events("error")[0]["field"] == "phase_config.stepps"
+
+
+def test_a_loss_that_is_no_number_names_step_and_rank(train: Train, started: Trained, tmp_path: Path) -> None:
+    copy = tmp_path / "step_00000008"
+    shutil.copytree(started.checkpoint(8), copy)
+    weights = load_file(copy / "model" / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, copy / "model" / "model.safetensors", metadata={"format": "pt"})
+    seal(copy, json.loads((copy / "metadata.json").read_text()))
+    trained = train(cold_start(), start_from=str(copy))
+    assert trained.status == 2
+    (told,) = trained.events("error")
+    assert told["type"] == "NonFiniteLoss" and told["rank"] == 0 and told["step"] == 1
+    assert trained.result["final_checkpoint"] is None

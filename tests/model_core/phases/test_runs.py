@@ -1,0 +1,134 @@
+"""Whole runs of each phase: what they tell, what they leave, and that a stopped one goes on exactly."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_core.events import KINDS, METRICS
+from model_core.training.checkpoints import verify
+from tests.model_core.phases.trained import Train, Trained, cold_start
+
+REINFORCEMENT: dict[str, Any] = {
+    "phase": "reinforcement",
+    "phase_config": {"steps": 4, "prompts_per_step": 6, "group_size": 4, "max_new_tokens": 16, "warmup_steps": 2},
+}
+CHECKPOINTS = {"every_steps": 2, "keep_last": 9}
+
+
+@pytest.fixture(scope="session")
+def reinforced(train: Train, started: Trained) -> Trained:
+    trained = train({**REINFORCEMENT, "checkpoint": CHECKPOINTS}, start_from=started.checkpoint(8))
+    assert trained.status == 0, trained.output
+    return trained
+
+
+def test_a_cold_start_tells_its_whole_story(started: Trained) -> None:
+    kinds = [json.loads(line)["kind"] for line in started.rundir.events.read_text().splitlines()]
+    assert kinds[0] == "stage" and kinds[-1] == "finished" and set(kinds) <= set(KINDS)
+    assert [e["when"] for e in started.events("evaluation")] == ["before", "during", "after"]
+    assert [e["step"] for e in started.events("checkpoint")] == [3, 6, 8]
+    assert [e["step"] for e in started.events("experts")] == list(range(1, 9))
+    (begun,) = started.events("started")
+    assert begun["num_active_parameters"] < begun["num_parameters"]
+    assert all(sum(layer) == pytest.approx(1, abs=1e-3) for e in started.events("experts") for layer in e["layers"])
+
+
+def test_loss_falls_and_scalars_are_known(started: Trained) -> None:
+    losses = started.series("loss")
+    assert len(losses) == 8 and losses[-1] < losses[0]
+    named = {name for e in started.events("scalars") for name in e["values"]}
+    assert {"loss", "lr", "grad_norm", "moe/max_vio", "moe/load_cv", "moe/bias_norm", "perf/step_s", "perf/tok_s",
+            "perf/train_s", "eval/accuracy", "eval/quality"} <= named
+    assert all(name in METRICS or name.split("/")[0] in {"reward", "eval"} for name in named)
+
+
+def test_the_result_is_complete(started: Trained) -> None:
+    result = started.result
+    assert result["status"] == "succeeded" and result["ended_by"] == "steps" and result["steps"] == 8
+    assert result["num_problems"] == 24 and result["final_checkpoint"] == "checkpoints/step_00000008"
+    assert result["quality_low"] <= result["quality"] <= result["quality_high"]
+    assert result["accuracy_low"] <= result["accuracy"] <= result["accuracy_high"]
+    assert started.events("finished") == [result]
+
+
+def test_checkpoints_are_sealed_and_in_hugging_face_form(started: Trained) -> None:
+    for directory in started.rundir.complete_checkpoints():
+        metadata = verify(directory)
+        assert metadata["phase"] == "cold_start" and metadata["is_final"] == (metadata["step"] == 8)
+        names = {p.name for p in (directory / "model").iterdir()}
+        assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+
+
+def test_a_resumed_cold_start_is_bitwise_the_same(train: Train, started: Trained) -> None:
+    resumed = train(cold_start(), resume_from=started.checkpoint(3))
+    assert resumed.status == 0, resumed.output
+    assert resumed.series("loss") == started.series("loss")[3:]
+    assert resumed.series("grad_norm") == started.series("grad_norm")[3:]
+    assert resumed.events("experts")[-1] == started.events("experts")[-1]
+    assert resumed.result["quality"] == started.result["quality"]
+    assert resumed.result["accuracy_before"] == started.result["accuracy_before"]
+    weights = [Path(t.checkpoint(8), "model", "model.safetensors").read_bytes() for t in (started, resumed)]
+    assert weights[0] == weights[1]
+
+
+def test_reinforcement_tells_its_metrics_and_rollouts(reinforced: Trained) -> None:
+    named = {name for e in reinforced.events("scalars") for name in e["values"]}
+    assert set(METRICS) <= named
+    assert {"reward/logical_consistency/mean", "reward/efficiency/std", "reward/solution_accuracy/unscored"} <= named
+    assert [e["step"] for e in reinforced.events("rollouts")] == [1, 2, 3, 4]
+    told = reinforced.events("rollouts")[0]
+    text = gzip.decompress((reinforced.rundir.path / told["file"]).read_bytes()).decode()
+    groups = [json.loads(line) for line in text.splitlines()]
+    assert len(groups) == told["num_groups"] == 6
+    assert sum(len(group["completions"]) for group in groups) == told["num_rollouts"] == 24
+    for group in groups:
+        assert sum(c["advantage"] for c in group["completions"]) == pytest.approx(0, abs=1e-6)
+        expected = {"text", "num_tokens", "finish_reason", "correct", "reward", "components", "advantage"}
+        assert all(set(completion) == expected for completion in group["completions"])
+
+
+def test_sampler_and_trainer_agree(reinforced: Trained) -> None:
+    assert max(v for v in reinforced.series("train_rollout_logprob_diff/max") if v is not None) < 1e-3
+
+
+def test_resumed_reinforcement_is_bitwise_the_same(train: Train, started: Trained, reinforced: Trained) -> None:
+    resumed = train(REINFORCEMENT, start_from=started.checkpoint(8), resume_from=reinforced.checkpoint(2))
+    assert resumed.status == 0, resumed.output
+    for name in ("loss", "grad_norm", "reward/total", "kl"):
+        assert resumed.series(name) == reinforced.series(name)[2:]
+
+
+def test_rejection_sampling_learns_from_kept_chains(train: Train, started: Trained, reinforced: Trained) -> None:
+    # A model that cannot add yet finds no right chain: this one learns a single sum by heart first.
+    taught = train(cold_start(steps=60, phase_config={"batch_size": 8}), dataset=str(_one_row(started)))
+    assert taught.status == 0, taught.output
+    values = {"phase": "rejection_sampling", "phase_config": {
+        "steps": 4, "batch_size": 4, "num_samples": 4, "num_chains": 8, "max_new_tokens": 16}}
+    trained = train(values, dataset=str(_one_row(started)), start_from=taught.checkpoint(60),
+                    rollouts_from=taught.checkpoint(60))
+    assert trained.status == 0, trained.output
+    assert len(trained.series("loss")) == 4 and trained.events("rollouts")
+    chains = Path(trained.checkpoint(4), "state", "chains.jsonl").read_text().splitlines()
+    assert json.loads(chains[0])["completion"] == "<think>12+34=46</think>46"
+
+
+def test_no_right_chain_is_a_sentence(train: Train, started: Trained) -> None:
+    trained = train({"phase": "rejection_sampling", "phase_config": {
+        "steps": 2, "num_samples": 1, "num_chains": 4, "prompts_per_round": 100, "max_new_tokens": 2}},
+        start_from=started.checkpoint(3))
+    assert trained.status == 2
+    assert trained.result["error"]["field"] == "phase_config.num_samples"
+
+
+def _one_row(started: Trained) -> Path:
+    directory = started.rundir.path / "one_row"
+    directory.mkdir(exist_ok=True)
+    row = {"prompt": "12+34=", "completion": "<think>12+34=46</think>46", "answer": "46", "task": "sums", "meta": {}}
+    for split in ("train", "held_out"):
+        (directory / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    return directory

@@ -1,0 +1,34 @@
+"""The gate of a phase: a metric of result.json against a threshold, decided once, by measurement."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from training_app.models import PhaseRun
+from training_app.states import GateVerdict
+
+WORDS = {"quality_low": "quality, lower bound", "accuracy_low": "accuracy, lower bound"}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says and the sentence that is kept."""
+
+    verdict: GateVerdict
+    reason: str
+
+
+def gate_decide(run: PhaseRun, result: dict[str, Any]) -> Decision:
+    """Compares the run's metric. What was not measured does not pass."""
+    if not run.gate_metric or run.gate_threshold is None:
+        return Decision(GateVerdict.NONE, "It ended well; it has no gate.")
+    words = WORDS.get(run.gate_metric, run.gate_metric.replace("_", " "))
+    value = result.get(run.gate_metric)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return Decision(GateVerdict.HELD, f"The gate compares {words}, which this run did not measure.")
+    compared = f"{words} {value:.3f}"
+    if value >= run.gate_threshold:
+        return Decision(GateVerdict.PASSED, f"The gate passed: {compared}, threshold {run.gate_threshold:g}.")
+    return Decision(GateVerdict.HELD, f"Held at the gate: {compared} is below the threshold {run.gate_threshold:g}.")
