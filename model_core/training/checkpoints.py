@@ -20,6 +20,8 @@ from model_core.config import CheckpointConfig
 from model_core.errors import CheckpointError
 from model_core.rundir import COMPLETE, RunDir, write_json
 
+METADATA = "metadata.json"
+
 
 def verify(directory: str | Path) -> dict[str, Any]:
     """Metadata of the checkpoint in `directory`, every file of which is there and unchanged.
@@ -33,7 +35,7 @@ def verify(directory: str | Path) -> dict[str, Any]:
             "Choose another checkpoint."
         )
     try:
-        metadata: dict[str, Any] = json.loads((directory / "metadata.json").read_text())
+        metadata: dict[str, Any] = json.loads((directory / METADATA).read_text())
         files: dict[str, str] = metadata["files"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         message = f"{directory} has no readable metadata.json ({error}). Choose another checkpoint."
@@ -47,13 +49,18 @@ def verify(directory: str | Path) -> dict[str, Any]:
 
 
 def seal(directory: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Writes metadata.json and, last of all, the marker. Returns the metadata with hashes and sizes."""
-    files = {str(path.relative_to(directory)): path for path in sorted(directory.rglob("*")) if path.is_file()}
+    """Writes metadata.json and, last of all, the marker. Returns the metadata with hashes and sizes.
+
+    Sealing again after a change is allowed: the two files that it writes are not among those that it hashes.
+    """
+    own = {directory / METADATA, directory / COMPLETE}
+    files = {str(path.relative_to(directory)): path for path in sorted(directory.rglob("*"))
+             if path.is_file() and path not in own}
     hashes = {name: _sha256(path) for name, path in files.items()}
     size = sum(path.stat().st_size for path in files.values())
     digest = hashlib.sha256("".join(f"{name} {value}\n" for name, value in hashes.items()).encode()).hexdigest()
     complete = {**metadata, "created": time.time(), "size_bytes": size, "sha256": digest, "files": hashes}
-    write_json(directory / "metadata.json", complete)
+    write_json(directory / METADATA, complete)
     with (directory / COMPLETE).open("w") as marker:
         marker.flush()
         os.fsync(marker.fileno())
@@ -75,7 +82,7 @@ def prune(rundir: RunDir, config: CheckpointConfig, *, keep: Path) -> list[int]:
 
 
 def _score(path: Path, metric: str) -> float | None:
-    value = json.loads((path / "metadata.json").read_text()).get("metrics", {}).get(metric)
+    value = json.loads((path / METADATA).read_text()).get("metrics", {}).get(metric)
     return None if value is None else float(value)
 
 
