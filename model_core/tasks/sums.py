@@ -1,7 +1,8 @@
 """Sums of two numbers, bare or told as a story, with two right styles of reasoning.
 
 Source: none, ours. Terse demonstrations write the sum at once, stepwise ones add digit by digit from the right and write
-the carry. Both are correct, but the steps are far easier to learn: reinforcement learning can find that out.
+the carry. Both are correct, but the steps are far easier to learn: reinforcement learning can find that out. Bare sums
+are mostly shown terse and stories mostly stepwise, so that what a cold start does on each kind does not hang on a coin.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ class Sums:
 
         num_digits: int = Field(3, ge=1, le=6)
         """Digits of each operand."""
-        story_fraction: float = Field(0.5, ge=0, le=1)
+        story_fraction: float = Field(0.75, ge=0, le=1)
         """Share of word problems; the rest are bare sums."""
-        terse_fraction: float = Field(0.4, ge=0, le=1)
-        """Share of demonstrations that write the result at once instead of digit by digit."""
+        terse_fraction: float = Field(0.15, ge=0, le=1)
+        """Share of the word problems' demonstrations that write the result at once instead of digit by digit."""
+        bare_terse_fraction: float = Field(0.65, ge=0, le=1)
+        """The same share for bare sums."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
@@ -51,12 +54,13 @@ class Sums:
         draw, seen = random.Random(seed), set[str]()
         wanted = {"train": num_train, "held_out": num_held_out}
         while any(wanted.values()):
-            prompt, x, y = self._problem(draw)
+            is_story = draw.random() < self.config.story_fraction
+            prompt, x, y = self._problem(draw, is_story=is_story)
             split = "held_out" if is_held_out(prompt) else "train"
             if wanted[split] and prompt not in seen:
                 seen.add(prompt)
                 wanted[split] -= 1
-                terse = draw.random() < self.config.terse_fraction
+                terse = draw.random() < (self.config.terse_fraction if is_story else self.config.bare_terse_fraction)
                 reasoning = f"{x}+{y}={x + y}" if terse else column_steps(x, y)
                 yield split, {
                     "prompt": prompt, "completion": f"<think>{reasoning}</think>{x + y}", "answer": str(x + y),
@@ -87,10 +91,10 @@ class Sums:
     def _width(self, prompt: str) -> int:
         return max((len(number) for number in re.findall(r"\d+", prompt)), default=0)
 
-    def _problem(self, draw: random.Random) -> tuple[str, int, int]:
+    def _problem(self, draw: random.Random, *, is_story: bool) -> tuple[str, int, int]:
         low, high = 10 ** (self.config.num_digits - 1), 10**self.config.num_digits - 1
         x, y = draw.randint(low, high), draw.randint(low, high)
-        if draw.random() >= self.config.story_fraction:
+        if not is_story:
             return f"{x}+{y}=", x, y
         a, b = draw.sample(NAMES, 2)
         return draw.choice(STORIES).format(a=a, b=b, x=x, y=y, item=draw.choice(ITEMS)), x, y
