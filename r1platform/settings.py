@@ -24,6 +24,7 @@ R1_HOME = Path(env.str("R1_HOME", default=str(BASE_DIR / "var"))).absolute()
 R1_NODE_NAME = env.str("R1_NODE_NAME", default=socket.gethostname())
 R1_NODE_ADDRESS = env.str("R1_NODE_ADDRESS", default="127.0.0.1")
 R1_SGLANG_PYTHON = env.str("R1_SGLANG_PYTHON", default="")
+R1_MAX_UPLOAD_BYTES = env.int("R1_MAX_UPLOAD_BYTES", default=2 << 30)
 
 SECRET_KEY = env.str("R1_SECRET_KEY", default="") or secret_key(R1_HOME)
 DEBUG = False

@@ -6,8 +6,9 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import ModelAdmin
 
+from r1platform.lib.admin import ReadOnly, ReadOnlyInline
 from serving_app.models import (
     Conversation,
     Deployment,
@@ -18,32 +19,6 @@ from serving_app.models import (
     ReplicaTransition,
     UsageRecord,
 )
-
-
-class ReadOnly(ModelAdmin):  # type: ignore[misc]
-    """Rows that only the platform writes."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class ReadOnlyInline(TabularInline):  # type: ignore[misc]
-    """Rows beside another row, only shown."""
-
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class RevisionInline(ReadOnlyInline):

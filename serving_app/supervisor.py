@@ -18,11 +18,20 @@ from django.db.models.functions import Now
 from model_core.errors import MachineError, ModelCoreError
 from model_core.serving.engines import ENGINES
 from r1platform.lib.leases import leases_of, leases_release
-from r1platform.lib.processes import ProcessRef, exit_code, group_pids, is_alive, stop_group, this_process
+from r1platform.lib.processes import (
+    ProcessRef,
+    end_unrecorded,
+    exit_code,
+    group_pids,
+    is_alive,
+    stop_group,
+    this_process,
+)
 from r1platform.lib.storage import replica_dir
+from r1platform.lib.tail import last_words
 from r1platform.lib.transitions import IllegalTransition, StaleFence
 from serving_app.artifacts import model_dir
-from serving_app.engine_process import answers, end_unrecorded, last_words, start_engine
+from serving_app.engine_process import answers, start_engine
 from serving_app.models import Replica
 from serving_app.placement import holder_of
 from serving_app.states import REPLICA_ENDS, ReplicaState

@@ -37,7 +37,11 @@ class LaunchState(TextChoices):
 
 LAUNCH_MOVES: dict[str, set[str]] = {
     LaunchState.RUNNING: {
-        LaunchState.HELD, LaunchState.PAUSED, LaunchState.SUCCEEDED, LaunchState.FAILED, LaunchState.STOPPED,
+        LaunchState.HELD,
+        LaunchState.PAUSED,
+        LaunchState.SUCCEEDED,
+        LaunchState.FAILED,
+        LaunchState.STOPPED,
     },
     LaunchState.HELD: {LaunchState.RUNNING, LaunchState.STOPPED},
     LaunchState.PAUSED: {LaunchState.RUNNING, LaunchState.STOPPED},
@@ -65,12 +69,36 @@ class RunState(TextChoices):
 RUN_MOVES: dict[str, set[str]] = {
     RunState.WAITING: {RunState.QUEUED, RunState.STOPPED},
     RunState.QUEUED: {RunState.STARTING, RunState.STOPPED, RunState.PAUSED, RunState.FAILED},
-    RunState.STARTING: {RunState.RUNNING, RunState.FAILED, RunState.STOPPING, RunState.LOST, RunState.QUEUED,
-                        RunState.STOPPED, RunState.PAUSED, RunState.SUCCEEDED, RunState.GATE_FAILED},
-    RunState.RUNNING: {RunState.STOPPING, RunState.SUCCEEDED, RunState.GATE_FAILED, RunState.FAILED, RunState.LOST,
-                       RunState.STOPPED, RunState.PAUSED, RunState.QUEUED},
-    RunState.STOPPING: {RunState.STOPPED, RunState.PAUSED, RunState.SUCCEEDED, RunState.GATE_FAILED,
-                        RunState.FAILED, RunState.LOST, RunState.QUEUED},
+    RunState.STARTING: {
+        RunState.RUNNING,
+        RunState.FAILED,
+        RunState.STOPPING,
+        RunState.LOST,
+        RunState.QUEUED,
+        RunState.STOPPED,
+        RunState.PAUSED,
+        RunState.SUCCEEDED,
+        RunState.GATE_FAILED,
+    },
+    RunState.RUNNING: {
+        RunState.STOPPING,
+        RunState.SUCCEEDED,
+        RunState.GATE_FAILED,
+        RunState.FAILED,
+        RunState.LOST,
+        RunState.STOPPED,
+        RunState.PAUSED,
+        RunState.QUEUED,
+    },
+    RunState.STOPPING: {
+        RunState.STOPPED,
+        RunState.PAUSED,
+        RunState.SUCCEEDED,
+        RunState.GATE_FAILED,
+        RunState.FAILED,
+        RunState.LOST,
+        RunState.QUEUED,
+    },
     RunState.PAUSED: {RunState.QUEUED, RunState.STOPPED},
     RunState.GATE_FAILED: {RunState.SUCCEEDED, RunState.QUEUED},
     RunState.FAILED: {RunState.QUEUED},
@@ -103,8 +131,13 @@ class AttemptState(TextChoices):
 
 ATTEMPT_MOVES: dict[str, set[str]] = {
     AttemptState.CLAIMED: {AttemptState.RUNNING, AttemptState.FAILED, AttemptState.LOST, AttemptState.STOPPED},
-    AttemptState.RUNNING: {AttemptState.STOPPING, AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.LOST,
-                           AttemptState.STOPPED},
+    AttemptState.RUNNING: {
+        AttemptState.STOPPING,
+        AttemptState.SUCCEEDED,
+        AttemptState.FAILED,
+        AttemptState.LOST,
+        AttemptState.STOPPED,
+    },
     AttemptState.STOPPING: {AttemptState.STOPPED, AttemptState.SUCCEEDED, AttemptState.FAILED, AttemptState.LOST},
 }
 LIVE_ATTEMPTS = frozenset({AttemptState.CLAIMED, AttemptState.RUNNING, AttemptState.STOPPING})

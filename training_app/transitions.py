@@ -47,7 +47,9 @@ def version_transition(
     times: dict[str, Any] = {"finished_at": Now()} if to not in VERSION_MOVES else {}
 
     def tell() -> None:
-        publish(f"overview.{project_id}", "version", version=pk, dataset=version.dataset_id, state=str(to), reason=reason)
+        publish(
+            f"overview.{project_id}", "version", version=pk, dataset=version.dataset_id, state=str(to), reason=reason
+        )
 
     moved = transition(
         DatasetVersion, pk=pk, to=to, moves=VERSION_MOVES, history=VersionTransition, link="version", reason=reason,
@@ -130,7 +132,7 @@ def _observed(runs: list[PhaseRun]) -> tuple[str, str] | None:
     """What a running launch has become, with the reason; None while it still runs."""
     if all(run.state == RunState.SUCCEEDED for run in runs):
         return LaunchState.SUCCEEDED, "Every phase succeeded."
-    if any(run.state in LIVE_RUNS for run in runs):
+    if any(run.state in LIVE_RUNS or run.state == RunState.QUEUED for run in runs):
         return None
     for state, to in (
         (RunState.FAILED, LaunchState.FAILED), (RunState.LOST, LaunchState.FAILED), (RunState.GATE_FAILED, LaunchState.HELD),

@@ -16,8 +16,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS = 0.02
+MARK = "R1_PROCESS_DIR"
+"""Environment variable by which a process is found whose pid was never written down."""
+_SECRETS = ("DATABASE_URL", "REDIS_URL", "R1_SECRET_KEY", "DJANGO_SETTINGS_MODULE")
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ def spawn(
             extra_groups=None if user is None else [],
         )
     ref = ProcessRef(child.pid, _start_of_child(child), boot_id())
-    _children[ref.pid] = child
+    _exit_codes[ref.pid] = None
+    child.returncode = 0  # `_reap` waits for it; Popen need not warn when it goes out of scope
     return ref
 
 
@@ -92,8 +98,8 @@ def is_alive(ref: ProcessRef) -> bool:
 
 def exit_code(ref: ProcessRef) -> int | None:
     """Exit code of a process that this one spawned, once it has ended; None when unknown."""
-    child = _children.get(ref.pid)
-    return child.poll() if child is not None else None
+    _reap(ref.pid)
+    return _exit_codes.get(ref.pid)
 
 
 def group_pids(ref: ProcessRef) -> list[int]:
@@ -130,8 +136,30 @@ def stop_group(ref: ProcessRef, *, grace_seconds: float) -> bool:
     return not group_pids(ref)
 
 
-_children: dict[int, subprocess.Popen[bytes]] = {}
-"""What this process spawned; kept so that ended children are reaped and their exit codes known."""
+def child_environment(environment: Mapping[str, str], *, mark: Path) -> dict[str, str]:
+    """What trainers and engines inherit: no address and no secret of the platform, no way to a model hub.
+
+    `mark` is the directory that the process works in; `end_unrecorded` finds the process by it.
+    """
+    kept = {name: value for name, value in environment.items() if name not in _SECRETS}
+    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", MARK: str(mark)}
+
+
+def end_unrecorded(directory: Path) -> int:
+    """Ends processes of this directory whose supervisor died before it wrote down their pid; returns how many."""
+    ended = 0
+    for process in psutil.process_iter():
+        try:
+            found = process.environ().get(MARK) == str(directory) and os.getsid(process.pid) == process.pid
+            if found:
+                ended += stop_group(reference(process.pid), grace_seconds=5)
+        except (psutil.Error, ProcessLookupError, OSError):
+            continue
+    return ended
+
+
+_exit_codes: dict[int, int | None] = {}
+"""What this process spawned, by pid, with the exit code once the child was reaped."""
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -151,9 +179,15 @@ def _start_of_child(child: subprocess.Popen[bytes]) -> float:
 
 
 def _reap(pid: int) -> None:
-    child = _children.get(pid)
-    if child is not None:
-        child.poll()
+    if _exit_codes.get(pid, 0) is not None:
+        return
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        del _exit_codes[pid]  # somebody else has waited for it, so nobody knows
+        return
+    if found:
+        _exit_codes[pid] = os.waitstatus_to_exitcode(status)
 
 
 def _send(pid: int, sign: signal.Signals) -> None:

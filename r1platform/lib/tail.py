@@ -1,8 +1,14 @@
-"""Reads a growing file of lines from a byte offset; a line that is still being written is left for the next time."""
+"""Reads growing files: whole lines from a byte offset, a piece of a log, the last words of a process."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
+
+_LAST_LINES = 6
+_LAST_CHARS = 900
+MAX_LOG_BYTES = 64 << 10
 
 
 class LineTooLong(Exception):
@@ -26,3 +32,28 @@ def read_lines(path: Path, offset: int, *, max_bytes: int = 4 << 20) -> tuple[li
             raise LineTooLong(f"{path} has a line of more than {max_bytes} bytes at offset {offset}.")
         return [], offset
     return data[: end - 1].split(b"\n"), offset + end
+
+
+def last_words(log: Path) -> str:
+    """The last lines of a log; empty when there are none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            lines = file.read().decode(errors="replace").replace("\x00", "").splitlines()
+    except FileNotFoundError:
+        return ""
+    return "\n".join([line for line in lines if line.strip()][-_LAST_LINES:])[-_LAST_CHARS:]
+
+
+def read_log(path: Path, *, offset: int | None = None, max_bytes: int = MAX_LOG_BYTES) -> dict[str, Any]:
+    """Text from `offset`, without one the newest part; `next_offset` goes on from there. A missing file is empty."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = max(0, size - max_bytes) if offset is None else min(max(offset, 0), size)
+            file.seek(start)
+            data = file.read(max_bytes)
+    except FileNotFoundError:
+        return {"text": "", "next_offset": 0, "size": 0}
+    whole = data if len(data) < max_bytes else data[: data.rfind(b"\n") + 1] or data
+    return {"text": whole.decode(errors="replace").replace("\x00", ""), "next_offset": start + len(whole), "size": size}

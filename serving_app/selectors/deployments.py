@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
@@ -11,12 +10,12 @@ from django.utils import timezone
 
 from r1platform.access import for_user
 from r1platform.lib.storage import replica_dir
+from r1platform.lib.tail import MAX_LOG_BYTES, read_log
 from r1platform.models import Project
 from serving_app.models import Deployment, Replica
 from serving_app.observed import live_replicas, recent_failures, traffic
 from training_app.models import Checkpoint
 
-MAX_LOG_BYTES = 64 << 10
 MAX_SHOWN = 50
 
 
@@ -47,16 +46,7 @@ def ready_replicas(deployment: Deployment) -> list[Replica]:
 
 def replica_log(replica: Replica, *, offset: int | None = None, max_bytes: int = MAX_LOG_BYTES) -> dict[str, Any]:
     """Output of the engine from `offset`, without one its newest part; `next_offset` goes on from there."""
-    try:
-        with (replica_dir(replica.pk) / "engine.log").open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = max(0, size - max_bytes) if offset is None else min(max(offset, 0), size)
-            file.seek(start)
-            data = file.read(max_bytes)
-    except FileNotFoundError:
-        return {"text": "", "next_offset": 0, "size": 0}
-    whole = data if len(data) < max_bytes else data[: data.rfind(b"\n") + 1] or data
-    return {"text": whole.decode(errors="replace").replace("\x00", ""), "next_offset": start + len(whole), "size": size}
+    return read_log(replica_dir(replica.pk) / "engine.log", offset=offset, max_bytes=max_bytes)
 
 
 def checkpoints_deployable(*, user: User | AnonymousUser, project: Project) -> QuerySet[Checkpoint]:

@@ -1,0 +1,22 @@
+"""The REST resources of training; what they do is in `training_app.services`."""
+
+from __future__ import annotations
+
+from rest_framework.routers import BaseRouter
+
+from training_app.api import datasets
+from training_app.api.pipelines import Launches, Pipelines, PipelineTemplates
+from training_app.api.runs import Checkpoints, Runs
+from training_app.api.schemas import Phases, Rewards
+
+
+def register(router: BaseRouter) -> None:
+    """Adds them to the platform's router."""
+    datasets.register(router)
+    router.register("pipeline-templates", PipelineTemplates, basename="pipeline-template")
+    router.register("pipelines", Pipelines, basename="pipeline")
+    router.register("launches", Launches, basename="launch")
+    router.register("runs", Runs, basename="run")
+    router.register("checkpoints", Checkpoints, basename="checkpoint")
+    router.register("phases", Phases, basename="phase")
+    router.register("rewards", Rewards, basename="reward")

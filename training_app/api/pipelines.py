@@ -1,0 +1,234 @@
+"""`/api/v1/pipelines/`, `/pipeline-templates/` and `/launches/`: plan, launch, steer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Prefetch, QuerySet
+from django.http import Http404
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, serializers, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from model_core.errors import UnknownName
+from r1platform.api import ProjectViewSet, wanted_project
+from training_app import selectors, services
+from training_app.api.fields import VersionField, user_of, values_of
+from training_app.api.runs import RunSerializer
+from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase
+
+
+class PipelinePhaseSerializer(serializers.ModelSerializer[PipelinePhase]):
+    class Meta:
+        model = PipelinePhase
+        fields = [
+            "id", "position", "name", "phase", "starts_from", "rollouts_from", "dataset_version", "config",
+            "budget_fraction", "gate_metric", "gate_threshold", "gate_action", "num_processes",
+        ]  # fmt: skip
+        read_only_fields = ["id", "position", "name", "phase", "starts_from", "rollouts_from"]
+
+
+class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
+    phases = PipelinePhaseSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Pipeline
+        fields = [
+            "id", "project", "name", "description", "template", "seed", "budget_device_seconds", "phases", "created_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class NewPhaseSerializer(serializers.Serializer[Any]):
+    """A phase of a plan; `starts_from` and `rollouts_from` name earlier phases."""
+
+    name = serializers.CharField(max_length=60, required=False)
+    phase = serializers.CharField(max_length=60)
+    starts_from = serializers.CharField(required=False, allow_null=True)
+    rollouts_from = serializers.CharField(required=False, allow_null=True)
+    dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False, allow_null=True)
+    config = serializers.DictField(required=False)
+    budget_fraction = serializers.FloatField(required=False)
+    gate_metric = serializers.CharField(required=False, allow_blank=True)
+    gate_threshold = serializers.FloatField(required=False, allow_null=True)
+    gate_action = serializers.CharField(required=False)
+    num_processes = serializers.IntegerField(required=False, min_value=1, max_value=1024)
+
+
+class NewPipelineSerializer(serializers.Serializer[Any]):
+    """A plan: from a template on a dataset version, or phase by phase."""
+
+    project = serializers.CharField(required=False, help_text="Id or slug.")
+    name = serializers.CharField(max_length=120)
+    description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+    template = serializers.CharField(required=False, help_text="See GET pipeline-templates/.")
+    dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False)
+    seed = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**31 - 1)
+    budget_device_seconds = serializers.FloatField(required=False, allow_null=True)
+    phases = NewPhaseSerializer(many=True, required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if bool(attrs.get("template")) == bool(attrs.get("phases")):
+            raise serializers.ValidationError({"template": "Give either a template or a list of phases."})
+        if attrs.get("template") and attrs.get("dataset_version") is None:
+            raise serializers.ValidationError({"dataset_version": "A template needs a dataset version to learn from."})
+        return attrs
+
+
+class PhasePatchSerializer(serializers.Serializer[Any]):
+    """What is not given stays as it was."""
+
+    dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False, allow_null=True)
+    config = serializers.DictField(required=False)
+    budget_fraction = serializers.FloatField(required=False)
+    num_processes = serializers.IntegerField(required=False, min_value=1, max_value=1024)
+    gate_metric = serializers.CharField(required=False, allow_blank=True)
+    gate_threshold = serializers.FloatField(required=False, allow_null=True)
+    gate_action = serializers.CharField(required=False)
+
+
+class LaunchSerializer(serializers.ModelSerializer[Launch]):
+    runs = RunSerializer(many=True, read_only=True)
+    project = serializers.IntegerField(source="pipeline.project_id", read_only=True)
+
+    class Meta:
+        model = Launch
+        fields = ["id", "project", "pipeline", "number", "state", "state_reason", "runs", "created_at", "finished_at"]
+        read_only_fields = fields
+
+
+class GraphSerializer(serializers.Serializer[Any]):
+    pipeline = serializers.IntegerField()
+    launch = serializers.IntegerField(allow_null=True)
+    nodes = serializers.ListField(child=serializers.DictField())
+    edges = serializers.ListField(child=serializers.DictField())
+
+
+class TemplateSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    title = serializers.CharField()
+    description = serializers.CharField()
+    phases = serializers.ListField(child=serializers.DictField())
+    budget_device_seconds = serializers.FloatField()
+    prepare = serializers.DictField(help_text="A configuration for a dataset version that it works with.")
+
+
+class PipelineTemplates(viewsets.ViewSet):
+    """Plans that are known to work."""
+
+    lookup_value_regex = r"[a-z0-9_]+"
+
+    @extend_schema(responses=TemplateSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """Every template."""
+        return Response(selectors.pipeline_templates())
+
+    @extend_schema(responses=TemplateSerializer)
+    def retrieve(self, request: Request, pk: str) -> Response:
+        """One template."""
+        try:
+            return Response(selectors.pipeline_template(pk))
+        except UnknownName as error:
+            raise Http404(error.message) from None
+
+
+class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
+    """Chains of phases with budgets and gates."""
+
+    queryset = Pipeline.objects.prefetch_related("phases").select_related("project")
+    serializer_class = PipelineSerializer
+    filterset_fields = ["project", "name", "template"]
+    lookup_value_regex = r"\d{1,17}"
+
+    @extend_schema(request=NewPipelineSerializer, responses={201: PipelineSerializer})
+    def create(self, request: Request) -> Response:
+        """A pipeline; nothing runs until it is launched."""
+        values = values_of(NewPipelineSerializer, request, self.get_serializer_context())
+        values.pop("project", None)
+        project, user = wanted_project(request), user_of(request)
+        if values.get("template"):
+            made = services.pipeline_from_template(
+                project=project, user=user, template=values["template"], name=values["name"],
+                dataset_version=values["dataset_version"], seed=values["seed"],
+            )  # fmt: skip
+        else:
+            version = values.pop("dataset_version", None)
+            for phase in values["phases"]:
+                phase.setdefault("dataset_version", version)
+            made = services.pipeline_create(project=project, user=user, **{**values, "template": ""})
+        return Response(PipelineSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=None, responses={201: LaunchSerializer})
+    @action(detail=True, methods=["post"])
+    def launch(self, request: Request, pk: str) -> Response:
+        """Launches it; 409 while another launch of it is live."""
+        user = user_of(request)
+        launched = services.pipeline_launch(pipeline=self.get_object(), user=user)
+        made = selectors.launch_list(user=user).get(pk=launched.pk)
+        return Response(LaunchSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(responses=GraphSerializer)
+    @action(detail=True, pagination_class=None, filterset_fields=None)
+    def graph(self, request: Request, pk: str) -> Response:
+        """Phases and whose checkpoint they take, with the runs of the newest launch."""
+        return Response(selectors.pipeline_graph(self.get_object()))
+
+    @extend_schema(request=PhasePatchSerializer, responses=PipelinePhaseSerializer)
+    @action(detail=True, methods=["patch"], url_path=r"phases/(?P<phase_id>\d{1,17})")
+    def phase(self, request: Request, pk: str, phase_id: str) -> Response:
+        """Changes a phase of the plan; launches that exist keep what they were launched with."""
+        phase = self.get_object().phases.filter(pk=int(phase_id)).first()
+        if phase is None:
+            raise Http404("This pipeline has no such phase.")
+        given = values_of(PhasePatchSerializer, request, self.get_serializer_context())
+        names = ("dataset_version", "budget_fraction", "num_processes", "gate_metric", "gate_threshold", "gate_action")
+        now: dict[str, Any] = {name: getattr(phase, name) for name in names}
+        config = {**phase.config, **given.pop("config", {})}
+        made = services.pipeline_phase_update(phase=phase, user=user_of(request), config=config, **{**now, **given})
+        return Response(PipelinePhaseSerializer(made).data)
+
+
+class Launches(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
+    """Launches of pipelines with their runs."""
+
+    queryset = Launch.objects.select_related("pipeline__project")
+    serializer_class = LaunchSerializer
+    project_path = "pipeline__project"
+    filterset_fields = ["pipeline", "state"]
+    lookup_value_regex = r"\d{1,17}"
+
+    def get_queryset(self) -> QuerySet[Launch]:
+        return super().get_queryset().prefetch_related(Prefetch("runs", PhaseRun.objects.order_by("position", "id")))
+
+    @extend_schema(responses=GraphSerializer)
+    @action(detail=True, pagination_class=None, filterset_fields=None)
+    def graph(self, request: Request, pk: str) -> Response:
+        """Phases and whose checkpoint they take, with the runs of this launch."""
+        launch = self.get_object()
+        return Response(selectors.pipeline_graph(launch.pipeline, launch))
+
+    @extend_schema(request=None, responses=LaunchSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, pk: str) -> Response:
+        """The phase that runs writes a checkpoint and waits."""
+        services.launch_pause(launch=self.get_object(), user=user_of(request))
+        return self._now()
+
+    @extend_schema(request=None, responses=LaunchSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: str) -> Response:
+        """Goes on where it was paused, stopped or failed."""
+        services.launch_resume(launch=self.get_object(), user=user_of(request))
+        return self._now()
+
+    @extend_schema(request=None, responses=LaunchSerializer)
+    @action(detail=True, methods=["post"])
+    def stop(self, request: Request, pk: str) -> Response:
+        """The phase that runs writes a checkpoint and ends; no other starts."""
+        services.launch_stop(launch=self.get_object(), user=user_of(request))
+        return self._now()
+
+    def _now(self) -> Response:
+        return Response(LaunchSerializer(self.get_object()).data)

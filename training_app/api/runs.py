@@ -1,0 +1,274 @@
+"""`/api/v1/runs/` and `/checkpoints/`: create, steer, and everything that a run's page shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, serializers, status
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from r1platform.api import ProjectViewSet, wanted_project
+from training_app import selectors, services
+from training_app.api.fields import CheckpointField, VersionField, query_number, user_of, values_of
+from training_app.models import Checkpoint, DatasetVersion, PhaseRun
+
+_STEP = OpenApiParameter("step", int, description="By default the newest.")
+_PLAIN: dict[str, Any] = {"detail": True, "pagination_class": None, "filterset_fields": None}
+
+
+class RunSerializer(serializers.ModelSerializer[PhaseRun]):
+    class Meta:
+        model = PhaseRun
+        fields = [
+            "id", "project", "name", "phase", "launch", "pipeline_phase", "state", "state_reason", "desired",
+            "waiting_reason", "config", "dataset_version", "starts_from", "rollouts_from", "num_processes",
+            "budget_device_seconds", "gate_metric", "gate_threshold", "gate_action", "gate_verdict", "result",
+            "progress", "summary", "device_seconds", "num_tokens", "tags", "notes", "created_at", "started_at",
+            "finished_at",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+
+class NewRunSerializer(serializers.Serializer[Any]):
+    """A single run outside a pipeline."""
+
+    project = serializers.CharField(required=False, help_text="Id or slug.")
+    name = serializers.CharField(max_length=120)
+    phase = serializers.CharField(max_length=60, help_text="See GET phases/.")
+    config = serializers.DictField(required=False, default=dict, help_text="See the schema in GET phases/.")
+    dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False, allow_null=True)
+    starts_from = CheckpointField(queryset=Checkpoint.objects.none(), required=False, allow_null=True)
+    rollouts_from = CheckpointField(queryset=Checkpoint.objects.none(), required=False, allow_null=True)
+    budget_device_seconds = serializers.FloatField(required=False, allow_null=True)
+
+
+class RunPatchSerializer(serializers.Serializer[Any]):
+    tags = serializers.ListField(child=serializers.CharField(max_length=40), required=False)
+    notes = serializers.CharField(required=False, allow_blank=True, max_length=20_000)
+
+
+class OverrideSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=2000, help_text="Kept in the history with your name.")
+
+
+class CheckpointSerializer(serializers.ModelSerializer[Checkpoint]):
+    attempt = serializers.IntegerField(source="attempt.number", read_only=True)
+
+    class Meta:
+        model = Checkpoint
+        fields = [
+            "id",
+            "run",
+            "attempt",
+            "step",
+            "metrics",
+            "sha256",
+            "size_bytes",
+            "is_final",
+            "created_at",
+            "removed_at",
+        ]
+        read_only_fields = fields
+
+
+class MetricsSerializer(serializers.Serializer[Any]):
+    """Columns of each series; a bucket of level k holds 4**k steps."""
+
+    series = serializers.ListField(child=serializers.DictField())
+    last_event_id = serializers.IntegerField()
+    level = serializers.IntegerField()
+
+
+class EventSerializer(serializers.Serializer[Any]):
+    id = serializers.IntegerField(help_text="The cursor: ask on with `after`.")
+    attempt = serializers.IntegerField()
+    seq = serializers.IntegerField()
+    time = serializers.FloatField(help_text="Seconds since the epoch.")
+    kind = serializers.CharField()
+    payload = serializers.DictField()
+
+
+class EventsSerializer(serializers.Serializer[Any]):
+    events = EventSerializer(many=True)
+    last_id = serializers.IntegerField()
+
+
+class RolloutsSerializer(serializers.Serializer[Any]):
+    step = serializers.IntegerField(allow_null=True)
+    steps = serializers.ListField(child=serializers.IntegerField())
+    groups = serializers.ListField(child=serializers.DictField())
+
+
+class ExpertsSerializer(serializers.Serializer[Any]):
+    step = serializers.IntegerField(allow_null=True)
+    steps = serializers.ListField(child=serializers.IntegerField())
+    layers = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()), required=False)
+    bias = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()), required=False)
+    max_violation = serializers.ListField(child=serializers.FloatField(), required=False)
+
+
+class RunLogSerializer(serializers.Serializer[Any]):
+    attempt = serializers.IntegerField(allow_null=True)
+    text = serializers.CharField()
+    next_offset = serializers.IntegerField()
+    size = serializers.IntegerField()
+
+
+class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
+    """Phase runs."""
+
+    queryset = PhaseRun.objects.select_related("project")
+    serializer_class = RunSerializer
+    filterset_fields = ["project", "state", "phase", "launch", "dataset_version", "name"]
+    lookup_value_regex = r"\d{1,17}"
+
+    @extend_schema(request=NewRunSerializer, responses={201: RunSerializer})
+    def create(self, request: Request) -> Response:
+        """A single run; it starts as soon as a device is free."""
+        values = values_of(NewRunSerializer, request, self.get_serializer_context())
+        values.pop("project", None)
+        made = services.run_create(project=wanted_project(request), user=user_of(request), **values)
+        made.refresh_from_db()
+        return Response(RunSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=RunPatchSerializer, responses=RunSerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Replaces tags or notes."""
+        run, values = self.get_object(), values_of(RunPatchSerializer, request, self.get_serializer_context())
+        if "tags" in values:
+            services.run_tags_set(run=run, user=user_of(request), tags=values["tags"])
+        if "notes" in values:
+            services.run_notes_set(run=run, user=user_of(request), notes=values["notes"])
+        return self._now()
+
+    @extend_schema(request=None, responses=RunSerializer)
+    @action(detail=True, methods=["post"])
+    def stop(self, request: Request, pk: str) -> Response:
+        """Writes a checkpoint and ends."""
+        services.run_stop(run=self.get_object(), user=user_of(request))
+        return self._now()
+
+    @extend_schema(request=None, responses=RunSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, pk: str) -> Response:
+        """Writes a checkpoint, frees its device and waits to be resumed."""
+        services.run_pause(run=self.get_object(), user=user_of(request))
+        return self._now()
+
+    @extend_schema(request=None, responses=RunSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: str) -> Response:
+        """Goes on from the last checkpoint."""
+        services.run_resume(run=self.get_object(), user=user_of(request))
+        return self._now()
+
+    @extend_schema(request=None, responses=RunSerializer)
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, pk: str) -> Response:
+        """Another attempt of a run that failed, was stopped, lost, or held at its gate."""
+        services.run_retry(run=self.get_object(), user=user_of(request))
+        return self._now()
+
+    @extend_schema(request=None, responses={201: RunSerializer})
+    @action(detail=True, methods=["post"])
+    def clone(self, request: Request, pk: str) -> Response:
+        """A new single run with the same configuration and inputs."""
+        made = services.run_clone(run=self.get_object(), user=user_of(request))
+        made.refresh_from_db()
+        return Response(RunSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=OverrideSerializer, responses=RunSerializer)
+    @action(detail=True, methods=["post"], url_path="override-gate")
+    def override_gate(self, request: Request, pk: str) -> Response:
+        """Lets a run pass that its gate held."""
+        run, values = self.get_object(), values_of(OverrideSerializer, request, self.get_serializer_context())
+        services.gate_override(run=run, user=user_of(request), reason=values["reason"])
+        return self._now()
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("names", str, description="Series, separated by commas; by default all."),
+            OpenApiParameter("from", int, description="First step."),
+            OpenApiParameter("to", int, description="Last step."),
+            OpenApiParameter("buckets", int, description="At most about so many points a series; by default 1000."),
+        ],
+        responses=MetricsSerializer,
+    )
+    @action(**_PLAIN)
+    def metrics(self, request: Request, pk: str) -> Response:
+        """Scalars of any range, with the extremes of what was folded together."""
+        names = [name for name in request.query_params.get("names", "").split(",") if name]
+        buckets = query_number(request, "buckets")
+        return Response(
+            selectors.run_metrics(
+                self.get_object(), names=names or None, x_from=query_number(request, "from"),
+                x_to=query_number(request, "to"), max_buckets=min(buckets, 10_000) if buckets else 1000,
+            )
+        )  # fmt: skip
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("after", int, description="Cursor: the id of the last event that you have."),
+            OpenApiParameter("limit", int, description="At most 1000."),
+            OpenApiParameter("kinds", str, description="Kinds, separated by commas; by default all."),
+        ],
+        responses=EventsSerializer,
+    )
+    @action(**_PLAIN)
+    def events(self, request: Request, pk: str) -> Response:
+        """What the trainer told, oldest first, as the socket sends it."""
+        after, limit = query_number(request, "after") or 0, query_number(request, "limit")
+        kinds = [kind for kind in request.query_params.get("kinds", "").split(",") if kind]
+        found = selectors.run_events(self.get_object(), after=after, limit=limit or 500, kinds=kinds or None)
+        return Response({"events": found, "last_id": found[-1]["id"] if found else after})
+
+    @extend_schema(parameters=[_STEP], responses=RolloutsSerializer)
+    @action(**_PLAIN)
+    def rollouts(self, request: Request, pk: str) -> Response:
+        """The groups of completions of one step with what each reward component gave."""
+        return Response(selectors.run_rollouts(self.get_object(), step=query_number(request, "step")))
+
+    @extend_schema(parameters=[_STEP], responses=ExpertsSerializer)
+    @action(**_PLAIN)
+    def experts(self, request: Request, pk: str) -> Response:
+        """Loads and routing biases of the experts at one step."""
+        return Response(selectors.run_experts(self.get_object(), step=query_number(request, "step")))
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("attempt", int, description="By default the newest."),
+            OpenApiParameter("offset", int, description="Where to read on; by default the newest part."),
+        ],
+        responses=RunLogSerializer,
+    )
+    @action(**_PLAIN)
+    def log(self, request: Request, pk: str) -> Response:
+        """What the trainer's processes have printed."""
+        attempt, offset = query_number(request, "attempt"), query_number(request, "offset")
+        return Response(selectors.run_log(self.get_object(), attempt=attempt, offset=offset))
+
+    @extend_schema(responses=CheckpointSerializer(many=True))
+    @action(**_PLAIN)
+    def checkpoints(self, request: Request, pk: str) -> Response:
+        """Every checkpoint, newest first; `removed_at` says which are gone from disk."""
+        return Response(CheckpointSerializer(selectors.run_checkpoints(self.get_object()), many=True).data)
+
+    def _now(self) -> Response:
+        return Response(RunSerializer(self.get_object()).data)
+
+
+class Checkpoints(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
+    """Complete checkpoints; paths are not told, they are the platform's own."""
+
+    queryset = Checkpoint.objects.select_related("run__project", "attempt")
+    serializer_class = CheckpointSerializer
+    project_path = "run__project"
+    filterset_fields = {"run": ["exact"], "step": ["exact"], "is_final": ["exact"], "removed_at": ["isnull"]}
+    lookup_value_regex = r"\d{1,17}"
+
+    def get_queryset(self) -> QuerySet[Checkpoint]:
+        return super().get_queryset().order_by("-id")

@@ -1,0 +1,207 @@
+"""Brings the lines of an attempt's events.jsonl into the tables, each exactly once.
+
+One batch is one transaction: events by COPY, the pyramid, checkpoints, the run's summary, and the offset in the file.
+A supervisor that dies in between leaves all or nothing; the next goes on from the offset that the table has.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from model_core.rundir import RunDir
+from r1platform.lib.live import publish
+from r1platform.lib.tail import read_lines
+from r1platform.lib.transitions import StaleFence
+from training_app import pyramid
+from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunAttempt, RunEvent
+
+logger = logging.getLogger(__name__)
+BATCH_BYTES = 2 << 20
+OVERVIEW_SECONDS = 1.0
+_EVENTS = RunEvent._meta.db_table
+
+
+@dataclass
+class _Batch:
+    """What the lines of one batch amount to."""
+
+    rows: list[tuple[int, float, str, str]] = field(default_factory=list)
+    points: dict[str, list[pyramid.Bucket]] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] | None = None
+    checkpoints: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    num_tokens: int | None = None
+    process_seconds: float | None = None
+    kinds: set[str] = field(default_factory=set)
+
+
+class Ingest:
+    """Follows one attempt's events under the fence of its supervisor."""
+
+    def __init__(self, attempt: RunAttempt, rundir: RunDir, *, fence: int) -> None:
+        self.attempt, self.path, self.fence = attempt, rundir.events, fence
+        self.run_id, self.project_id = attempt.run_id, attempt.run.project_id
+        self.offset, self.last_seq = attempt.events_offset, attempt.last_seq
+        self.num_processes = attempt.run.num_processes
+        self.started = attempt.events.filter(kind="started").exists()
+        self._earlier_seconds = _device_seconds_before(attempt)
+        self._series: dict[str, MetricSeries] = {s.name: s for s in MetricSeries.objects.filter(run=self.run_id)}
+        self._overview_due = 0.0
+
+    def take(self) -> bool:
+        """Takes in one batch; True when there was something, so that there may be more. Raises StaleFence."""
+        lines, offset = read_lines(self.path, self.offset, max_bytes=BATCH_BYTES)
+        if not lines:
+            return False
+        batch = self._parse(lines)
+        with transaction.atomic():
+            self._own()
+            last_id = self._write_events(batch)
+            self._write_points(batch.points)
+            for kind, payload in batch.checkpoints:
+                self._write_checkpoint(kind, payload)
+            self._write_run(batch)
+            last_seq = batch.rows[-1][0] if batch.rows else self.last_seq
+            RunAttempt.objects.filter(pk=self.attempt.pk).update(
+                events_offset=offset, last_seq=last_seq, heartbeat_at=Now()
+            )
+        self.offset, self.last_seq = offset, last_seq
+        self.started = self.started or "started" in batch.kinds
+        self._tell(last_id, batch)
+        return True
+
+    def _parse(self, lines: list[bytes]) -> _Batch:
+        batch = _Batch()
+        seq = self.last_seq
+        for line in lines:
+            try:
+                event = json.loads(line.replace(b"\\u0000", b"\\ufffd"))
+                number, at, kind, payload = int(event["seq"]), float(event["time"]), event["kind"], event["payload"]
+            except (ValueError, KeyError, TypeError):
+                logger.warning("A line of %s is no event and is left out: %r", self.path, line[:200])
+                continue
+            if number <= seq:
+                continue
+            seq = number
+            batch.rows.append((number, at, kind, json.dumps(payload, ensure_ascii=False)))
+            batch.kinds.add(kind)
+            self._sort(batch, kind, at, payload)
+        return batch
+
+    def _sort(self, batch: _Batch, kind: str, at: float, payload: dict[str, Any]) -> None:
+        if kind == "scalars":
+            _sort_scalars(batch, at, payload)
+        elif kind == "progress":
+            batch.progress = payload
+        elif kind == "evaluation":
+            measured = {key: value for key, value in payload.items() if key != "examples"}
+            batch.summary["evaluation"] = measured
+            if payload.get("when") == "before":
+                batch.summary["accuracy_before"] = payload.get("accuracy")
+        elif kind in {"checkpoint", "checkpoint_removed"}:
+            batch.checkpoints.append((kind, payload))
+
+    def _own(self) -> None:
+        """Locks the attempt's row and makes sure that it is still ours and where we left it."""
+        row = RunAttempt.objects.select_for_update().values("fence", "events_offset").get(pk=self.attempt.pk)
+        if row["fence"] != self.fence or row["events_offset"] != self.offset:
+            raise StaleFence("Attempt", self.attempt.pk, self.fence)
+
+    def _write_events(self, batch: _Batch) -> int:
+        """Appends the rows and returns the id of the newest event of the run."""
+        run, attempt = self.run_id, self.attempt.pk
+        with connection.cursor() as cursor:
+            with cursor.copy(f"COPY {_EVENTS} (run_id, attempt_id, seq, time, kind, payload) FROM STDIN") as copy:
+                for seq, at, kind, payload in batch.rows:
+                    copy.write_row((run, attempt, seq, datetime.fromtimestamp(at, UTC), kind, payload))
+            cursor.execute(f"SELECT max(id) FROM {_EVENTS} WHERE run_id = %s", [run])  # noqa: S608 (our own table)
+            return int(cursor.fetchone()[0] or 0)
+
+    def _write_points(self, points: dict[str, list[pyramid.Bucket]]) -> None:
+        """Writes the points; those of a step that is there already replace what follows from it on."""
+        written: dict[int, list[pyramid.Bucket]] = {}
+        for name, found in points.items():
+            series = self._series.get(name) or self._new_series(name, found[0].start_step)
+            if series.num_points and found[0].start_step <= series.last_step:
+                pyramid.cut(series.pk, found[0].start_step)
+                series.num_points = series.buckets.filter(level=0).count()
+            written[series.pk] = found
+            series.num_points += len(found)
+            series.last_step, series.last_value = found[-1].last_step, found[-1].last_value
+        if written:
+            pyramid.write(written)
+            changed = [self._series[name] for name in points]
+            MetricSeries.objects.bulk_update(changed, ["num_points", "last_step", "last_value"])
+
+    def _new_series(self, name: str, step: int) -> MetricSeries:
+        made, _ = MetricSeries.objects.get_or_create(
+            run_id=self.run_id, name=name, defaults={"first_step": step, "last_step": step}
+        )
+        self._series[name] = made
+        return made
+
+    def _write_checkpoint(self, kind: str, payload: dict[str, Any]) -> None:
+        rows = Checkpoint.objects.filter(attempt=self.attempt, step=payload["step"])
+        if kind == "checkpoint_removed":
+            rows.update(removed_at=Now())
+            return
+        Checkpoint.objects.update_or_create(
+            attempt=self.attempt, step=payload["step"],
+            defaults={"run_id": self.run_id, "metrics": payload.get("metrics") or {}, "sha256": payload["sha256"],
+                      "size_bytes": payload["size_bytes"], "is_final": payload["is_final"], "removed_at": None},
+        )  # fmt: skip
+
+    def _write_run(self, batch: _Batch) -> None:
+        changes: dict[str, Any] = {}
+        if batch.summary:
+            now = PhaseRun.objects.values_list("summary", flat=True).get(pk=self.run_id)
+            changes["summary"] = {**now, **batch.summary}
+        if batch.progress is not None:
+            changes["progress"] = batch.progress
+        if batch.num_tokens is not None:
+            changes["num_tokens"] = batch.num_tokens
+        if batch.process_seconds is not None:
+            changes["device_seconds"] = self._earlier_seconds + batch.process_seconds * self.num_processes
+        if changes:
+            PhaseRun.objects.filter(pk=self.run_id).update(**changes)
+
+    def _tell(self, last_id: int, batch: _Batch) -> None:
+        publish(f"run.{self.run_id}", "events", last_id=last_id)
+        if batch.progress is not None and time.monotonic() >= self._overview_due:
+            self._overview_due = time.monotonic() + OVERVIEW_SECONDS
+            publish(f"overview.{self.project_id}", "progress", run=self.run_id, progress=batch.progress)
+
+
+def _sort_scalars(batch: _Batch, at: float, payload: dict[str, Any]) -> None:
+    step, tokens, seconds = int(payload["step"]), int(payload["tokens"]), float(payload["process_seconds"])
+    batch.num_tokens, batch.process_seconds = tokens, seconds
+    for name, value in payload["values"].items():
+        if value is None:
+            continue
+        number = value if isinstance(value, int | float) and math.isfinite(value) else None
+        made = pyramid.point(step, number, time=at, tokens=tokens, process_seconds=seconds)
+        found = batch.points.setdefault(name, [])
+        while found and found[-1].start_step >= step:
+            found.pop()
+        found.append(made)
+        batch.summary[name] = value
+
+
+def _device_seconds_before(attempt: RunAttempt) -> float:
+    """What earlier attempts of the run have used, as far as they told."""
+    last = (
+        RunEvent.objects.filter(run=attempt.run_id, attempt__number__lt=attempt.number, kind="scalars")
+        .order_by("attempt_id", "-seq")
+        .distinct("attempt_id")
+        .values_list("payload__process_seconds", flat=True)
+    )
+    return sum(float(seconds) for seconds in last) * attempt.run.num_processes

@@ -1,0 +1,304 @@
+"""Pipelines and their launches: plans are made and changed here; `training_app.scheduling` walks them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+
+from model_core.config import RunConfig
+from model_core.errors import ConfigError, DataError
+from model_core.phases import PHASES
+from r1platform.lib.transitions import IllegalTransition
+from r1platform.models import Project
+from r1platform.services import audit
+from training_app.asking import ask_to_schedule
+from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase
+from training_app.pipeline_templates import PIPELINE_TEMPLATES
+from training_app.services.runs import check_version, run_pause, run_resume, run_retry, run_stop, with_budget
+from training_app.states import LIVE_RUNS, Desired, GateAction, GateVerdict, LaunchState, RunState, VersionState
+from training_app.transitions import launch_transition, run_transition
+
+GATE_METRICS = ("quality_low", "quality", "accuracy_low", "accuracy")
+_PHASE_KEYS = {
+    "name", "phase", "starts_from", "rollouts_from", "dataset_version", "config", "budget_fraction", "gate_metric",
+    "gate_threshold", "gate_action", "num_processes",
+}  # fmt: skip
+
+
+@transaction.atomic
+def pipeline_create(
+    *,
+    project: Project,
+    user: User,
+    name: str,
+    phases: list[dict[str, Any]],
+    description: str = "",
+    template: str = "",
+    seed: int = 0,
+    budget_device_seconds: float | None = None,
+) -> Pipeline:
+    """A pipeline with its phases in order; `starts_from` and `rollouts_from` name earlier phases.
+
+    Raises ConfigError, DataError or UnknownName with the field, such as "phases.1.gate_threshold".
+    """
+    name = name.strip()
+    if not name:
+        raise ConfigError("A pipeline needs a name.", field="name")
+    if not phases:
+        raise ConfigError("A pipeline needs at least one phase.", field="phases")
+    if budget_device_seconds is not None and budget_device_seconds <= 0:
+        raise ConfigError("A budget is above 0 device-seconds; leave it empty for none.", field="budget_device_seconds")
+    try:
+        with transaction.atomic():
+            pipeline = Pipeline.objects.create(
+                project=project, name=name, description=description, template=template, seed=seed,
+                budget_device_seconds=budget_device_seconds, created_by=user,
+            )  # fmt: skip
+    except IntegrityError:
+        raise ConfigError(f"There is a pipeline “{name}” already. Choose another name.", field="name") from None
+    made: dict[str, PipelinePhase] = {}
+    for position, values in enumerate(phases):
+        phase = _phase_create(pipeline, position, values, made, field=f"phases.{position}")
+        made[phase.name] = phase
+    audit(user=user, project=project, action="pipeline.create", target=f"pipeline:{pipeline.pk}", detail={"name": name})
+    return pipeline
+
+
+def _phase_create(
+    pipeline: Pipeline, position: int, values: dict[str, Any], earlier: dict[str, PipelinePhase], *, field: str
+) -> PipelinePhase:
+    unknown = sorted(set(values) - _PHASE_KEYS)
+    if unknown:
+        raise ConfigError(
+            f"There is no such setting. Known here: {', '.join(sorted(_PHASE_KEYS))}.", field=f"{field}.{unknown[0]}"
+        )
+    name = str(values.get("name") or values.get("phase") or "").replace("_", "-")
+    if not name or name in earlier:
+        raise ConfigError(f"“{name}” is no name for a phase: each needs one of its own.", field=f"{field}.name")
+    kind = PHASES.get(str(values.get("phase")))
+    sources = {}
+    for key in ("starts_from", "rollouts_from"):
+        wanted = values.get(key)
+        if wanted and wanted not in earlier:
+            raise ConfigError(
+                f"“{wanted}” is no earlier phase. There are: {', '.join(earlier) or 'none'}.", field=f"{field}.{key}"
+            )
+        sources[key] = earlier[wanted] if wanted else None
+    if kind.needs["start_from"] == "required" and sources["starts_from"] is None:
+        raise ConfigError(
+            f"{kind.title} starts from the checkpoint of an earlier phase; name it.", field=f"{field}.starts_from"
+        )
+    given = {"phase": values["phase"], "seed": pipeline.seed, **(values.get("config") or {})}
+    config = RunConfig.parse({**given, "phase": values["phase"]}, prefix=f"{field}.config")
+    version = values.get("dataset_version")
+    check_version(pipeline.project, version, required=False)
+    gate = _gate(
+        values.get("gate_metric", ""),
+        values.get("gate_threshold"),
+        values.get("gate_action", GateAction.HOLD),
+        field=field,
+    )
+    return PipelinePhase.objects.create(
+        pipeline=pipeline, position=position, name=name, phase=values["phase"], dataset_version=version,
+        config=config.resolved(), budget_fraction=_fraction(values.get("budget_fraction", 1.0), field),
+        num_processes=int(values.get("num_processes") or config.parallel.num_processes), **sources, **gate,
+    )  # fmt: skip
+
+
+def _fraction(value: Any, field: str) -> float:
+    if not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigError(
+            f"A share of the budget is above 0 and at most 1, but it is {value!r}.", field=f"{field}.budget_fraction"
+        )
+    return float(value)
+
+
+def _gate(metric: str, threshold: float | None, action: str, *, field: str) -> dict[str, Any]:
+    if metric and metric not in GATE_METRICS:
+        raise ConfigError(f"A gate compares one of {', '.join(GATE_METRICS)}.", field=f"{field}.gate_metric")
+    if metric and threshold is None:
+        raise ConfigError("A gate needs a threshold, such as 0.75.", field=f"{field}.gate_threshold")
+    if action not in GateAction.values:
+        raise ConfigError(f"What follows is one of {', '.join(GateAction.values)}.", field=f"{field}.gate_action")
+    return {"gate_metric": metric, "gate_threshold": threshold, "gate_action": action}
+
+
+def pipeline_from_template(
+    *, project: Project, user: User, template: str, name: str, dataset_version: DatasetVersion | None, seed: int = 0
+) -> Pipeline:
+    """A pipeline from `training_app/pipeline_templates`; every phase learns from `dataset_version`."""
+    if seed < 0 or seed >= 2**31:
+        raise ConfigError("A seed is a whole number from 0 to 2147483647.", field="seed")
+    made = PIPELINE_TEMPLATES.get(template)()
+    check_version(project, dataset_version, required=True)
+    phases = [
+        {
+            "name": recipe.name, "phase": recipe.phase, "config": recipe.config, "budget_fraction": recipe.budget_fraction,
+            "gate_metric": recipe.gate_metric if recipe.gate_threshold is not None else "",
+            "gate_threshold": recipe.gate_threshold, "starts_from": recipe.starts_from,
+            "rollouts_from": recipe.rollouts_from, "dataset_version": dataset_version,
+        }
+        for recipe in made.phases(seed=seed)
+    ]  # fmt: skip
+    return pipeline_create(
+        project=project, user=user, name=name, phases=phases, description=made.description, template=template, seed=seed,
+        budget_device_seconds=made.budget_device_seconds,
+    )  # fmt: skip
+
+
+@transaction.atomic
+def pipeline_phase_update(
+    *,
+    phase: PipelinePhase,
+    user: User,
+    config: dict[str, Any],
+    dataset_version: DatasetVersion | None,
+    budget_fraction: float,
+    num_processes: int,
+    gate_metric: str,
+    gate_threshold: float | None,
+    gate_action: str,
+) -> PipelinePhase:
+    """Changes a phase of the plan; launches that exist keep what they were launched with. Raises ConfigError."""
+    locked = PipelinePhase.objects.select_for_update(of=("self",)).select_related("pipeline__project").get(pk=phase.pk)
+    kept = {key: locked.config[key] for key in ("model", "tokenizer", "budget", "seed") if key in locked.config}
+    values = {**kept, **config, "phase": locked.phase}
+    values["parallel"] = {**values.get("parallel", {}), "num_processes": num_processes}
+    check_version(locked.pipeline.project, dataset_version, required=False)
+    for name, value in _gate(gate_metric, gate_threshold, gate_action, field="").items():
+        setattr(locked, name, value)
+    locked.config = RunConfig.parse(values).resolved()
+    locked.dataset_version, locked.num_processes = dataset_version, num_processes
+    locked.budget_fraction = _fraction(budget_fraction, "")
+    locked.save(
+        update_fields=[
+            "config", "dataset_version", "num_processes", "budget_fraction", "gate_metric", "gate_threshold", "gate_action"
+        ]
+    )
+    audit(
+        user=user, project=locked.pipeline.project, action="pipeline.phase_update", target=f"pipeline:{locked.pipeline_id}",
+        detail={"phase": locked.name},
+    )  # fmt: skip
+    return locked
+
+
+@transaction.atomic
+def pipeline_launch(*, pipeline: Pipeline, user: User) -> Launch:
+    """Launches it: one run a phase, the first ones queued. One launch of a pipeline is live at a time.
+
+    Raises IllegalTransition when one is live, DataError when a phase has no data that is ready or on its way.
+    """
+    locked = Pipeline.objects.select_for_update().get(pk=pipeline.pk)
+    live = locked.launches.filter(state__in=[LaunchState.RUNNING, LaunchState.HELD, LaunchState.PAUSED]).first()
+    if live is not None:
+        raise AlreadyLive(live)
+    phases = list(locked.phases.select_related("dataset_version__dataset").order_by("position"))
+    for phase in phases:
+        _check_data(phase)
+    number = (locked.launches.aggregate(number=Max("number"))["number"] or 0) + 1
+    launch = Launch.objects.create(pipeline=locked, number=number, created_by=user)
+    for phase in phases:
+        _run_of(phase, locked, launch, user)
+    launch.refresh_from_db()
+    audit(
+        user=user,
+        project=locked.project,
+        action="pipeline.launch",
+        target=f"launch:{launch.pk}",
+        detail={"number": number},
+    )
+    ask_to_schedule()
+    return launch
+
+
+class AlreadyLive(IllegalTransition):
+    """One launch of a pipeline is live at a time; stop or finish that one first."""
+
+    def __init__(self, launch: Launch) -> None:
+        super().__init__("Launch", launch.pk, launch.state, LaunchState.RUNNING)
+        state = launch.get_state_display().lower()
+        self.args = (f"Launch {launch.number} of this pipeline is {state}; stop it before you launch it again.",)
+
+
+def _check_data(phase: PipelinePhase) -> None:
+    if not PHASES.get(phase.phase).needs["dataset"]:
+        return
+    version = phase.dataset_version
+    if version is None:
+        raise DataError(f"{phase.name} has no dataset version. Choose one in its settings.", field="dataset_version")
+    if version.state in {VersionState.FAILED, VersionState.STOPPED}:
+        raise DataError(
+            f"{phase.name} learns from {version}, which is {version.get_state_display().lower()}. Choose another version.",
+            field="dataset_version",
+        )
+
+
+def _run_of(phase: PipelinePhase, pipeline: Pipeline, launch: Launch, user: User) -> PhaseRun:
+    total = pipeline.budget_device_seconds
+    budget = total * phase.budget_fraction if total else None
+    values = {**phase.config, "parallel": {**phase.config.get("parallel", {}), "num_processes": phase.num_processes}}
+    config = with_budget(RunConfig.parse(values), budget)
+    waits = phase.starts_from_id is not None or phase.rollouts_from_id is not None
+    first = next((p.name for p in (phase.starts_from, phase.rollouts_from) if p is not None), "")
+    return PhaseRun.objects.create(
+        project_id=pipeline.project_id, name=phase.name, phase=phase.phase, launch=launch, pipeline_phase=phase,
+        position=phase.position, state=RunState.WAITING if waits else RunState.QUEUED, config=config,
+        waiting_reason=f"Waits for {first}." if waits else "", dataset_version=phase.dataset_version,
+        num_processes=phase.num_processes, budget_device_seconds=config["budget"]["device_seconds"],
+        gate_metric=phase.gate_metric, gate_threshold=phase.gate_threshold, gate_action=phase.gate_action,
+        gate_verdict=GateVerdict.PENDING if phase.gate_metric else GateVerdict.NONE, created_by=user,
+    )  # fmt: skip
+
+
+@transaction.atomic
+def launch_pause(*, launch: Launch, user: User) -> None:
+    """The phase that runs writes a checkpoint and waits; no other starts. Raises IllegalTransition."""
+    locked = _locked(launch)
+    reason = f"Paused by {user.username}."
+    if not launch_transition(launch=locked, to=LaunchState.PAUSED, reason=reason, user=user):
+        raise IllegalTransition("Launch", launch.pk, locked.state, LaunchState.PAUSED)
+    for run in locked.runs.filter(state__in=[*LIVE_RUNS, RunState.QUEUED]):
+        run_pause(run=run, user=user, reason=reason)
+    _audit(locked, user, "launch.pause")
+
+
+@transaction.atomic
+def launch_resume(*, launch: Launch, user: User) -> None:
+    """Goes on where it was paused, stopped or failed. Raises IllegalTransition."""
+    locked = _locked(launch)
+    before = locked.state
+    if not launch_transition(launch=locked, to=LaunchState.RUNNING, reason=f"Resumed by {user.username}.", user=user):
+        raise IllegalTransition("Launch", launch.pk, before, LaunchState.RUNNING)
+    for run in locked.runs.select_related("pipeline_phase"):
+        if run.state == RunState.PAUSED:
+            run_resume(run=run, user=user)
+        elif run.state in {RunState.STOPPED, RunState.FAILED, RunState.LOST, RunState.GATE_FAILED}:
+            run_retry(run=run, user=user)
+    _audit(locked, user, "launch.resume")
+    ask_to_schedule()
+
+
+@transaction.atomic
+def launch_stop(*, launch: Launch, user: User) -> None:
+    """Ends the launch: the phase that runs writes a checkpoint first. Raises IllegalTransition."""
+    locked = _locked(launch)
+    reason = f"Stopped by {user.username}."
+    if not launch_transition(launch=locked, to=LaunchState.STOPPED, reason=reason, user=user):
+        raise IllegalTransition("Launch", launch.pk, locked.state, LaunchState.STOPPED)
+    for run in locked.runs.all():
+        if run.state in LIVE_RUNS or run.state in {RunState.QUEUED, RunState.PAUSED}:
+            run_stop(run=run, user=user, reason=reason)
+        elif run.state == RunState.WAITING:
+            run_transition(run=run, to=RunState.STOPPED, reason=reason, user=user, fields={"desired": Desired.STOP})
+    _audit(locked, user, "launch.stop")
+
+
+def _locked(launch: Launch) -> Launch:
+    return Launch.objects.select_for_update(of=("self",)).select_related("pipeline__project").get(pk=launch.pk)
+
+
+def _audit(launch: Launch, user: User, action: str) -> None:
+    audit(user=user, project=launch.pipeline.project, action=action, target=f"launch:{launch.pk}", detail={})

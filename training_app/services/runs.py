@@ -1,0 +1,255 @@
+"""What people do with runs. Each verb writes what is wanted; the scheduler and the supervisor make it so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+
+from model_core.config import RunConfig
+from model_core.errors import CheckpointError, ConfigError, DataError
+from model_core.phases import PHASES
+from model_core.rundir import RunDir
+from r1platform.lib.storage import run_dir
+from r1platform.lib.transitions import IllegalTransition
+from r1platform.models import Project
+from r1platform.services import audit
+from training_app.asking import ask_to_schedule
+from training_app.models import Checkpoint, DatasetVersion, PhaseRun
+from training_app.states import LIVE_RUNS, Desired, GateVerdict, LaunchState, RunState, VersionState
+from training_app.transitions import launch_refresh, launch_transition, run_transition
+
+MAX_TAGS = 20
+MAX_TAG_CHARS = 40
+
+
+@transaction.atomic
+def run_create(
+    *,
+    project: Project,
+    user: User,
+    name: str,
+    phase: str,
+    config: dict[str, Any],
+    dataset_version: DatasetVersion | None = None,
+    starts_from: Checkpoint | None = None,
+    rollouts_from: Checkpoint | None = None,
+    budget_device_seconds: float | None = None,
+) -> PhaseRun:
+    """A single run outside a pipeline, queued. Raises ConfigError, DataError or CheckpointError at the wrong field."""
+    name = name.strip()
+    if not name:
+        raise ConfigError("A run needs a name.", field="name")
+    parsed = RunConfig.parse({**config, "phase": phase})
+    check_inputs(project, parsed, dataset_version, starts_from, rollouts_from)
+    resolved = with_budget(parsed, budget_device_seconds)
+    run = PhaseRun.objects.create(
+        project=project, name=name, phase=phase, config=resolved, dataset_version=dataset_version,
+        starts_from=starts_from, rollouts_from=rollouts_from, num_processes=parsed.parallel.num_processes,
+        budget_device_seconds=resolved["budget"]["device_seconds"], created_by=user,
+    )  # fmt: skip
+    audit(user=user, project=project, action="run.create", target=f"run:{run.pk}", detail={"phase": phase})
+    ask_to_schedule()
+    return run
+
+
+def check_inputs(
+    project: Project,
+    config: RunConfig,
+    dataset_version: DatasetVersion | None,
+    starts_from: Checkpoint | None,
+    rollouts_from: Checkpoint | None,
+) -> None:
+    """Raises when what the phase needs is missing, is not ready, or belongs to another project."""
+    needs = PHASES.get(config.phase).needs
+    check_version(project, dataset_version, required=bool(needs["dataset"]))
+    for field, found in (("start_from", starts_from), ("rollouts_from", rollouts_from)):
+        column = "starts_from" if field == "start_from" else field
+        if found is None:
+            if needs[field] == "required":
+                title = PHASES.get(config.phase).title
+                raise CheckpointError(f"{title} needs a checkpoint here; choose one of an earlier run.", field=column)
+        elif needs[field] == "no":
+            raise CheckpointError("This phase takes no checkpoint here; leave it empty.", field=column)
+        elif found.run.project_id != project.pk:
+            raise CheckpointError("There is no such checkpoint in this project.", field=column)
+        elif found.removed_at is not None:
+            raise CheckpointError(f"{found} was removed from disk to make room. Choose another.", field=column)
+
+
+def check_version(project: Project, version: DatasetVersion | None, *, required: bool) -> None:
+    """Raises DataError unless the version is of this project and not failed; one on its way is fine."""
+    if version is None:
+        if required:
+            raise DataError("This phase learns from a dataset version; choose one.", field="dataset_version")
+        return
+    if version.dataset.project_id != project.pk:
+        raise DataError("There is no such dataset version in this project.", field="dataset_version")
+    if version.state in {VersionState.FAILED, VersionState.STOPPED}:
+        raise DataError(
+            f"{version} is {version.get_state_display().lower()}: {version.state_reason} Choose a version that is ready.",
+            field="dataset_version",
+        )
+
+
+def with_budget(config: RunConfig, device_seconds: float | None) -> dict[str, Any]:
+    """The resolved configuration with the smaller of its own budget and `device_seconds`."""
+    resolved = config.resolved()
+    if device_seconds is not None:
+        if device_seconds <= 0:
+            raise ConfigError(
+                "A budget is above 0 device-seconds; leave it empty for none.", field="budget_device_seconds"
+            )
+        own = resolved["budget"]["device_seconds"]
+        resolved["budget"]["device_seconds"] = min(device_seconds, own) if own else device_seconds
+    return resolved
+
+
+@transaction.atomic
+def run_stop(*, run: PhaseRun, user: User, reason: str = "") -> None:
+    """Asks a running run to write a checkpoint and end; ends one that waits at once. Raises IllegalTransition."""
+    _want(run, user, Desired.STOP, reason or f"Stopped by {user.username}.")
+
+
+@transaction.atomic
+def run_pause(*, run: PhaseRun, user: User, reason: str = "") -> None:
+    """Like stop, but the run can be resumed and its launch waits for it. Raises IllegalTransition."""
+    _want(run, user, Desired.PAUSE, reason or f"Paused by {user.username}.")
+
+
+def _want(run: PhaseRun, user: User, desired: str, reason: str) -> None:
+    locked = _locked(run)
+    to = RunState.STOPPED if desired == Desired.STOP else RunState.PAUSED
+    if locked.state in LIVE_RUNS:
+        if locked.desired == Desired.STOP and desired == Desired.PAUSE:
+            raise IllegalTransition("Run", run.pk, "stopping", to)
+        PhaseRun.objects.filter(pk=run.pk).update(desired=desired)
+        if locked.state != RunState.STOPPING:
+            run_transition(run=locked, to=RunState.STOPPING, reason=reason, user=user)
+    elif not run_transition(run=locked, to=to, reason=reason, user=user, fields={"desired": desired}):
+        raise IllegalTransition("Run", run.pk, locked.state, to)
+    _audit(locked, user, f"run.{desired}")
+
+
+@transaction.atomic
+def run_resume(*, run: PhaseRun, user: User) -> None:
+    """Queues a paused run; it goes on from its last checkpoint. Raises IllegalTransition."""
+    locked = _locked(run)
+    if locked.state != RunState.PAUSED:
+        raise IllegalTransition("Run", run.pk, locked.state, RunState.QUEUED)
+    _queue(locked, user, f"Resumed by {user.username}.")
+    _audit(locked, user, "run.resume")
+
+
+@transaction.atomic
+def run_retry(*, run: PhaseRun, user: User) -> None:
+    """Queues a run that ended without success. Raises IllegalTransition for one that runs or succeeded."""
+    locked = _locked(run)
+    if locked.state not in {RunState.FAILED, RunState.LOST, RunState.STOPPED, RunState.GATE_FAILED}:
+        raise IllegalTransition("Run", run.pk, locked.state, RunState.QUEUED)
+    if locked.launch_id is not None:
+        _revive(locked, user)
+    _queue(locked, user, f"Retried by {user.username}.")
+    _audit(locked, user, "run.retry")
+
+
+def _queue(run: PhaseRun, user: User, reason: str) -> None:
+    to = RunState.WAITING if run.state == RunState.STOPPED and _lacks_inputs(run) else RunState.QUEUED
+    gate = {"gate_verdict": GateVerdict.PENDING} if run.gate_metric else {}
+    run_transition(run=run, to=to, reason=reason, user=user, fields={"desired": Desired.RUN, **gate})
+    if run.launch is not None and run.launch.state == LaunchState.PAUSED:
+        launch_transition(launch=run.launch, to=LaunchState.RUNNING, reason=reason, user=user)
+    ask_to_schedule()
+
+
+def _lacks_inputs(run: PhaseRun) -> bool:
+    """Whether it was stopped before the phases that it builds on had succeeded."""
+    phase = run.pipeline_phase
+    if phase is None:
+        return False
+    pairs = ((phase.starts_from_id, run.starts_from_id), (phase.rollouts_from_id, run.rollouts_from_id))
+    return any(source is not None and found is None for source, found in pairs)
+
+
+def _revive(run: PhaseRun, user: User) -> None:
+    """A launch that ended because of this run goes on with it."""
+    launch = run.launch
+    assert launch is not None
+    if launch.state in {LaunchState.FAILED, LaunchState.STOPPED, LaunchState.HELD}:
+        if launch.pipeline.launches.filter(state__in=["running", "held", "paused"]).exclude(pk=launch.pk).exists():
+            raise ConfigError(f"{launch.pipeline.name} has another launch that is live; stop that one first.")
+        launch_transition(launch=launch, to=LaunchState.RUNNING, reason=f"{run.name} is tried again.", user=user)
+
+
+@transaction.atomic
+def run_clone(*, run: PhaseRun, user: User) -> PhaseRun:
+    """A new single run with the configuration and the inputs of `run`."""
+    return run_create(
+        project=run.project, user=user, name=f"{run.name} again", phase=run.phase, config=run.config,
+        dataset_version=run.dataset_version, starts_from=run.starts_from, rollouts_from=run.rollouts_from,
+    )  # fmt: skip
+
+
+@transaction.atomic
+def gate_override(*, run: PhaseRun, user: User, reason: str) -> None:
+    """Lets a run pass that its gate held; who and why stay in its history. Raises IllegalTransition, ConfigError."""
+    reason = reason.strip()
+    if not reason:
+        raise ConfigError("Say why the gate is overridden: the reason is kept in the history.", field="reason")
+    locked = _locked(run)
+    if locked.state != RunState.GATE_FAILED:
+        raise IllegalTransition("Run", run.pk, locked.state, RunState.SUCCEEDED)
+    launch = locked.launch
+    if launch is not None and launch.state == LaunchState.HELD:
+        launch_transition(
+            launch=launch, to=LaunchState.RUNNING, reason=f"The gate of {run.name} is overridden.", user=user
+        )
+    run_transition(
+        run=locked, to=RunState.SUCCEEDED, reason=f"The gate is overridden: {reason}", user=user,
+        fields={"gate_verdict": GateVerdict.OVERRIDDEN},
+    )  # fmt: skip
+    _audit(locked, user, "run.override_gate", reason=reason)
+    if launch is not None:
+        launch_refresh(launch_id=launch.pk)
+    ask_to_schedule()
+
+
+def run_tags_set(*, run: PhaseRun, user: User, tags: list[str]) -> None:
+    """Replaces the tags. Raises ConfigError for more than 20 or one of more than 40 characters."""
+    kept = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+    if len(kept) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARS for tag in kept):
+        raise ConfigError(
+            f"A run has at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters each.", field="tags"
+        )
+    PhaseRun.objects.filter(pk=run.pk).update(tags=kept)
+    _audit(run, user, "run.tags", tags=kept)
+
+
+def run_notes_set(*, run: PhaseRun, user: User, notes: str) -> None:
+    """Replaces the notes."""
+    PhaseRun.objects.filter(pk=run.pk).update(notes=notes)
+    _audit(run, user, "run.notes")
+
+
+def checkpoint_dir(checkpoint: Checkpoint) -> Path:
+    """Where a checkpoint lies; it follows from run, attempt and step."""
+    return RunDir(run_dir(checkpoint.run_id, checkpoint.attempt.number)).checkpoint(checkpoint.step)
+
+
+def checkpoint_model_dir(checkpoint: Checkpoint) -> Path:
+    """The Hugging Face directory of a checkpoint."""
+    return checkpoint_dir(checkpoint) / "model"
+
+
+def _locked(run: PhaseRun) -> PhaseRun:
+    return (
+        PhaseRun.objects.select_for_update(of=("self",))
+        .select_related("launch__pipeline", "pipeline_phase", "project")
+        .get(pk=run.pk)
+    )
+
+
+def _audit(run: PhaseRun, user: User, action: str, **detail: Any) -> None:
+    audit(user=user, project=run.project, action=action, target=f"run:{run.pk}", detail=detail)

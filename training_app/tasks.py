@@ -1,0 +1,40 @@
+"""Celery tasks of training: all under a second, all harmless when they run twice."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from celery import shared_task
+from django.conf import settings
+
+from r1platform.lib.processes import spawn
+from r1platform.lib.storage import home
+from training_app.preparation import preparations_reconcile, preparations_start
+from training_app.reconciling import reconcile_once
+from training_app.scheduling import schedule_once
+
+
+@shared_task(name="training_app.tasks.schedule")
+def schedule() -> None:
+    """Queues what may run and starts what has devices."""
+    preparations_start()
+    schedule_once()
+
+
+@shared_task(name="training_app.tasks.reconcile")
+def reconcile() -> None:
+    """Has what went silent adopted or given up."""
+    preparations_reconcile()
+    reconcile_once()
+
+
+@shared_task(name="training_app.tasks.supervise")
+def supervise(attempt_id: int, fence: int) -> None:
+    """Starts the supervisor of an attempt on this node; one that comes second finds the row taken and ends."""
+    spawn(
+        [sys.executable, "manage.py", "supervise", str(attempt_id), "--fence", str(fence)],
+        cwd=settings.BASE_DIR,
+        env=os.environ,
+        log=home() / "logs" / f"supervisor-{attempt_id}.log",
+    )

@@ -1,0 +1,126 @@
+"""What the end of an attempt means for its run: passed, held, failed, stopped, paused, or tried again.
+
+`attempt_finish` is the only writer of ends. It is one transaction under the supervisor's fence: a supervisor that dies
+before it commits leaves a dead trainer and a result.json, from which the next one comes to the same end.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from r1platform.lib.leases import leases_release
+from r1platform.lib.storage import run_dir
+from r1platform.lib.tail import last_words
+from training_app.asking import ask_to_schedule
+from training_app.gates import gate_decide
+from training_app.models import PhaseRun, RunAttempt
+from training_app.scheduling import holder_of
+from training_app.states import AttemptState, Desired, GateAction, GateVerdict, RunState
+from training_app.transitions import attempt_transition, run_transition
+
+logger = logging.getLogger(__name__)
+MAX_CRASHES = 3
+"""Attempts in a row that may die without a result before the run has failed."""
+MAX_REPEATS = 3
+"""Measurements below the gate before a phase with the action "retry" is held."""
+
+
+@dataclass(frozen=True)
+class _End:
+    attempt: str
+    run: str
+    reason: str
+    fields: dict[str, Any]
+
+
+@transaction.atomic
+def attempt_finish(
+    attempt: RunAttempt, *, fence: int, result: dict[str, Any] | None, how: str, exit_code: int | None = None,
+    proven: bool = True,
+) -> None:  # fmt: skip
+    """Writes the end of the attempt and of its run, and frees the devices when every process is proven gone.
+
+    `result` is result.json, None when the trainer did not get there; `how` says how the process ended. Raises StaleFence.
+    """
+    run = PhaseRun.objects.select_for_update(of=("self",)).get(pk=attempt.run_id)
+    end = _decide(run, attempt, result, how)
+    attempt_transition(
+        attempt=attempt,
+        to=end.attempt,
+        reason=end.reason,
+        fence=fence,
+        fields={"result": result, "exit_code": exit_code},
+    )
+    if proven:
+        leases_release(holder=holder_of(attempt))
+    if run.state == RunState.STARTING and end.run in {RunState.SUCCEEDED, RunState.GATE_FAILED}:
+        run_transition(run=run, to=RunState.RUNNING, reason=f"Attempt {attempt.number} trains.")
+    run_transition(run=run, to=end.run, reason=end.reason, fields=end.fields)
+    ask_to_schedule()
+
+
+def _decide(run: PhaseRun, attempt: RunAttempt, result: dict[str, Any] | None, how: str) -> _End:
+    if result is None:
+        return _without_result(run, attempt, how)
+    status = result.get("status")
+    if status == "succeeded":
+        return _measured(run, result)
+    if status == "stopped":
+        return _stopped(run, result)
+    error = result.get("error") or {}
+    message = error.get("message") or result.get("reason") or how
+    return _End(AttemptState.FAILED, RunState.FAILED, message, {"result": result, "progress": {}})
+
+
+def _measured(run: PhaseRun, result: dict[str, Any]) -> _End:
+    decision = gate_decide(run, result)
+    fields: dict[str, Any] = {"result": result, "gate_verdict": decision.verdict, "progress": {}}
+    if decision.verdict != GateVerdict.HELD:
+        return _End(AttemptState.SUCCEEDED, RunState.SUCCEEDED, decision.reason, fields)
+    if run.gate_action == GateAction.GO_ON:
+        reason = f"{decision.reason} The pipeline goes on, as this gate is set to."
+        return _End(AttemptState.SUCCEEDED, RunState.SUCCEEDED, reason, fields)
+    repeats = run.attempts.filter(state=AttemptState.SUCCEEDED).count() + 1
+    if run.gate_action == GateAction.RETRY and repeats < MAX_REPEATS and run.desired == Desired.RUN:
+        reason = f"{decision.reason} It is run again with the next seed, {repeats + 1} of {MAX_REPEATS}."
+        fields["gate_verdict"] = GateVerdict.PENDING
+        return _End(AttemptState.SUCCEEDED, RunState.QUEUED, reason, fields)
+    return _End(AttemptState.SUCCEEDED, RunState.GATE_FAILED, decision.reason, fields)
+
+
+def _stopped(run: PhaseRun, result: dict[str, Any]) -> _End:
+    step = f"at step {result.get('steps', 0)}"
+    if run.desired == Desired.PAUSE:
+        return _End(
+            AttemptState.STOPPED, RunState.PAUSED, f"Paused {step}; its checkpoint is kept.", {"result": result}
+        )
+    if run.desired == Desired.STOP:
+        return _End(
+            AttemptState.STOPPED, RunState.STOPPED, f"Stopped {step}; its checkpoint is kept.", {"result": result}
+        )
+    reason = f"The node was shut down {step}; it goes on from its checkpoint when a device is free."
+    return _End(AttemptState.STOPPED, RunState.QUEUED, reason, {})
+
+
+def _without_result(run: PhaseRun, attempt: RunAttempt, how: str) -> _End:
+    """The trainer died. People who asked for an end get one; else it is tried again a few times."""
+    log = run_dir(attempt.run_id, attempt.number) / "stdout.log"
+    words = f"{how}\n{last_words(log)}".strip()
+    if run.desired == Desired.STOP:
+        return _End(AttemptState.FAILED, RunState.STOPPED, f"Stopped, though not in order: {words}", {})
+    if run.desired == Desired.PAUSE:
+        return _End(AttemptState.FAILED, RunState.PAUSED, f"Paused, though not in order: {words}", {})
+    crashes = 1
+    for before in run.attempts.filter(number__lt=attempt.number).order_by("-number"):
+        if before.state != AttemptState.FAILED or before.result is not None:
+            break
+        crashes += 1
+    if crashes < MAX_CRASHES:
+        reason = f"{how} It is tried again from its last checkpoint ({crashes} of {MAX_CRASHES - 1})."
+        return _End(AttemptState.FAILED, RunState.QUEUED, reason, {})
+    reason = f"{words}\nIt died {crashes} times in a row; see its log."
+    return _End(AttemptState.FAILED, RunState.FAILED, reason, {"progress": {}})
