@@ -8,7 +8,7 @@ Hugging Face fast tokenizers with the same chat template, and both give back exa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -63,6 +63,25 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, *, system: str =
     marks = _marks(tokenizer)
     head = [marks[SYSTEM], *_plain(tokenizer, [system])[0]] if system else []
     return [marks[BOS], *head, marks[USER], *_plain(tokenizer, [prompt])[0], marks[ASSISTANT]]
+
+
+def conversation_ids(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """A conversation of {"role", "content"} up to the place where the assistant goes on, as the chat template writes it.
+
+    Earlier answers lose their reasoning; marks inside a text stay plain text. Raises DataError for an unknown role.
+    """
+    marks = _marks(tokenizer)
+    roles = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT}
+    ids = [marks[BOS]]
+    for number, message in enumerate(messages):
+        if message["role"] not in roles:
+            raise DataError(f"Message {number} has the role “{message['role']}”; there are {', '.join(roles)}.", field="messages")
+        text = message["content"]
+        if message["role"] == "assistant":
+            text = text.rpartition(END_THINK)[2]
+        ids += [marks[roles[message["role"]]], *_plain(tokenizer, [text])[0]]
+        ids += [marks[EOS]] if message["role"] == "assistant" else []
+    return [*ids, marks[ASSISTANT]]
 
 
 def completion_ids(tokenizer: PreTrainedTokenizerFast, completion: str) -> list[int]:

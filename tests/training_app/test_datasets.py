@@ -148,7 +148,7 @@ def test_stopping_ends_the_process_and_keeps_nothing(
     monkeypatch.setattr(preparation, "BEAT_SECONDS", 0.02)
     config = {"source": "generated", "source_config": {"task": "sums", "num_train": 500_000, "num_held_out": 10}}
     version = services.version_prepare(dataset=dataset, user=alice, config=config)
-    work = threading.Thread(target=prepare)
+    work = threading.Thread(target=lambda: (prepare(), connection.close()))
     work.start()
     until(lambda: DatasetVersion.objects.get(pk=version.pk).state == "preparing" and version_dir(version.pk).exists())
     version.refresh_from_db()
