@@ -163,9 +163,21 @@ class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Generic
         return selectors.device_list()
 
 
+class ProjectField(serializers.SlugRelatedField[Project]):
+    """A project of the caller, by slug or by id."""
+
+    def to_internal_value(self, data: Any) -> Project:
+        text = str(data)
+        if text.isascii() and text.isdigit() and len(text) < 18:
+            found = self.get_queryset().filter(pk=int(text)).first()
+            if found is not None:
+                return found
+        return super().to_internal_value(data)
+
+
 class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
     scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), allow_empty=False)
-    project = serializers.SlugRelatedField[Project](slug_field="slug", queryset=Project.objects.none(), required=False, allow_null=True)
+    project = ProjectField(slug_field="slug", queryset=Project.objects.none(), required=False, allow_null=True)
 
     class Meta:
         model = ApiKey

@@ -78,7 +78,7 @@ def run_control(api: Api, runs: list[dict[str, Any]], console: Console) -> dict[
     spent = rl["result"]["device_seconds"]
     config = cold["config"]
     per_step = cold["result"]["device_seconds"] / max(cold["result"]["steps"], 1)
-    config["phase_config"]["num_steps"] = max(1, round(spent / per_step))
+    config["phase_config"]["steps"] = max(1, round(spent / per_step))
     run = api.post(
         "runs/",
         project=cold["project"],
@@ -129,7 +129,7 @@ def questions(api: Api, version: dict[str, Any]) -> list[dict[str, Any]]:
 
 def ask(api: Api, project: int, model: str, rows: list[dict[str, Any]], console: Console) -> list[dict[str, Any]]:
     """Asks each question through the OpenAI-compatible gateway, greedily, with a key of its own."""
-    key = api.post("api-keys/", name=f"demo {model}", project=project, scopes=["read", "inference"])["secret"]
+    key = api.post("api-keys/", name=f"demo {model}", project=project, scopes=["read", "inference"])["key"]
     client = OpenAI(base_url=f"{api.base_url}/v1", api_key=key)
     chat = []
     for row in rows:

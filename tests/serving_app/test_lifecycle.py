@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models.functions import Now
 
 from model_core.errors import CheckpointError, ConfigError, UnknownName
@@ -37,8 +37,9 @@ class Worker:
         self.threads: list[threading.Thread] = []
 
     def supervise(self, replica_id: int, fence: int, *, node_name: str) -> None:
-        self.threads.append(threading.Thread(target=self._run, args=(replica_id, fence), daemon=True))
-        self.threads[-1].start()
+        thread = threading.Thread(target=self._run, args=(replica_id, fence), daemon=True)
+        self.threads.append(thread)
+        transaction.on_commit(thread.start)
 
     def _run(self, replica_id: int, fence: int) -> None:
         try:

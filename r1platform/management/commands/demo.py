@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=0, help="port of the web; 0 takes a free one")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 132)
         wishes = story.Wishes(seed=options["seed"], engine=options["engine"], control=options["control"])
         stack = Stack(port=options["port"])
         try:
