@@ -23,7 +23,7 @@ PREFIX = "config"
 
 def engine_choices() -> list[tuple[str, str, str]]:
     """Name, title and why it cannot be used here ("" when it can) of every engine, the usable ones first."""
-    found = [(name, str(engine.title), engine.installed() or "") for name, engine in ENGINES.items() if name != "fake"]
+    found = [(name, str(engine.title), engine().installed() or "") for name, engine in ENGINES.items() if name != "fake"]
     return sorted(found, key=lambda item: (item[2] != "", item[0]))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -53,6 +54,8 @@ _MATH_FAILURES: tuple[type[Exception], ...] = (
 )
 """What latex2mathml raises for formulas that are none: its own errors, and these where it forgot to check."""
 
+_LINK = re.compile(r"https?:|mailto:|[^:]*$", re.IGNORECASE)
+
 
 def render(text: str) -> str:
     """HTML for `text` as a model wrote it. Safe to insert with `|safe`."""
@@ -62,7 +65,13 @@ def render(text: str) -> str:
         attributes=_ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
+        attribute_filter=_attribute,
     )
+
+
+def _attribute(_tag: str, name: str, value: str) -> str | None:
+    """Takes out a link with a colon that is no web or mail address, however it is written."""
+    return value if name != "href" or _LINK.match(value) else None
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,8 @@ def wilson(num_correct: int, n: int) -> tuple[float, float]:
     share, z2 = num_correct / n, Z95 * Z95
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return (0.0 if num_correct == 0 else low), (1.0 if num_correct == n else high)
 
 
 def bootstrap_mean(values: Sequence[float], seed: int, *, num_resamples: int = 1000) -> tuple[float, float, float]:

@@ -105,12 +105,12 @@ def test_resumed_reinforcement_is_bitwise_the_same(train: Train, started: Traine
 
 def test_rejection_sampling_learns_from_kept_chains(train: Train, started: Trained, reinforced: Trained) -> None:
     # A model that cannot add yet finds no right chain: this one learns a single sum by heart first.
-    taught = train(cold_start(steps=60, phase_config={"batch_size": 8}), dataset=str(_one_row(started)))
+    taught = train(cold_start(steps=120, phase_config={"batch_size": 8}), dataset=str(_one_row(started)))
     assert taught.status == 0, taught.output
     values = {"phase": "rejection_sampling", "phase_config": {
         "steps": 4, "batch_size": 4, "num_samples": 4, "num_chains": 8, "max_new_tokens": 16}}
-    trained = train(values, dataset=str(_one_row(started)), start_from=taught.checkpoint(60),
-                    rollouts_from=taught.checkpoint(60))
+    trained = train(values, dataset=str(_one_row(started)), start_from=taught.checkpoint(120),
+                    rollouts_from=taught.checkpoint(120))
     assert trained.status == 0, trained.output
     assert len(trained.series("loss")) == 4 and trained.events("rollouts")
     chains = Path(trained.checkpoint(4), "state", "chains.jsonl").read_text().splitlines()
