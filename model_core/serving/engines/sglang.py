@@ -1,0 +1,127 @@
+"""The real SGLang, in an environment of its own: on GPUs as it is, on a CPU with what `_sglang_cpu` adds.
+
+Source: https://docs.sglang.ai. Deviation: readiness is a real token, since /health answers on servers that hang.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import Field
+
+from model_core.config import StrictModel
+from model_core.registry import registered
+from model_core.serving.protocol import Command, Readiness, first_token
+
+CPU_PARTS = Path(__file__).parent / "_sglang_cpu"
+_NAMES = {
+    "sglang:num_running_reqs": "running", "sglang:num_queue_reqs": "queued", "sglang:gen_throughput": "tokens_per_second",
+    "sglang:token_usage": "kv_use", "sglang:cache_hit_rate": "cache_hit_rate",
+}  # fmt: skip
+_MEANS = {
+    "sglang:time_to_first_token_seconds": "ttft_seconds", "sglang:inter_token_latency_seconds": "inter_token_seconds",
+}  # fmt: skip
+
+
+def python_of(home: Path) -> Path:
+    """The interpreter that has SGLang: R1_SGLANG_PYTHON, else the environment below `home`."""
+    given = os.environ.get("R1_SGLANG_PYTHON", "")
+    return Path(given) if given else home / "sglang" / "bin" / "python"
+
+
+@registered
+class SGLang:
+    """RadixAttention, tensor parallelism and every feature of a production engine."""
+
+    title: ClassVar[str] = "SGLang"
+    stop_grace_seconds: ClassVar[float] = 20.0
+
+    class Config(StrictModel):
+        """Settings of the engine; what they mean is in SGLang's server arguments."""
+
+        device: Literal["auto", "cpu", "cuda"] = "auto"
+        """Where it runs; "auto" takes a GPU where there is one."""
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+        """Number format of the weights; on a CPU "auto" is float32."""
+        context_length: int | None = Field(None, ge=1)
+        """Longest prompt and answer together; empty: as the checkpoint says."""
+        max_total_tokens: int | None = Field(None, ge=64)
+        """Tokens of the cache; on a CPU it would otherwise take all memory, so empty means 4096 there."""
+        max_running_requests: int = Field(8, ge=1, le=4096)
+        """Requests that decode together."""
+        tensor_parallel_size: int = Field(1, ge=1, le=64)
+        """Devices over which each layer is split."""
+
+    def installed(self) -> str | None:
+        """Whether its environment is there."""
+        python = python_of(_home())
+        if python.is_file():
+            return None
+        return f"SGLang is not installed ({python} is not there). Install it with: ./r1 engine install sglang"
+
+    def command(self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any) -> Command:
+        """`python -m sglang.launch_server`; the key is in a file-less environment, read by the small entry module."""
+        on_cpu = config.device == "cpu" or (config.device == "auto" and not os.path.exists("/dev/nvidia0"))
+        argv = [
+            str(python_of(_home())), str(CPU_PARTS / "launch_sglang.py"), "--model-path", str(model_dir),
+            "--host", "127.0.0.1", "--port", str(port), "--served-model-name", served_name, "--enable-metrics",
+            "--max-running-requests", str(config.max_running_requests), "--tp-size", str(config.tensor_parallel_size),
+            "--reasoning-parser", "deepseek-r1",
+        ]  # fmt: skip
+        dtype = "float32" if on_cpu and config.dtype == "auto" else config.dtype
+        argv += ["--dtype", dtype]
+        total = config.max_total_tokens or (4096 if on_cpu else None)
+        argv += ["--max-total-tokens", str(total)] if total else []
+        argv += ["--context-length", str(config.context_length)] if config.context_length else []
+        if not on_cpu:
+            return Command(argv, {"R1_ENGINE_KEY": api_key})
+        argv += ["--device", "cpu", "--attention-backend", "torch_native"]
+        binding = "|".join(str(index) for index in range(config.tensor_parallel_size))
+        env = {
+            "R1_ENGINE_KEY": api_key, "PYTHONPATH": str(CPU_PARTS), "SGLANG_USE_CPU_ENGINE": "1",
+            "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1", "SGLANG_CPU_OMP_THREADS_BIND": binding,
+        }  # fmt: skip
+        return Command(argv, env)
+
+    def is_ready(self, base_url: str, api_key: str, served_name: str) -> Readiness:
+        """Up, then a real token."""
+        try:
+            answer = httpx.get(
+                f"{base_url}/v1/models", headers={"Authorization": f"Bearer {api_key}"}, timeout=5, trust_env=False
+            )
+        except httpx.HTTPError:
+            return Readiness("loading", "SGLang imports and loads the model; on a CPU this takes about a minute.")
+        if not answer.is_success:
+            return Readiness("loading", f"SGLang answers {answer.status_code}.")
+        return first_token(base_url, api_key, served_name)
+
+    def read_metrics(self, base_url: str) -> dict[str, Any]:
+        """From its Prometheus page."""
+        try:
+            text = httpx.get(f"{base_url}/metrics/", timeout=5, trust_env=False, follow_redirects=True).text
+            return parse_metrics(text)
+        except (httpx.HTTPError, ValueError):
+            return {}
+
+
+def parse_metrics(text: str) -> dict[str, Any]:
+    """The common names out of SGLang's Prometheus text."""
+    found: dict[str, Any] = {}
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in _NAMES:
+                found[_NAMES[sample.name]] = sample.value
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    for name, common in _MEANS.items():
+        if sums.get(f"{name}_count"):
+            found[common] = sums[f"{name}_sum"] / sums[f"{name}_count"]
+    return found
+
+
+def _home() -> Path:
+    return Path(os.environ.get("R1_HOME") or Path(__file__).resolve().parents[3] / "var")
