@@ -1,0 +1,112 @@
+"""The real SGLang on this machine: it serves our export, answers as the built-in engine does, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from openai import AuthenticationError, OpenAI
+
+from model_core.config import ModelConfig, TokenizerConfig
+from model_core.data.dataset import Row
+from model_core.data.tokenizer import train_tokenizer
+from model_core.model import Transformer, save_pretrained
+from model_core.serving.engines import ENGINES
+from r1platform.lib.processes import child_environment, group_pids, is_alive, spawn, stop_group
+
+MISSING = ENGINES.get("sglang")().installed()
+pytestmark = [
+    pytest.mark.sglang, pytest.mark.timeout(240), pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+]  # fmt: skip
+KEY, NAME = "engine-key", "tiny"
+TEXT = "What is 17 + 25? <think>7+5=12 carry 1; 1+2+1=4</think>42"
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    rows = [Row(prompt=TEXT, completion=TEXT, answer="42", task="", meta={})]
+    tokenizer = train_tokenizer(TokenizerConfig(kind="byte_bpe", vocab_size=300), rows)
+    model = Transformer(ModelConfig.parse({"vocab_size": len(tokenizer), "max_position_embeddings": 256}))
+    with torch.no_grad():
+        model.lm_head.weight.normal_(0, 0.5)
+    directory = tmp_path_factory.mktemp("model")
+    save_pretrained(model, directory, tokenizer)
+    return directory
+
+
+def serve(name: str, model_dir: Path, directory: Path, seconds: float) -> Iterator[str]:
+    engine = ENGINES.get(name)()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = engine.Config()
+    command = engine.command(model_dir=model_dir, port=port, served_name=NAME, api_key=KEY, config=config)
+    assert KEY not in " ".join(command.argv)
+    env = child_environment(os.environ, mark=directory) | command.env
+    ref = spawn(command.argv, cwd=directory, env=env, log=directory / f"{name}.log")
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + seconds
+    try:
+        while engine.is_ready(url, KEY, NAME).phase != "ready":
+            log = (directory / f"{name}.log").read_text()[-3000:]
+            assert is_alive(ref) and time.monotonic() < deadline, log
+            time.sleep(0.2)
+        yield url
+    finally:
+        assert stop_group(ref, grace_seconds=engine.stop_grace_seconds)
+        assert not group_pids(ref)
+
+
+@pytest.fixture(scope="module")
+def sglang(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from serve("sglang", model_dir, tmp_path_factory.mktemp("sglang"), 150)
+
+
+@pytest.fixture(scope="module")
+def builtin(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from serve("builtin", model_dir, tmp_path_factory.mktemp("builtin"), 60)
+
+
+def ask(url: str, text: str, **values: Any) -> Any:
+    given = {"model": NAME, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 24, **values}
+    with OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
+        return client.chat.completions.create(**given)
+
+
+def said(answer: Any) -> str:
+    message = answer.choices[0].message
+    return (message.reasoning_content or "") + (message.content or "")
+
+
+def test_both_engines_give_the_same_greedy_answers(sglang: str, builtin: str) -> None:
+    texts = [f"{number} + {number * 7} = ?" for number in range(8)]
+    ours, theirs = ([ask(url, text) for text in texts] for url in (builtin, sglang))
+    assert [a.usage.completion_tokens for a in ours] == [a.usage.completion_tokens for a in theirs]
+    assert [a.usage.prompt_tokens for a in ours] == [a.usage.prompt_tokens for a in theirs]
+    assert [said(a).strip() for a in ours] == [said(a).strip() for a in theirs]
+
+
+def test_it_streams_and_counts(sglang: str) -> None:
+    with OpenAI(base_url=f"{sglang}/v1", api_key=KEY) as client:
+        events = list(
+            client.chat.completions.create(
+                model=NAME, messages=[{"role": "user", "content": "1"}], temperature=0, max_tokens=8, stream=True,
+                stream_options={"include_usage": True},
+            )
+        )  # fmt: skip
+    assert sum(event.usage.completion_tokens for event in events if event.usage) == 8
+    metrics = ENGINES.get("sglang")().read_metrics(sglang)
+    assert metrics["running"] == 0 and metrics["ttft_seconds"] > 0
+
+
+def test_it_asks_for_the_key(sglang: str) -> None:
+    with OpenAI(base_url=f"{sglang}/v1", api_key="wrong") as client, pytest.raises(AuthenticationError):
+        client.models.list()
+    assert httpx.get(f"{sglang}/v1/models").status_code == 401
