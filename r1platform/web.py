@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from channels.auth import AuthMiddlewareStack
@@ -30,7 +31,7 @@ class FoundFiles(StaticFiles):
             found = finders.find(path)
         except SuspiciousFileOperation:
             found = None
-        return (found, os.stat(found)) if isinstance(found, str) else ("", None)
+        return (found, Path(found).stat()) if isinstance(found, str) else ("", None)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Any:
         response = super().file_response(*args, **kwargs)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from training_app.services import checkpoint_model_dir
-
 from model_core.errors import CheckpointError
 from model_core.rundir import COMPLETE
 from training_app.models import Checkpoint
+from training_app.services import checkpoint_model_dir
 
 CODE_SUFFIXES = frozenset(
     {".py", ".pyc", ".pyd", ".so", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"}

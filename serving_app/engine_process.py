@@ -17,7 +17,6 @@ import httpx
 from r1platform.lib.processes import ProcessRef, child_environment, spawn
 
 
-
 @dataclass(frozen=True)
 class Started:
     """An engine that was just started."""

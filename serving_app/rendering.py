@@ -7,8 +7,8 @@ goes through an allow-list last. `render` never raises for any text; what cannot
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 

@@ -88,38 +88,38 @@ def write(points: dict[int, list[Bucket]]) -> None:
                             (series_id, level, b.start_step, b.num_points, b.num_nonfinite, b.minimum, b.maximum,
                              b.last_step, b.last_value, b.last_time, b.last_tokens, b.last_process_seconds)
                         )  # fmt: skip
-        cursor.execute(
-            f"INSERT INTO {_BUCKETS} ({_NAMES}) SELECT {_NAMES} FROM incoming_buckets "
-            "ON CONFLICT (series_id, level, start_step) DO UPDATE SET "
-            f"num_points = {_BUCKETS}.num_points + excluded.num_points, "
-            f"num_nonfinite = {_BUCKETS}.num_nonfinite + excluded.num_nonfinite, "
-            f"minimum = least({_BUCKETS}.minimum, excluded.minimum), "
-            f"maximum = greatest({_BUCKETS}.maximum, excluded.maximum), "
-            + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[7:])
-        )
+        cursor.execute(_MERGE)
         cursor.execute("DELETE FROM incoming_buckets")
 
 
 def cut(series_id: int, step: int) -> None:
     """Takes every point at or after `step` out of all levels. Call it in a transaction."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"DELETE FROM {_BUCKETS} WHERE series_id = %s AND start_step + power({FACTOR}, level)::bigint > %s",
-            [series_id, step],
-        )
+        cursor.execute(_CUT, [series_id, step])
         for level in range(1, NUM_LEVELS):
             start = step // FACTOR**level * FACTOR**level
             if start < step:
                 cursor.execute(_REBUILD, [level, start, series_id, start, step])
 
 
+# Below are names of our own tables and columns, and no value.
+_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[7:])
+_MERGE = f"""
+INSERT INTO {_BUCKETS} ({_NAMES}) SELECT {_NAMES} FROM incoming_buckets
+ON CONFLICT (series_id, level, start_step) DO UPDATE SET
+    num_points = {_BUCKETS}.num_points + excluded.num_points,
+    num_nonfinite = {_BUCKETS}.num_nonfinite + excluded.num_nonfinite,
+    minimum = least({_BUCKETS}.minimum, excluded.minimum),
+    maximum = greatest({_BUCKETS}.maximum, excluded.maximum), {_UPDATES}
+"""  # noqa: S608
+_CUT = f"DELETE FROM {_BUCKETS} WHERE series_id = %s AND start_step + power({FACTOR}, level)::bigint > %s"  # noqa: S608
 _REBUILD = f"""
 INSERT INTO {_BUCKETS} ({_NAMES})
 SELECT series_id, %s, %s, sum(num_points), sum(num_nonfinite), min(minimum), max(maximum), max(last_step),
        (array_agg(last_value ORDER BY last_step DESC))[1], (array_agg(last_time ORDER BY last_step DESC))[1],
        (array_agg(last_tokens ORDER BY last_step DESC))[1], (array_agg(last_process_seconds ORDER BY last_step DESC))[1]
 FROM {_BUCKETS} WHERE series_id = %s AND level = 0 AND start_step >= %s AND start_step < %s GROUP BY series_id
-"""  # noqa: S608 (names of our own tables, no value)
+"""  # noqa: S608
 
 
 def level_for(num_steps: int, max_buckets: int) -> int:

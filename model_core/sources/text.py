@@ -42,7 +42,8 @@ class Text:
                 held.append(line)
                 size += len(line) + 1
                 if size > self.config.max_chars:
-                    raise DataError(f"The paragraph at line {number} is longer than {self.config.max_chars} characters.", field="file")
+                    limit = f"{self.config.max_chars} characters"
+                    raise DataError(f"The paragraph at line {number} is longer than {limit}.", field="file")
             elif held:
                 num_rows += 1
                 if num_rows > self.config.max_rows:

@@ -48,7 +48,7 @@ def _harmless(group: str) -> Iterator[None]:
     """Counts and logs what goes wrong: a hint that is lost is fetched."""
     try:
         yield
-    except Exception as error:  # Redis may be away in any way it likes; training and pages must go on without it.
+    except Exception as error:  # noqa: BLE001 - Redis may be away in any way it likes; training and pages must go on without it.
         PUBLISH_FAILURES.inc()
         logger.warning("A live message to %s was lost: %s.", group, error)
 

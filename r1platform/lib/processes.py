@@ -71,7 +71,7 @@ def spawn(
     The child is not waited for: whoever spawned it may end. Raises FileNotFoundError when the program is missing.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
         child = subprocess.Popen(
             list(argv),
             cwd=cwd,
@@ -114,10 +114,12 @@ def group_pids(ref: ProcessRef) -> list[int]:
     if leader is not None and leader != ref.started_at:
         return []
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (stat := _stat(int(name))) is not None and stat[0] not in "ZX":
-            if int(stat[3]) == ref.pid and int(stat[19]) / _TICKS >= ref.started_at:
-                found.append(int(name))
+    for name in (entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        stat = _stat(int(name))
+        if stat is None or stat[0] in "ZX":
+            continue
+        if int(stat[3]) == ref.pid and int(stat[19]) / _TICKS >= ref.started_at:
+            found.append(int(name))
     return sorted(found)
 
 

@@ -82,7 +82,7 @@ async def test_closing_the_socket_does_not_end_the_answer(conversation: Conversa
     assert await found.open()
     await found.receive()
     await found.send({"type": "send", "content": "think one two | say hello"})
-    while (message := await found.receive())["type"] != "state":
+    while (await found.receive())["type"] != "state":
         pass
     await found.close()
     answer = await Message.objects.aget(conversation=conversation, role="assistant")

@@ -125,7 +125,7 @@ def test_what_a_run_page_reads(api_bob: APIClient, run: PhaseRun) -> None:
 )  # fmt: skip
 def test_a_wrong_question_is_a_400(path: str, query: dict[str, Any], api_bob: APIClient, run: PhaseRun) -> None:
     answer = api_bob.get(f"{API}/runs/{run.pk}/{path}/", query)
-    assert answer.status_code == 400 and list(query)[0] in answer.json()["errors"]
+    assert answer.status_code == 400 and next(iter(query)) in answer.json()["errors"]
 
 
 VERBS = ["stop", "pause", "resume", "retry", "clone", "override-gate"]

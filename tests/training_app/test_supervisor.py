@@ -172,7 +172,7 @@ def test_asked_to_end_it_writes_a_checkpoint(
     getattr(services, verb)(run=run, user=alice)
     platform.finish()
     run.refresh_from_db()
-    assert run.state == state and run.finished_at is not None or state == "paused"
+    assert (run.state == state and run.finished_at is not None) or state == "paused"
     last = run.checkpoints.latest("step").step
     assert steps_of(run)[-1] == last
     plan(steps=last + 3)

@@ -42,7 +42,8 @@ def dataset_create(
         with transaction.atomic():
             made = Dataset.objects.create(project=project, name=name, kind=kind, description=description, created_by=user)
     except IntegrityError:
-        raise ConfigError(f"There is a dataset “{name}” already. Choose another name, or add a version to it.", field="name") from None
+        sentence = f"There is a dataset “{name}” already. Choose another name, or add a version to it."
+        raise ConfigError(sentence, field="name") from None
     _audit(made, user, "dataset.create", name=name)
     return made
 
@@ -97,7 +98,8 @@ def _store(file: Any, path: Path) -> tuple[int, str]:
         for chunk in _chunks(file):
             size += len(chunk)
             if size > settings.R1_MAX_UPLOAD_BYTES:
-                raise DataError(f"The file is larger than {settings.R1_MAX_UPLOAD_BYTES >> 20} MiB, the limit of R1_MAX_UPLOAD_BYTES.", field="file")
+                limit = f"{settings.R1_MAX_UPLOAD_BYTES >> 20} MiB, the limit of R1_MAX_UPLOAD_BYTES"
+                raise DataError(f"The file is larger than {limit}.", field="file")
             digest.update(chunk)
             out.write(chunk)
         out.flush()

@@ -65,7 +65,7 @@ class SGLang:
 
     def command(self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any) -> Command:
         """`python -m sglang.launch_server`; the key is in a file-less environment, read by the small entry module."""
-        on_cpu = config.device == "cpu" or (config.device == "auto" and not os.path.exists("/dev/nvidia0"))
+        on_cpu = config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidia0").exists())
         argv = [
             str(python_of(_home())), str(CPU_PARTS / "launch_sglang.py"), "--model-path", str(model_dir),
             "--host", "127.0.0.1", "--port", str(port), "--served-model-name", served_name, "--enable-metrics",
