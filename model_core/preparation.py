@@ -144,7 +144,8 @@ def mapped(raw: dict[str, Any], mapping: MappingConfig, number: int) -> dict[str
     if answer is None and completion is not None and mapping.answer_pattern:
         found = re.search(mapping.answer_pattern, completion, re.MULTILINE)
         if found is None:
-            raise DataError(f"Row {number}: answer_pattern {mapping.answer_pattern!r} finds nothing.", field="mapping.answer_pattern")
+            pattern = mapping.answer_pattern
+            raise DataError(f"Row {number}: answer_pattern {pattern!r} finds nothing.", field="mapping.answer_pattern")
         answer, completion = found.group(1).strip(), completion[: found.start()].strip()
     if completion is not None and answer is not None and "</think>" not in completion:
         completion = f"<think>{completion}</think>{answer}"

@@ -48,6 +48,12 @@ def role_in(user: User | AnonymousUser, project: Project | int) -> Role | None:
     return Role(found) if found else None
 
 
+def signed_in(request: HttpRequest) -> User:
+    """The user of a request that the middleware let through; pages are for signed-in users."""
+    assert isinstance(request.user, User), "LoginRequiredMiddleware lets nobody else through"
+    return request.user
+
+
 def require_role(user: User | AnonymousUser, project: Project, role: Role) -> None:
     """Raises PermissionDenied with a sentence unless `user` has at least `role` in `project`."""
     held = role_in(user, project)

@@ -1,6 +1,7 @@
 """The REST API's ground: the router, schema and docs, and resources that belong to a project.
 
-Who may call is decided in `r1platform.api_access`. Resources of the plumbing are in `r1platform.resources`; each app adds its own with `register(router)` in its `api.py`.
+Who may call is decided in `r1platform.api_access`. Resources of the plumbing are in `r1platform.resources`; each app
+adds its own with `register(router)` in its `api`.
 Errors become problem details in `r1platform.problems`.
 """
 
@@ -78,7 +79,7 @@ def wanted_project(request: Request, *, role: Role = Role.EDITOR) -> Project:
     return found
 
 
-class ApiKeyScheme(OpenApiAuthenticationExtension):
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the schema describes the keys."""
 
     target_class = "r1platform.api_access.ApiKeyAuthentication"
@@ -88,7 +89,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):
         return {"type": "http", "scheme": "bearer", "description": "A key of the form r1_…; make one in Settings."}
 
 
-class SessionScheme(OpenApiAuthenticationExtension):
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the schema describes the session."""
 
     target_class = "r1platform.api_access.SessionAuthentication"

@@ -14,7 +14,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@worker_ready.connect
 def register_node(**_: Any) -> None:
     """The worker that starts is this node: it says so, and `up` sees that it is ready."""
     from r1platform.nodes import node_register, ready_mark

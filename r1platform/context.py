@@ -16,7 +16,7 @@ def project(request: HttpRequest) -> dict[str, Any]:
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         return {}
-    shown = SimpleLazyObject(lambda: current_project(request))
+    shown: Any = SimpleLazyObject(lambda: current_project(request))
     return {
         "current_project": shown,
         "projects": SimpleLazyObject(lambda: project_list(user=user)),

@@ -156,7 +156,7 @@ def hardware_amount(hardware: dict[str, Any], devices: list[Any], key: str) -> i
 
 def holders(*, user: Reader, leases: list[DeviceLease]) -> dict[str, dict[str, Any]]:
     """Who holds each lease, by `holder`; what the user may not see is only "another project"."""
-    found = {lease.holder: {"words": "another project", "kind": "", "pk": None} for lease in leases}
+    found: dict[str, dict[str, Any]] = {lease.holder: {"words": "another project", "kind": "", "pk": None} for lease in leases}
     attempts = [int(name.removeprefix("attempt:")) for name in found if name.startswith("attempt:")]
     replicas = [int(name.removeprefix("replica:")) for name in found if name.startswith("replica:")]
     if attempts:

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
 from r1platform import page_data
-from r1platform.access import current_project, require_role
+from r1platform.access import current_project, require_role, signed_in
 from r1platform.models import Node, Role
 from r1platform.palette import palette_items
 from r1platform.selectors import node_list as nodes_of_platform
@@ -50,7 +50,7 @@ def first_pipeline(request: HttpRequest) -> HttpResponse:
         return redirect("overview")
     require_role(request.user, project, Role.EDITOR)
     try:
-        pipeline = page_data.first_pipeline_create(project=project, user=request.user)
+        pipeline = page_data.first_pipeline_create(project=project, user=signed_in(request))
     except ModelCoreError as error:
         messages.error(request, error.message)
         return redirect("overview")

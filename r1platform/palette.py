@@ -55,7 +55,7 @@ def _things(*, user: User | AnonymousUser, project: Project, text: str) -> list[
         ),
     ):
         items += [_item(thing.name, kind, reverse(name, args=[thing.pk])) for thing in found]
-    chats = for_user(Conversation.objects.filter(project=project), user).filter(user_id=user.pk, title__icontains=text)
+    chats = for_user(Conversation.objects.filter(project=project), user).filter(user_id=user.pk or 0, title__icontains=text)
     return items + [
         _item(chat.title, "chat", reverse("conversation", args=[chat.pk])) for chat in chats.order_by("-id")[:PER_KIND]
     ]

@@ -169,7 +169,8 @@ class ProjectField(serializers.SlugRelatedField[Project]):
     def to_internal_value(self, data: Any) -> Project:
         text = str(data)
         if text.isascii() and text.isdigit() and len(text) < 18:
-            found = self.get_queryset().filter(pk=int(text)).first()
+            rows = self.get_queryset()
+            found = rows.filter(pk=int(text)).first() if rows is not None else None
             if found is not None:
                 return found
         return super().to_internal_value(data)
@@ -188,7 +189,8 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
         fields = super().get_fields()
         request = self.context.get("request")
         if request is not None and isinstance(request.user, User):
-            fields["project"].queryset = for_user(Project.objects.all(), request.user, path="")
+            project: Any = fields["project"]
+            project.queryset = for_user(Project.objects.all(), request.user, path="")
         return fields
 
 

@@ -27,7 +27,7 @@ def engine_choices() -> list[tuple[str, str, str]]:
     return sorted(found, key=lambda item: (item[2] != "", item[0]))
 
 
-class CheckpointField(forms.ModelChoiceField):
+class CheckpointField(forms.ModelChoiceField):  # type: ignore[type-arg]
     """Shows run, step and what was measured."""
 
     def label_from_instance(self, obj: Any) -> str:

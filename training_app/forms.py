@@ -63,7 +63,7 @@ class FiltersForm(forms.Form):
     """The funnel: each filter on or off with its own settings, in the order of the list."""
 
     def __init__(self, *args: Any, steps: list[dict[str, Any]] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, prefix="filters", **kwargs)
+        super().__init__(*args, **{**kwargs, "prefix": "filters"})
         given = {step["name"]: step.get("config", {}) for step in steps or []}
         for name, cls in FILTERS.items():
             help_text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
@@ -190,7 +190,7 @@ def ready_versions(project: Project) -> QuerySet[DatasetVersion]:
     return found.select_related("dataset").order_by("-id")
 
 
-class VersionField(forms.ModelChoiceField):
+class VersionField(forms.ModelChoiceField):  # type: ignore[type-arg]
     """Shows dataset, version and size."""
 
     def label_from_instance(self, obj: Any) -> str:

@@ -86,8 +86,8 @@ class SchemaForm(forms.Form):
         if dotted in self.keys:
             given = self._value(path, info) or {}
             for key in self.keys[dotted]:
-                made = forms.FloatField(label=label_of(key), required=False, initial=given.get(key), widget=_number())
-                self._put(f"{dotted}.{key}", (*path, key), made, group)
+                weight = forms.FloatField(label=label_of(key), required=False, initial=given.get(key), widget=_number())
+                self._put(f"{dotted}.{key}", (*path, key), weight, group)
             return
         made = form_field(info, initial=self._value(path, info), choices=self.choices.get(dotted), name=path[-1])
         self._put(dotted, path, made, group)

@@ -71,7 +71,7 @@ class LatentAttention(nn.Module):
         length = bias_BS.shape[1]
         seen_BSC = cache_BSC[:, :length] if len(rows_B) == len(cache_BSC) else cache_BSC[rows_B, :length]
         up_HKR = self.kv_b_proj.weight.view(c.num_attention_heads, -1, c.kv_lora_rank)
-        up_key_HNR, up_value_HVR = up_HKR.split([c.qk_nope_head_dim, c.v_head_dim], dim=1)
+        up_key_HNR, up_value_HVR = up_HKR.split([c.qk_nope_head_dim, c.v_head_dim], dim=1)  # type: ignore[no-untyped-call]
         q_latent_BHR = torch.matmul(q_nope_BTHN[:, 0].transpose(0, 1), up_key_HNR).transpose(0, 1)
         q_BHC = torch.cat([q_latent_BHR, q_rope_BTHP[:, 0]], dim=-1) * self.scale
         scores_BHS = torch.baddbmm(bias_BS[:, None], q_BHC, seen_BSC.transpose(1, 2))

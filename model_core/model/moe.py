@@ -59,7 +59,7 @@ class Gate(nn.Module):
     def _in_best_groups(self, choice_TE: Tensor) -> Tensor:
         c = self.config
         per_group = c.n_routed_experts // c.n_group
-        group_TG = choice_TE.unflatten(1, (c.n_group, per_group)).topk(min(2, per_group), dim=-1).values.sum(dim=-1)
+        group_TG = choice_TE.unflatten(1, (c.n_group, per_group)).topk(min(2, per_group), dim=-1).values.sum(dim=-1)  # type: ignore[no-untyped-call]
         best = group_TG.topk(c.topk_group, dim=-1, sorted=False).indices
         return torch.zeros_like(group_TG, dtype=torch.bool).scatter_(1, best, True).repeat_interleave(per_group, dim=1)
 

@@ -6,6 +6,8 @@ Letters: B rows, S tokens, C = kv_lora_rank + qk_rope_head_dim.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,8 @@ def decode_step(model: Transformer, cache: LatentCache, rows_B: Tensor, tokens_B
     bias_BS.masked_fill_(steps_S > positions_B[:, None], float("-inf"))
     cos, sin = model.cos[positions_B][:, None], model.sin[positions_B][:, None]
     x = model.model.embed_tokens(tokens_B)[:, None]
-    for layer, block in zip(model.model.layers, cache.layers, strict=True):
+    layers: Any = model.model.layers
+    for layer, block in zip(layers, cache.layers, strict=True):
         attended = layer.self_attn.decode(layer.input_layernorm(x), cos, sin, block, rows_B, bias_BS, positions_B)
         x = x + attended
         x = x + layer.mlp(layer.post_attention_layernorm(x))

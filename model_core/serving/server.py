@@ -246,7 +246,8 @@ class Exchange:
         """All completions at once; gives up when the reader is gone."""
         work = asyncio.gather(*(self._collect(number) for number in range(self.body.n)))
         gone = asyncio.create_task(_disconnected(request))
-        done, _ = await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+        both: list[asyncio.Future[Any]] = [work, gone]
+        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
         if work not in done:
             work.cancel()

@@ -93,7 +93,7 @@ class Frame:
         self.counters = Counters()
         self._held_out = self._read_held_out()
         self._loads = torch.zeros(0, 0)
-        self._copy: nn.Module | None = None
+        self._copy: Transformer | None = None
         self.extra_state: dict[str, str] = {}
         """Small text files that a phase wants back when it is resumed, by name in the checkpoint's `state/`."""
         self._train_seconds = 0.0
@@ -149,10 +149,11 @@ class Frame:
         return Sampler(self.policy(), eos_token_id=int(self.tokenizer.eos_token_id),
                        pad_token_id=int(self.tokenizer.pad_token_id))
 
-    def policy(self) -> nn.Module:
+    def policy(self) -> Transformer:
         """The current model with all experts: the trained module itself, or a copy that has them together."""
         module = self.engine.module
         if not is_split(module):
+            assert isinstance(module, Transformer)
             return module
         if self._copy is None:
             self._copy = Transformer(self.model_config).to(self.world.device)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model_core.config import ModelConfig, RunConfig, RunPaths
@@ -27,7 +26,7 @@ Encoded = tuple[list[int], list[int]]
 class Start:
     """A model in float32 with its tokenizer and shape."""
 
-    model: nn.Module
+    model: Transformer
     tokenizer: PreTrainedTokenizerFast
     model_config: ModelConfig
 

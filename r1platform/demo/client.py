@@ -71,7 +71,7 @@ class Api:
             raise DemoError(f"Signing in failed: the platform answered {page.status_code} at {page.url}.")
 
     def _csrf(self) -> dict[str, str]:
-        return {"X-CSRFToken": self._http.cookies.get("csrftoken", ""), "Referer": self.base_url + "/"}
+        return {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": self.base_url + "/"}
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         url = path if path.startswith("http") else f"/api/v1/{path}"

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from r1platform.lib import processes
 from r1platform.lib.home import redis_socket, socket_dir
@@ -185,7 +186,7 @@ class Postgres(EmbeddedServer):
         except psycopg.OperationalError:
             return False
 
-    def after_start(self) -> None:  # noqa: B027 - most servers need nothing more
+    def after_start(self) -> None:
         with self._connect() as connection:
             found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.DATABASE]).fetchone()
             if found is None:
@@ -200,7 +201,7 @@ class Postgres(EmbeddedServer):
             raise EmbeddedError("PostgreSQL does not run as root and there is no user “nobody”; run ./r1 as another user.")
         return found
 
-    def _connect(self):  # type: ignore[no-untyped-def]
+    def _connect(self) -> Any:
         import psycopg
 
         return psycopg.connect(
@@ -215,7 +216,7 @@ class Postgres(EmbeddedServer):
         done = subprocess.run(
             argv if self.durable else [*argv, "--no-sync"],
             cwd=self.directory, env=self.environment(), capture_output=True, text=True, check=False,
-            **({"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}),
+            user=user.pw_uid if user else None, group=user.pw_gid if user else None, extra_groups=[] if user else None,
         )  # fmt: skip
         if done.returncode != 0:
             shutil.rmtree(self.data, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.db.models.functions import Now
 
 from r1platform.models import Device, DeviceKind, DeviceLease, Node
@@ -49,11 +49,11 @@ def leases_of(holder: str) -> list[DeviceLease]:
     return list(_live().filter(holder=holder).select_related("device__node").order_by("device__node_id", "device__index"))
 
 
-def _live():  # type: ignore[no-untyped-def]
+def _live() -> QuerySet[DeviceLease]:
     return DeviceLease.objects.filter(released_at=None)
 
 
-def _candidates(node: Node | None, kind: DeviceKind | None):  # type: ignore[no-untyped-def]
+def _candidates(node: Node | None, kind: DeviceKind | None) -> QuerySet[Device]:
     devices = Device.objects.filter(node__draining=False, node__heartbeat_at__gt=Now() - NODE_ALIVE).order_by("pk")
     if node is not None:
         devices = devices.filter(node=node)
@@ -69,7 +69,8 @@ def _choose(free: list[Device], num: int) -> list[Device] | None:
                 by_node.setdefault(device.node_id, []).append(device)
         enough = [devices for devices in by_node.values() if len(devices) >= num]
         if enough:
-            return sorted(min(enough, key=len), key=lambda device: device.index)[:num]
+            smallest = sorted(enough, key=len)[0]
+            return sorted(smallest, key=lambda device: device.index)[:num]
         together = [device for devices in sorted(by_node.values(), key=len, reverse=True) for device in devices]
         if len(together) >= num:
             return together[:num]

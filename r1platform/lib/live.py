@@ -61,7 +61,7 @@ class Refused(Exception):
         self.code = code
 
 
-class LiveConsumer(AsyncJsonWebsocketConsumer):
+class LiveConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A socket of a signed-in user that joins groups, asks again every 15 s whether it still may, and pings.
 
     A subclass writes `authorise`, which is called at connect and at every check, `opened`, and `live`.

@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_POST
 
 from model_core.errors import ModelCoreError
+from r1platform.access import signed_in
 from r1platform.lib.transitions import IllegalTransition
 from serving_app import services
 from serving_app.forms import ConversationForm
@@ -67,31 +68,32 @@ def _message(request: HttpRequest, found: Conversation) -> Message:
 
 
 def _send(request: HttpRequest, found: Conversation) -> None:
-    services.message_send(conversation=found, user=request.user, content=_content(request))
+    services.message_send(conversation=found, user=signed_in(request), content=_content(request))
 
 
 def _stop(request: HttpRequest, found: Conversation) -> None:
-    services.message_stop(message=_message(request, found), user=request.user)
+    services.message_stop(message=_message(request, found), user=signed_in(request))
 
 
 def _regenerate(request: HttpRequest, found: Conversation) -> None:
-    services.message_regenerate(message=_message(request, found), user=request.user)
+    services.message_regenerate(message=_message(request, found), user=signed_in(request))
 
 
 def _edit(request: HttpRequest, found: Conversation) -> None:
-    services.message_edit(message=_message(request, found), user=request.user, content=_content(request))
+    services.message_edit(message=_message(request, found), user=signed_in(request), content=_content(request))
 
 
 def _settings(request: HttpRequest, found: Conversation) -> None:
     form = ConversationForm(request.POST, project=found.project)
     if not form.is_valid():
         field, errors = next(iter(form.errors.items()))
+        sentence = str(errors[0])
         raise ModelCoreError(
-            f"{form.fields[field].label or field}: {errors[0]}" if field in form.fields else errors[0], field=field
+            f"{form.fields[field].label or field}: {sentence}" if field in form.fields else sentence, field=field
         )
     services.conversation_update(
         conversation=found,
-        user=request.user,
+        user=signed_in(request),
         deployment=form.cleaned_data["deployment"],
         system_prompt=form.cleaned_data["system_prompt"],
         parameters=form.parameters(),
@@ -100,12 +102,12 @@ def _settings(request: HttpRequest, found: Conversation) -> None:
 
 def _rename(request: HttpRequest, found: Conversation) -> None:
     services.conversation_update(
-        conversation=found, user=request.user, title=request.POST.get("title", "").strip()[:160]
+        conversation=found, user=signed_in(request), title=request.POST.get("title", "").strip()[:160]
     )
 
 
 def _delete(request: HttpRequest, found: Conversation) -> None:
-    services.conversation_delete(conversation=found, user=request.user)
+    services.conversation_delete(conversation=found, user=signed_in(request))
 
 
 _VERBS: dict[str, Callable[[HttpRequest, Conversation], None]] = {

@@ -13,7 +13,7 @@ from django.utils.text import slugify
 from django.views.decorators.http import require_http_methods, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import current_project, require_role
+from r1platform.access import current_project, require_role, signed_in
 from r1platform.models import Project, Role
 from serving_app import selectors, services
 from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, engine_choices
@@ -121,7 +121,7 @@ def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine
     try:
         return services.deployment_create(
             project=project,
-            user=request.user,
+            user=signed_in(request),
             name=values["name"],
             checkpoint=values["checkpoint"],
             engine=values["engine"],
@@ -139,7 +139,7 @@ def _revise(request: HttpRequest, deployment: Deployment, form: DeploymentForm, 
     try:
         services.revision_create(
             deployment=deployment,
-            user=request.user,
+            user=signed_in(request),
             checkpoint=values["checkpoint"],
             engine=values["engine"],
             engine_config=engine.config(),

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import current_project, require_role, role_in
+from r1platform.access import current_project, require_role, role_in, signed_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from serving_app import selectors, services
@@ -116,19 +116,19 @@ def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpR
 
 
 def _stop(request: HttpRequest, deployment: Deployment) -> str:
-    services.deployment_stop(deployment=deployment, user=request.user)
+    services.deployment_stop(deployment=deployment, user=signed_in(request))
     return f"“{deployment.name}” stops: running answers end or are cut after the grace time, then its device is free."
 
 
 def _start(request: HttpRequest, deployment: Deployment) -> str:
-    services.deployment_start(deployment=deployment, user=request.user)
+    services.deployment_start(deployment=deployment, user=signed_in(request))
     return f"“{deployment.name}” starts. It is ready after it has generated a first token."
 
 
 def _delete(request: HttpRequest, deployment: Deployment) -> str:
     if request.POST.get("name", "").strip() != deployment.name:
         raise ModelCoreError(f"Nothing was deleted. Write “{deployment.name}” to confirm.", field="name")
-    services.deployment_delete(deployment=deployment, user=request.user)
+    services.deployment_delete(deployment=deployment, user=signed_in(request))
     return f"“{deployment.name}” is deleted. Its checkpoint, usage and conversations are kept."
 
 

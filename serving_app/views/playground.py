@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import current_project, role_in
+from r1platform.access import current_project, role_in, signed_in
 from r1platform.models import Project, Role
 from serving_app import selectors, services
 from serving_app.forms import ConversationForm
@@ -140,13 +140,13 @@ def _begin(request: HttpRequest, project: Project, form: ConversationForm, said:
     values = form.cleaned_data
     made = services.conversation_create(
         project=project,
-        user=request.user,
+        user=signed_in(request),
         deployment=values["deployment"],
         system_prompt=values["system_prompt"],
         parameters=form.parameters(),
         title=said.splitlines()[0][:80],
     )
-    services.message_send(conversation=made, user=request.user, content=said)
+    services.message_send(conversation=made, user=signed_in(request), content=said)
     return redirect("conversation", conversation_id=made.pk)
 
 

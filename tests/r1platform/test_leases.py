@@ -23,7 +23,7 @@ def add_node(name: str, kind: DeviceKind, num: int) -> Node:
 def test_claim_hold_release_claim_again(node: Node) -> None:
     first = leases_claim(holder="attempt:1", num=2)
     assert [lease.device.index for lease in first] == [0, 1]
-    with pytest.raises(NoDevice, match="1 devices are wanted and 0 of 2 are free: .*attempt:1"):
+    with pytest.raises(NoDevice, match=r"1 devices are wanted and 0 of 2 are free: .*attempt:1"):
         leases_claim(holder="attempt:2", num=1)
     assert leases_release(holder="attempt:1") == 2
     assert leases_release(holder="attempt:1") == 0

@@ -95,7 +95,12 @@ def test_a_wrong_body_makes_nothing(change: dict[str, Any], field: str, api_alic
 
 
 def test_a_setting_that_does_not_exist_is_named(api_alice: APIClient, project: Project) -> None:
-    body = {"name": "r", "phase": "cold_start", "dataset_version": make_version(project).pk, "config": {"phase_config": {"stepz": 1}}}
+    body = {
+        "name": "r",
+        "phase": "cold_start",
+        "dataset_version": make_version(project).pk,
+        "config": {"phase_config": {"stepz": 1}},
+    }
     answer = api_alice.post(f"{API}/runs/", body)
     assert answer.status_code == 400 and list(answer.json()["errors"]) == ["phase_config.stepz"]
     assert not PhaseRun.objects.exists()

@@ -100,11 +100,11 @@ def test_an_upload_is_mapped(dataset: Dataset, alice: User, prepare: Callable[[]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_broken_row_fails_with_its_number_and_leaves_no_data(
-    dataset: Dataset, alice: User, prepare: Callable[[], None]
-) -> None:
+def test_a_broken_row_fails_with_its_number_and_leaves_no_data(dataset: Dataset, alice: User, prepare: Callable[[], None]) -> None:
     rows = b"".join(b'{"q": "%d", "a": "x #### 1"}\n' % n for n in range(30)) + b'{"q": "late", "a": "no answer"}\n'
-    version = services.version_prepare(dataset=dataset, user=alice, config=MAPPED, upload=send(dataset.project, alice, content=rows))
+    version = services.version_prepare(
+        dataset=dataset, user=alice, config=MAPPED, upload=send(dataset.project, alice, content=rows)
+    )
     prepare()
     version.refresh_from_db()
     assert version.state == "failed" and "Row 31" in version.state_reason

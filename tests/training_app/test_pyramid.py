@@ -25,7 +25,9 @@ def series(project: Project, alice: User) -> MetricSeries:
 def points(steps: range, seed: int = 0) -> list[pyramid.Bucket]:
     values = random.Random(seed)
     return [
-        pyramid.point(step, None if step % 7 == 3 else values.gauss(0, 1), time=1e9 + step, tokens=step * 3, process_seconds=step / 4)
+        pyramid.point(
+            step, None if step % 7 == 3 else values.gauss(0, 1), time=1e9 + step, tokens=step * 3, process_seconds=step / 4
+        )
         for step in steps
     ]
 

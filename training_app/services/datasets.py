@@ -64,7 +64,12 @@ def dataset_delete(*, dataset: Dataset, user: User) -> None:
     _audit(locked, user, "dataset.delete", name=locked.name)
     directories = [version_dir(version.pk) for version in versions]
     locked.delete()
-    transaction.on_commit(lambda: [shutil.rmtree(directory, ignore_errors=True) for directory in directories])
+
+    def remove() -> None:
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    transaction.on_commit(remove)
 
 
 def upload_create(*, project: Project, user: User, file_name: str, file: Any) -> Upload:

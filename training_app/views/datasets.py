@@ -19,7 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from model_core.errors import ModelCoreError
 from model_core.tasks import TASKS
-from r1platform.access import for_user, require_role
+from r1platform.access import for_user, require_role, signed_in
 from r1platform.models import Project, Role
 from r1platform.project_pages import project_page
 from r1platform.templatetags.r1_parts import may_edit
@@ -87,7 +87,7 @@ def dataset_delete(request: HttpRequest, dataset_id: int) -> HttpResponse:
     dataset = dataset_of(request, dataset_id)
     require_role(request.user, dataset.project, Role.EDITOR)
     try:
-        services.dataset_delete(dataset=dataset, user=request.user)
+        services.dataset_delete(dataset=dataset, user=signed_in(request))
     except ModelCoreError as error:
         messages.error(request, error.message)
         return redirect("dataset-detail", dataset_id)
@@ -138,7 +138,7 @@ def _upload(request: HttpRequest, project: Project) -> Upload | None:
 def _receive(request: HttpRequest, form: UploadForm, project: Project) -> Upload | None:
     file = form.cleaned_data["file"]
     try:
-        return services.upload_create(project=project, user=request.user, file_name=file.name, file=file)
+        return services.upload_create(project=project, user=signed_in(request), file_name=file.name, file=file)
     except ModelCoreError as error:
         form.add_error("file", error.message)
         return None
@@ -207,8 +207,8 @@ def _create(
         with transaction.atomic():
             if dataset is None:
                 assert about is not None
-                dataset = services.dataset_create(project=project, user=request.user, **about.cleaned_data)
-            return services.version_prepare(dataset=dataset, user=request.user, config=config, upload=upload)
+                dataset = services.dataset_create(project=project, user=signed_in(request), **about.cleaned_data)
+            return services.version_prepare(dataset=dataset, user=signed_in(request), config=config, upload=upload)
     except ModelCoreError as error:
         form.place(error)
         return None

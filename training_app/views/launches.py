@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import for_user, require_role
+from r1platform.access import for_user, require_role, signed_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
@@ -94,7 +94,7 @@ def launch_act(request: HttpRequest, launch_id: int, verb: str) -> HttpResponse:
         raise Http404(f"A launch cannot “{verb}”.")
     require_role(request.user, launch.pipeline.project, Role.EDITOR)
     act = {"pause": services.launch_pause, "resume": services.launch_resume, "stop": services.launch_stop}[verb]
-    _try(request, lambda: act(launch=launch, user=request.user), _SENTENCES[verb], launch)
+    _try(request, lambda: act(launch=launch, user=signed_in(request)), _SENTENCES[verb], launch)
     return redirect("launch-detail", launch.pk)
 
 
@@ -110,7 +110,7 @@ def gate_override(request: HttpRequest, launch_id: int, run_id: int) -> HttpResp
         messages.error(request, "Say why the gate is overridden: the reason is kept in the history.")
         return redirect("launch-detail", launch.pk)
     sentence = f"The gate of {run.name} is overridden; the next phase starts."
-    _try(request, lambda: services.gate_override(run=run, user=request.user, reason=reason), sentence, launch)
+    _try(request, lambda: services.gate_override(run=run, user=signed_in(request), reason=reason), sentence, launch)
     return redirect("launch-detail", launch.pk)
 
 

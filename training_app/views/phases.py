@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods
 
 from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
-from r1platform.access import for_user, require_role
+from r1platform.access import for_user, require_role, signed_in
 from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
 from training_app import services
@@ -53,7 +53,7 @@ def phase_edit(request: HttpRequest, pipeline_id: int, phase_id: int) -> HttpRes
 def _save(request: HttpRequest, phase: PipelinePhase, about: PhaseForm, config: PhaseConfigForm) -> bool:
     values = about.cleaned_data
     try:
-        services.pipeline_phase_update(phase=phase, user=request.user, config=config.config(), **values)
+        services.pipeline_phase_update(phase=phase, user=signed_in(request), config=config.config(), **values)
     except ModelCoreError as error:
         if error.field in about.fields:
             about.add_error(error.field, error.message)

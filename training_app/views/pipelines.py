@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import for_user, require_role
+from r1platform.access import for_user, require_role, signed_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project, Role
 from r1platform.project_pages import project_page
@@ -77,7 +77,7 @@ def _create(request: HttpRequest, form: PipelineForm, project: Project) -> Pipel
     try:
         return services.pipeline_from_template(
             project=project,
-            user=request.user,
+            user=signed_in(request),
             template=values["template"],
             name=values["name"],
             dataset_version=values["dataset_version"],
@@ -119,7 +119,7 @@ def pipeline_launch(request: HttpRequest, pipeline_id: int) -> HttpResponse:
     pipeline = pipeline_of(request, pipeline_id)
     require_role(request.user, pipeline.project, Role.EDITOR)
     try:
-        launch = services.pipeline_launch(pipeline=pipeline, user=request.user)
+        launch = services.pipeline_launch(pipeline=pipeline, user=signed_in(request))
     except IllegalTransition as error:
         messages.error(request, str(error))
     except ModelCoreError as error:

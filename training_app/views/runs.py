@@ -14,6 +14,7 @@ from django.views.decorators.http import require_safe
 from model_core.phases import PHASES
 from r1platform.access import current_project, role_in
 from r1platform.models import Role
+from r1platform.templatetags.r1 import duration, percent
 from training_app import selectors
 from training_app.models import PhaseRun
 from training_app.states import RunState
@@ -80,10 +81,10 @@ def _row(run: PhaseRun) -> dict[str, Any]:
         "run": run,
         "words": run_words.progress_words(run),
         "fraction": run_words.progress_fraction(run) if run.state in run_words.LIVE else None,
-        "accuracy": run_words.percent(found["accuracy"]) if found.get("accuracy") is not None else "",
+        "accuracy": percent(found["accuracy"]) if found.get("accuracy") is not None else "",
         "quality": f"{low:.3f}" if low is not None else "",
         "gate": run_words.gate_words(run),
-        "device_time": run_words.duration(run.device_seconds) if run.device_seconds else "",
+        "device_time": duration(run.device_seconds) if run.device_seconds else "",
     }
 
 

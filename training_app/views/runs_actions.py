@@ -10,7 +10,7 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
 from model_core.errors import ModelCoreError
-from r1platform.access import require_role
+from r1platform.access import require_role, signed_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from training_app import services
@@ -39,22 +39,22 @@ def run_act(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
 
 
 def _stop(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_stop(run=run, user=request.user)
+    services.run_stop(run=run, user=signed_in(request))
     return _said(request, run, "Asked to stop: the run writes a checkpoint at the next step and ends.")
 
 
 def _pause(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_pause(run=run, user=request.user)
+    services.run_pause(run=run, user=signed_in(request))
     return _said(request, run, "Asked to pause: the run writes a checkpoint at the next step and frees its device.")
 
 
 def _resume(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_resume(run=run, user=request.user)
+    services.run_resume(run=run, user=signed_in(request))
     return _said(request, run, "Queued: it goes on from its last checkpoint as soon as a device is free.")
 
 
 def _retry(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_retry(run=run, user=request.user)
+    services.run_retry(run=run, user=signed_in(request))
     return _said(
         request,
         run,
@@ -63,7 +63,7 @@ def _retry(request: HttpRequest, run: PhaseRun) -> HttpResponse:
 
 
 def _clone(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    clone = services.run_clone(run=run, user=request.user)
+    clone = services.run_clone(run=run, user=signed_in(request))
     return _said(request, clone, f"Queued as run {clone.pk}, with the configuration of run {run.pk}.")
 
 
@@ -72,14 +72,14 @@ def _override(request: HttpRequest, run: PhaseRun) -> HttpResponse:
     if not reason:
         messages.error(request, "Say why the gate is overridden: the reason is kept in the history of the run.")
         return redirect("run-detail", run_id=run.pk)
-    services.gate_override(run=run, user=request.user, reason=reason)
+    services.gate_override(run=run, user=signed_in(request), reason=reason)
     return _said(request, run, "The gate is overridden; the pipeline goes on. Your name and reason are in the history.")
 
 
 def _describe(request: HttpRequest, run: PhaseRun) -> HttpResponse:
     tags = [tag.strip() for tag in request.POST.get("tags", "").split(",") if tag.strip()]
-    services.run_tags_set(run=run, user=request.user, tags=tags)
-    services.run_notes_set(run=run, user=request.user, notes=request.POST.get("notes", ""))
+    services.run_tags_set(run=run, user=signed_in(request), tags=tags)
+    services.run_notes_set(run=run, user=signed_in(request), notes=request.POST.get("notes", ""))
     return _said(request, run, "Tags and notes are kept.")
 
 

@@ -18,7 +18,7 @@ from model_core.config import RunConfig
 from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
 from model_core.rewards import REWARDS
-from r1platform.access import current_project, for_user, require_role
+from r1platform.access import current_project, for_user, require_role, signed_in
 from r1platform.models import Project, Role
 from training_app import services
 from training_app.forms import VersionField, ready_versions
@@ -26,7 +26,7 @@ from training_app.models import Checkpoint, DatasetVersion, PhaseRun
 from training_app.schema_forms import SchemaForm
 
 
-class CheckpointField(forms.ModelChoiceField):
+class CheckpointField(forms.ModelChoiceField):  # type: ignore[type-arg]
     """Shows run and step."""
 
     def label_from_instance(self, obj: Any) -> str:
@@ -100,7 +100,7 @@ def _create(
     try:
         return services.run_create(
             project=project,
-            user=request.user,
+            user=signed_in(request),
             name=values["name"],
             phase=phase,
             config=config.config(),

@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform.access import for_user, require_role
+from r1platform.access import for_user, require_role, signed_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
@@ -79,7 +79,7 @@ def version_stop(request: HttpRequest, dataset_id: int, number: int) -> HttpResp
     version = version_of(request, dataset_id, number)
     require_role(request.user, version.dataset.project, Role.EDITOR)
     try:
-        services.version_stop(version=version, user=request.user)
+        services.version_stop(version=version, user=signed_in(request))
         messages.success(request, f"{version} is stopped. Nothing of it is kept; make another version to try again.")
     except IllegalTransition:
         version.refresh_from_db()

@@ -27,10 +27,10 @@ class DeclareVision:
     def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> None:
         if name != "torchvision":
             return
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         import torch
 
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _kept.append(library)
@@ -107,5 +107,5 @@ def _is_sglang() -> bool:
     return "sglang" in line or "spawn_main" in line or "sglang" in sys.modules
 
 
-sys.meta_path.insert(0, DeclareVision())  # type: ignore[arg-type]
-sys.meta_path.append(MockTriton())  # type: ignore[arg-type]
+sys.meta_path.insert(0, DeclareVision())
+sys.meta_path.append(MockTriton())
