@@ -15,6 +15,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from r1platform.models import ApiKey, Project
+from r1platform.services import audit
 
 SCOPES = ("read", "write", "inference")
 _LAST_USED_EVERY = timedelta(minutes=1)
@@ -29,6 +30,7 @@ class KeyRefused(ValueError):
         self.field = field
 
 
+@transaction.atomic
 def api_key_create(
     *,
     user: User,
@@ -53,6 +55,8 @@ def api_key_create(
         scopes=sorted(set(scopes)),
         expires_at=expires_at,
     )
+    detail = {"name": key.name, "scopes": key.scopes}
+    audit(user=user, project=project, action="key.create", target=f"key:{key.pk}", detail=detail)
     return key, f"r1_{prefix}_{secret}"
 
 
@@ -70,10 +74,13 @@ def api_key_find(secret: str) -> ApiKey | None:
     return key
 
 
-def api_key_revoke(*, key: ApiKey) -> bool:
+@transaction.atomic
+def api_key_revoke(*, key: ApiKey, by: User) -> bool:
     """Ends the key for good; False when it was ended already."""
-    with transaction.atomic():
-        return bool(ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()))
+    if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()):
+        return False
+    audit(user=by, project=key.project, action="key.revoke", target=f"key:{key.pk}", detail={"name": key.name})
+    return True
 
 
 def _digest(secret: str) -> str:

@@ -17,12 +17,11 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform import page_data
+from r1platform import page_data, services
 from r1platform.access import current_project, require_role, signed_in
 from r1platform.models import Node, Role
 from r1platform.palette import palette_items
 from r1platform.selectors import node_list as nodes_of_platform
-from r1platform.services import audit
 from r1platform.templatetags.r1 import TONES
 from r1platform.templatetags.r1_parts import may_edit
 
@@ -100,10 +99,7 @@ def node_drain(request: HttpRequest, node_id: int) -> HttpResponse:
         messages.error(request, "Only an administrator can drain a node: other projects use it too.")
         return redirect("node-list")
     draining = request.POST.get("draining") == "1"
-    Node.objects.filter(pk=node.pk).update(draining=draining)
-    user = request.user
-    assert user.is_authenticated
-    audit(user=user, project=None, action="node.drain" if draining else "node.undrain", target=f"node:{node.pk}")
+    services.node_drain(node=node, draining=draining, by=signed_in(request))
     done = "gets no new work; what runs there goes on to its end" if draining else "takes work again"
     messages.success(request, f"{node.name} {done}.")
     return redirect("node-list")

@@ -146,9 +146,8 @@ class Nodes(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateModel
     def perform_update(self, serializer: Any) -> None:
         if not _user(self.request).is_staff:
             self.permission_denied(self.request, message="Only administrators drain a node.")
-        node = serializer.save()
-        detail = {"draining": node.draining}
-        services.audit(user=_user(self.request), project=None, action="node.drain", target=f"node:{node.pk}", detail=detail)
+        draining = serializer.validated_data.get("draining", serializer.instance.draining)
+        services.node_drain(node=serializer.instance, draining=draining, by=_user(self.request))
 
 
 class Devices(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Device]):
@@ -219,7 +218,6 @@ class ApiKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Generic
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         key, secret = api_key_create(user=_user(request), **serializer.validated_data)
-        services.audit(user=key.user, project=key.project, action="api_key.create", target=f"api_key:{key.pk}")
         key.refresh_from_db()
         key.key = secret  # type: ignore[attr-defined]
         data = NewApiKeySerializer(key, context=self.get_serializer_context()).data
@@ -227,9 +225,7 @@ class ApiKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Generic
 
     def destroy(self, request: Request, pk: str) -> Response:
         """Revokes the key."""
-        key = self.get_object()
-        if api_key_revoke(key=key):
-            services.audit(user=key.user, project=key.project, action="api_key.revoke", target=f"api_key:{key.pk}")
+        api_key_revoke(key=self.get_object(), by=_user(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

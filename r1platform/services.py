@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils.text import slugify
 
-from r1platform.models import AuditEntry, Membership, Project, Role, SignInLink
+from r1platform.models import AuditEntry, Membership, Node, Project, Role, SignInLink
 
 LINK_LIFETIME = timedelta(hours=24)
 
@@ -52,6 +52,15 @@ def member_set(*, project: Project, user: User, role: Role | None, by: User) -> 
         member, _ = Membership.objects.update_or_create(project=project, user=user, defaults={"role": role})
     audit(user=by, project=project, action="member.set", target=f"user:{user.pk}", detail={"role": role})
     return member
+
+
+@transaction.atomic
+def node_drain(*, node: Node, draining: bool, by: User) -> None:
+    """Takes a node out of scheduling, or back in; what runs there goes on to its end."""
+    if not Node.objects.filter(pk=node.pk).exclude(draining=draining).update(draining=draining):
+        return
+    node.draining = draining
+    audit(user=by, project=None, action="node.drain" if draining else "node.undrain", target=f"node:{node.pk}")
 
 
 def sign_in_link_create(*, user: User) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import environ
 from celery.schedules import schedule
 from csp.constants import NONCE, NONE, SELF
+from django.templatetags.static import static
 from plotly import package_data as plotly_files
 
 from r1platform.lib.home import redis_socket, secret_key, socket_dir
@@ -202,9 +203,16 @@ LOGGING: dict[str, Any] = {
     },
 }
 
+ACCENT_SHADES = {
+    "50": (97.7, 0.014), "100": (94.6, 0.03), "200": (90.2, 0.06), "300": (82.0, 0.1), "400": (71.0, 0.15), "500": (58.0, 0.18),
+    "600": (48.0, 0.19), "700": (43.0, 0.18), "800": (38.0, 0.16), "900": (33.0, 0.13), "950": (25.0, 0.1),
+}  # fmt: skip
+"""Lightness in percent and chroma of the admin's shades of our accent, whose hue is 268."""
 UNFOLD = {
     "SITE_TITLE": "R1 Platform",
     "SITE_HEADER": "R1 Platform",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "SITE_ICON": lambda _request: static("mark.svg"),
+    "COLORS": {"primary": {name: f"oklch({light}% {chroma} 268)" for name, (light, chroma) in ACCENT_SHADES.items()}},
 }

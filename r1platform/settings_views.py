@@ -155,7 +155,7 @@ def _key_made(request: HttpRequest, form: KeyForm) -> str:
     values = form.cleaned_data
     days = values["lifetime"]
     try:
-        key, secret = api_key_create(
+        _key, secret = api_key_create(
             user=_user(request),
             name=values["name"],
             scopes=values["scopes"],
@@ -165,8 +165,6 @@ def _key_made(request: HttpRequest, form: KeyForm) -> str:
     except KeyRefused as error:
         form.add_error(error.field, str(error))
         return ""
-    detail = {"name": key.name, "scopes": key.scopes}
-    services.audit(user=_user(request), project=key.project, action="key.create", target=f"key:{key.pk}", detail=detail)
     return secret
 
 
@@ -175,8 +173,7 @@ def _key_made(request: HttpRequest, form: KeyForm) -> str:
 def key_revoke(request: HttpRequest, key_id: int) -> HttpResponse:
     """Ends one of one's own keys."""
     key = get_object_or_404(ApiKey, pk=key_id, user=_user(request))
-    if api_key_revoke(key=key):
-        services.audit(user=_user(request), project=key.project, action="key.revoke", target=f"key:{key.pk}")
+    if api_key_revoke(key=key, by=_user(request)):
         messages.success(request, f"“{key.name}” is revoked. Whatever used it is refused from now on.")
     return redirect("settings-keys")
 

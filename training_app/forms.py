@@ -8,7 +8,7 @@ from django import forms
 from django.db.models import QuerySet
 from pydantic import BaseModel
 
-from model_core.config import MappingConfig, PrepareConfig, RunConfig
+from model_core.config import PRESETS, MappingConfig, PrepareConfig, RunConfig, preset
 from model_core.errors import ModelCoreError
 from model_core.filters import FILTERS
 from model_core.phases import PHASES
@@ -151,6 +151,11 @@ class PrepareForm(SchemaForm):
         except ModelCoreError as error:
             self.place(error)
             return None
+
+
+def model_presets() -> dict[str, dict[str, Any]]:
+    """Every setting of each model preset; what follows from the tokenizer stays as the form has it."""
+    return {name: preset(name).model_dump(exclude={"vocab_size"}) for name in PRESETS}
 
 
 def task_choices() -> list[tuple[str, str]]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from model_core.config.base import StrictModel
-from model_core.config.model import ModelConfig
+from model_core.config.model import ModelConfig, preset
+from model_core.errors import ConfigError
 
 
 class ParallelConfig(StrictModel):
@@ -107,7 +108,7 @@ class RunConfig(StrictModel):
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of weights, order and sampling."""
     model: ModelConfig = Field(default_factory=ModelConfig)
-    """Shape of a new model; a run that starts from a checkpoint takes the checkpoint's."""
+    """Shape of a new model, or the name of a preset; a run that starts from a checkpoint takes the checkpoint's."""
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig)
     """Tokenizer of a new model."""
     phase_config: dict[str, Any] = Field(default_factory=dict)
@@ -124,6 +125,16 @@ class RunConfig(StrictModel):
     """Limits of time."""
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     """Writing and keeping checkpoints."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _preset_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return preset(value)
+        except ConfigError as error:
+            raise ValueError(error.message) from error
 
     @classmethod
     def parse(cls, values: dict[str, Any], *, prefix: str = "") -> Self:

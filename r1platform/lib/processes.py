@@ -20,6 +20,7 @@ import psutil
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_SECONDS = 0.02
+_THREADS_SECONDS = 2.0
 MARK = "R1_PROCESS_DIR"
 """Environment variable by which a process is found whose pid was never written down."""
 _SECRETS = ("DATABASE_URL", "REDIS_URL", "R1_SECRET_KEY", "DJANGO_SETTINGS_MODULE")
@@ -68,8 +69,11 @@ def spawn(
 ) -> ProcessRef:
     """Starts `argv` in its own session with its output appended to `log`, as another user when `user` is given.
 
-    The child is not waited for: whoever spawned it may end. Raises FileNotFoundError when the program is missing.
+    The child is not waited for: whoever spawned it may end. Earlier children that have ended are reaped here, so that a
+    worker which starts supervisors for weeks keeps no zombies. Raises FileNotFoundError when the program is missing.
     """
+    for pid in [pid for pid, code in list(_exit_codes.items()) if code is None]:
+        _reap(pid)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
         child = subprocess.Popen(
@@ -97,9 +101,17 @@ def is_alive(ref: ProcessRef) -> bool:
 
 
 def exit_code(ref: ProcessRef) -> int | None:
-    """Exit code of a process that this one spawned, once it has ended; None when unknown."""
-    _reap(ref.pid)
-    return _exit_codes.get(ref.pid)
+    """Exit code of a process that this one spawned, once it has ended; None when unknown.
+
+    A killed leader is a zombie a moment before its other threads are gone, and has no exit code until they are.
+    """
+    deadline = time.monotonic() + _THREADS_SECONDS
+    while True:
+        _reap(ref.pid)
+        unknown = _exit_codes.get(ref.pid, 0) is None
+        if not unknown or started_at(ref.pid) is not None or time.monotonic() > deadline:
+            return _exit_codes.get(ref.pid)
+        time.sleep(_POLL_SECONDS)
 
 
 def group_pids(ref: ProcessRef) -> list[int]:
@@ -186,7 +198,7 @@ def _reap(pid: int) -> None:
     try:
         found, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        del _exit_codes[pid]  # somebody else has waited for it, so nobody knows
+        _exit_codes.pop(pid, None)  # somebody else has waited for it, so nobody knows
         return
     if found:
         _exit_codes[pid] = os.waitstatus_to_exitcode(status)

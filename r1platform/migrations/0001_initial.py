@@ -82,7 +82,7 @@ class Migration(migrations.Migration):
                 ('project', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='audit', to='r1platform.project')),
             ],
             options={
-                'ordering': ['-id'],
+                'verbose_name_plural': 'audit entries', 'ordering': ['-id'],
             },
         ),
         migrations.CreateModel(

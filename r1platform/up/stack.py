@@ -29,6 +29,8 @@ from r1platform.up.children import Child, Say
 
 READY_SECONDS = 90.0
 ROLES = ("web", "worker", "beat")
+ROOT_WARNING = "You're running the worker with superuser privileges"
+"""Celery's advice, kept out of the console: a container often has no other user, and tasks here are JSON with ids only."""
 
 
 class UpError(Exception):
@@ -213,7 +215,8 @@ class Stack:
             os.umask(old)
 
     def _all_children(self) -> list[Child]:
-        python, celery = sys.executable, [sys.executable, "-m", "celery", "-A", "r1platform"]
+        python = sys.executable
+        celery = [python, "-W", f"ignore:{ROOT_WARNING}", "-m", "celery", "-A", "r1platform", "--quiet"]
         queues = f"platform,{settings.R1_NODE_NAME}"
         commands = {
             "web": ([python, "-m", "uvicorn", "r1platform.asgi:application", "--host", self.host, "--port", str(self.port),

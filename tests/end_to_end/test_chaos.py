@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psutil
 import pytest
 
-from r1platform.demo.client import Api, DemoError
-from r1platform.demo.stack import free_port
+from tests.end_to_end.running import Platform, events, home_of, running, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
 STEPS, EVERY = 420, 60
@@ -28,53 +21,10 @@ CONFIG = {
 }
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 90.0) -> Any:
-    """What `condition` returns once it is true; an answer that the web owes us is waited for too."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if found := condition():
-                return found
-        except (OSError, DemoError, httpx.HTTPError):
-            pass  # the web was killed a moment ago
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("chaos")
-
-
-@pytest.fixture(scope="module")
-def platform(home: Path) -> Iterator[tuple[Api, Callable[[], dict[str, Any]]]]:
-    """A platform of its own, by `up`, and how to read its up.json."""
-    root = Path(__file__).parents[2]
-    env = {k: v for k, v in os.environ.items() if k not in {"DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"}}
-    env |= {"R1_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    argv = [sys.executable, "manage.py", "up", "--port", str(free_port())]
-    with (home / "up.out").open("wb") as out:
-        child = subprocess.Popen(argv, cwd=root, env=env, stdout=out, stderr=out, start_new_session=True)
-
-    def read() -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((home / "up.json").read_text())
-        return found
-
-    until(lambda: (home / "up.json").exists() and read()["ready"])
-    api = Api(read()["base_url"], read()["sign_in_path"])
-    yield api, read
-    api.close()
-    child.send_signal(signal.SIGINT)
-    assert child.wait(120) == 0, (home / "up.out").read_text()[-3000:]
-    left = [p for p in psutil.process_iter(["pid"]) if _home_of(p) == str(home)]
-    assert not left, left
-
-
-def _home_of(process: psutil.Process) -> str:
-    try:
-        return process.environ().get("R1_HOME", "")
-    except psutil.Error:
-        return ""
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with running(tmp_path_factory.mktemp("chaos")) as found:
+        yield found
 
 
 def kill(home: Path, *words: str) -> int:
@@ -84,26 +34,14 @@ def kill(home: Path, *words: str) -> int:
             line = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if all(word in line for word in words) and _home_of(process) == str(home):
+        if all(word in line for word in words) and home_of(process) == str(home):
             os.kill(process.pid, signal.SIGKILL)
             return int(process.pid)
     raise AssertionError(f"There is no process with {words}.")
 
 
-def events(api: Api, run: int) -> list[dict[str, Any]]:
-    """Every event of the run, page by page."""
-    found: list[dict[str, Any]] = []
-    after = 0
-    while page := api.get(f"runs/{run}/events/", after=after, limit=1000)["events"]:
-        found += page
-        after = page[-1]["id"]
-    return found
-
-
-def test_killed_one_after_another_the_run_ends_as_it_would_have(
-    platform: tuple[Api, Callable[[], dict[str, Any]]], home: Path
-) -> None:
-    api, read = platform
+def test_killed_one_after_another_the_run_ends_as_it_would_have(platform: Platform) -> None:
+    api, read, home = platform.api, platform.read, platform.home
     project = api.post("projects/", name="Chaos")["id"]
     dataset = api.post("datasets/", project=project, name="Sums", kind="self")
     config = {"source": "generated", "source_config": {"task": "sums", "num_train": 400, "num_held_out": 64}}

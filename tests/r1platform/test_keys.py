@@ -36,7 +36,7 @@ def test_expired_revoked_and_inactive_are_refused(alice: User) -> None:
     ApiKey.objects.filter(pk=key.pk).update(expires_at=Now() - timedelta(seconds=1))
     assert api_key_find(secret) is None
     key, secret = api_key_create(user=alice, name="b", scopes=["read"])
-    assert api_key_revoke(key=key) and not api_key_revoke(key=key)
+    assert api_key_revoke(key=key, by=alice) and not api_key_revoke(key=key, by=alice)
     assert api_key_find(secret) is None
     key, secret = api_key_create(user=alice, name="c", scopes=["read"])
     User.objects.filter(pk=alice.pk).update(is_active=False)

@@ -43,6 +43,28 @@ def test_a_child_has_its_own_session_and_a_log(tmp_path: Path) -> None:
     assert group_pids(ref) == []
 
 
+def test_whoever_spawns_again_keeps_no_zombie(tmp_path: Path) -> None:
+    first = start("pass", tmp_path)
+    wait_until(lambda: processes.started_at(first.pid) is None)
+    assert Path(f"/proc/{first.pid}").exists(), "nobody has waited for it yet"
+    second = start(SLEEP, tmp_path)
+    assert not Path(f"/proc/{first.pid}").exists() and exit_code(first) == 0
+    assert stop_group(second, grace_seconds=5)
+
+
+def test_a_killed_process_of_many_threads_has_its_exit_code(tmp_path: Path) -> None:
+    """Its leader is a zombie a moment before the other threads are gone."""
+    many = "import threading, time; [threading.Thread(target=time.sleep, args=[600]).start() for _ in range(200)]; print('ready', flush=True)"
+    for _ in range(3):
+        log = tmp_path / "log"
+        log.unlink(missing_ok=True)
+        ref = start(many, tmp_path)
+        wait_until(lambda log=log: log.exists() and "ready" in log.read_text())  # type: ignore[misc]
+        os.kill(ref.pid, 9)
+        wait_until(lambda ref=ref: not is_alive(ref))  # type: ignore[misc]
+        assert exit_code(ref) == -9
+
+
 def test_a_polite_stop_is_enough_for_a_polite_process(tmp_path: Path) -> None:
     ref = start(SLEEP, tmp_path)
     assert is_alive(ref) and group_pids(ref) == [ref.pid]

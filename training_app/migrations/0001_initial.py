@@ -99,7 +99,7 @@ class Migration(migrations.Migration):
                 ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
             options={
-                'ordering': ['-id'],
+                'verbose_name_plural': 'launches', 'ordering': ['-id'],
             },
         ),
         migrations.CreateModel(

@@ -94,6 +94,7 @@ class Launch(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        verbose_name_plural = "launches"
         constraints = [
             models.UniqueConstraint(fields=["pipeline", "number"], name="launch_number_once"),
             models.UniqueConstraint(

@@ -14,7 +14,7 @@ from r1platform.access import for_user, require_role, signed_in
 from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
 from training_app import services
-from training_app.forms import PhaseConfigForm, PhaseForm
+from training_app.forms import PhaseConfigForm, PhaseForm, model_presets
 from training_app.models import PipelinePhase
 
 OPEN = ("", "phase_config", "held_out", "reward")
@@ -44,6 +44,7 @@ def phase_edit(request: HttpRequest, pipeline_id: int, phase_id: int) -> HttpRes
         "config": config,
         "kind_title": kind.title,
         "kind_words": getattr(kind, "describe", "") if isinstance(getattr(kind, "describe", ""), str) else "",
+        "presets": model_presets(),
         "open": {*OPEN, *config.open_groups()},
         "may_edit": may_edit(request.user, phase.pipeline.project),
     }

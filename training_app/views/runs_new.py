@@ -21,7 +21,7 @@ from model_core.rewards import REWARDS
 from r1platform.access import current_project, for_user, require_role, signed_in
 from r1platform.models import Project, Role
 from training_app import services
-from training_app.forms import VersionField, ready_versions
+from training_app.forms import VersionField, model_presets, ready_versions
 from training_app.models import Checkpoint, DatasetVersion, PhaseRun
 from training_app.schema_forms import SchemaForm
 
@@ -86,7 +86,10 @@ def run_new(request: HttpRequest) -> HttpResponse:
         messages.success(request, f"Run {run.pk} is queued. It starts as soon as a device is free.")
         return redirect("run-detail", run_id=run.pk)
     phases = [(name, str(cls.title), str(cls.describe)) for name, cls in PHASES.items()]
-    context = {"form": form, "config": config, "source": source, "project": project, "phase": phase, "phases": phases}
+    context = {
+        "form": form, "config": config, "source": source, "project": project, "phase": phase, "phases": phases,
+        "presets": model_presets(),
+    }  # fmt: skip
     return render(request, "training_app/run/new.html", context, status=422 if form.is_bound else 200)
 
 

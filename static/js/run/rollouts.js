@@ -157,7 +157,7 @@ class Rollouts {
 
   completion(completion) {
     const [thinking, answer] = parts(completion.text);
-    return h("section.rollout", {},
+    return h("article.rollout", {},
       thinking ? h("div.rollout-think", {}, thinking) : null,
       h("div.rollout-answer", {}, answer || "(no answer)", " ", verdict(completion)),
       h("div.muted", {}, [
