@@ -13,3 +13,8 @@ def ask_to_schedule() -> None:
 def ask_to_supervise(attempt_id: int, fence: int, *, node_name: str) -> None:
     """Has `tasks.supervise` run on the node that holds the attempt's devices."""
     send_on_commit("training_app.tasks.supervise", attempt_id, fence, queue=node_name)
+
+
+def ask_to_reclaim(attempt_id: int, *, node_name: str) -> None:
+    """Has `tasks.reclaim` run on the node whose devices an ended attempt still holds."""
+    send_on_commit("training_app.tasks.reclaim", attempt_id, queue=node_name)

@@ -11,7 +11,6 @@ import contextlib
 from typing import Any
 from urllib.parse import parse_qs
 
-from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
 
 from r1platform.access import for_user
@@ -77,7 +76,7 @@ class RunConsumer(LiveConsumer):
         """Sends what is new whenever there may be more."""
         while True:
             self._wanted.clear()
-            while events := await database_sync_to_async(run_events)(self.run, after=self.after, limit=PAGE):
+            while events := await self.patiently(run_events, self.run, after=self.after, limit=PAGE):
                 for event in events:
                     await self.send_json({"type": "event", **event})
                 self.after = events[-1]["id"]

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from model_core.rundir import RunDir
+from r1platform.lib.jsonb import jsonb_loads
 from r1platform.lib.live import publish
 from r1platform.lib.tail import read_lines
 from r1platform.lib.transitions import StaleFence
@@ -53,8 +55,8 @@ class Ingest:
         self.offset, self.last_seq = attempt.events_offset, attempt.last_seq
         self.num_processes = attempt.run.num_processes
         self.started = attempt.events.filter(kind="started").exists()
-        self._earlier_seconds = _device_seconds_before(attempt)
-        self._series: dict[str, MetricSeries] = {s.name: s for s in MetricSeries.objects.filter(run=self.run_id)}
+        self._earlier_seconds = device_seconds_of(attempt.run.attempts.filter(number__lt=attempt.number))
+        self._series: dict[str, MetricSeries] = {}
         self._overview_due = 0.0
 
     def take(self) -> bool:
@@ -63,28 +65,37 @@ class Ingest:
         if not lines:
             return False
         batch = self._parse(lines)
-        with transaction.atomic():
-            self._own()
-            last_id = self._write_events(batch)
-            self._write_points(batch.points)
-            for kind, payload in batch.checkpoints:
-                self._write_checkpoint(kind, payload)
-            self._write_run(batch)
-            last_seq = batch.rows[-1][0] if batch.rows else self.last_seq
-            RunAttempt.objects.filter(pk=self.attempt.pk).update(
-                events_offset=offset, last_seq=last_seq, heartbeat_at=Now()
-            )
+        last_seq = batch.rows[-1][0] if batch.rows else self.last_seq
+        try:
+            last_id = self._write(batch, offset, last_seq)
+        except DatabaseError:
+            self._series = {}  # rows that were rolled back are not there; each is read again when it is needed
+            raise
         self.offset, self.last_seq = offset, last_seq
         self.started = self.started or "started" in batch.kinds
         self._tell(last_id, batch)
         return True
+
+    @transaction.atomic
+    def _write(self, batch: _Batch, offset: int, last_seq: int) -> int:
+        """All of the batch or nothing; returns the id of the newest event of the run."""
+        self._own()
+        last_id = self._write_events(batch)
+        self._write_points(batch.points)
+        for kind, payload in batch.checkpoints:
+            self._write_checkpoint(kind, payload)
+        self._write_run(batch)
+        RunAttempt.objects.filter(pk=self.attempt.pk).update(
+            events_offset=offset, last_seq=last_seq, heartbeat_at=Now()
+        )
+        return last_id
 
     def _parse(self, lines: list[bytes]) -> _Batch:
         batch = _Batch()
         seq = self.last_seq
         for line in lines:
             try:
-                event = json.loads(line.replace(b"\\u0000", b"\\ufffd"))
+                event = jsonb_loads(line)
                 number, at, kind, payload = int(event["seq"]), float(event["time"]), event["kind"], event["payload"]
             except (ValueError, KeyError, TypeError):
                 logger.warning("A line of %s is no event and is left out: %r", self.path, line[:200])
@@ -196,12 +207,12 @@ def _sort_scalars(batch: _Batch, at: float, payload: dict[str, Any]) -> None:
         batch.summary[name] = value
 
 
-def _device_seconds_before(attempt: RunAttempt) -> float:
-    """What earlier attempts of the run have used, as far as they told."""
+def device_seconds_of(attempts: QuerySet[RunAttempt]) -> float:
+    """What these attempts have used, as far as they told: seconds times processes."""
     last = (
-        RunEvent.objects.filter(run=attempt.run_id, attempt__number__lt=attempt.number, kind="scalars")
+        RunEvent.objects.filter(attempt__in=attempts, kind="scalars")
         .order_by("attempt_id", "-seq")
         .distinct("attempt_id")
-        .values_list("payload__process_seconds", flat=True)
+        .values_list("payload__process_seconds", "run__num_processes")
     )
-    return sum(float(seconds) for seconds in last) * attempt.run.num_processes
+    return sum(float(seconds) * num for seconds, num in last)

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,19 @@ from django.db.models.functions import Now
 
 from model_core.rundir import write_json
 from r1platform.lib.live import publish
-from r1platform.lib.processes import ProcessRef, child_environment, end_unrecorded, is_alive, spawn, stop_group, this_process
+from r1platform.lib.processes import (
+    ProcessRef,
+    child_environment,
+    end_unrecorded,
+    is_alive,
+    spawn,
+    started_at,
+    stop_group,
+    this_process,
+)
 from r1platform.lib.storage import upload_path, version_dir
 from r1platform.lib.tail import last_words
+from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Node
 from training_app.models import DatasetVersion
 from training_app.preparation_dir import PreparationDir
@@ -77,6 +88,30 @@ def preparations_reconcile() -> int:
     return found
 
 
+def preparations_release(*, seconds: float = 20.0) -> bool:
+    """Ends the preparations of this node, which is shutting down, and queues them again; says whether all are gone."""
+    mine = DatasetVersion.objects.filter(state=VersionState.PREPARING, node__name=settings.R1_NODE_NAME)
+    released = list(mine.select_related("dataset"))
+    for version in released:
+        with suppress(IllegalTransition):  # it has ended in this moment
+            version_transition(
+                version=version, to=VersionState.QUEUED, reason="The node was shut down; it is prepared at the next start.",
+                fields={"pid": None, "progress": 0.0},
+            )  # fmt: skip
+    deadline = time.monotonic() + seconds
+    for version in released:
+        while _is_supervised(version):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        end_unrecorded(version_dir(version.pk))
+    return True
+
+
+def _is_supervised(version: DatasetVersion) -> bool:
+    return version.pid is not None and started_at(version.pid) == version.process_started_at
+
+
 def _spawn_supervisor(version: DatasetVersion) -> None:
     argv = [sys.executable, "manage.py", "supervise_preparation", str(version.pk)]
     log = version_dir(version.pk) / "supervisor.log"
@@ -99,6 +134,9 @@ class PreparationSupervisor:
             return
         self.version = self.row.select_related("dataset").get()
         end_unrecorded(self.directory.path)
+        if (result := self.directory.read_result()) is not None:
+            self._finish(result)  # the supervisor before this one died between the end and writing it down
+            return
         for _try in range(MAX_TRIES):
             ref = self._start()
             if not self._follow(ref):

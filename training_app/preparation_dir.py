@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model_core.commands.prepare import CONFIG, DATA, EVENTS, RESULT
+from r1platform.lib.jsonb import jsonb_loads
 from r1platform.lib.tail import read_lines
 
 
@@ -39,7 +40,7 @@ class PreparationDir:
     def read_result(self) -> dict[str, Any] | None:
         """How it ended; None when it died before."""
         try:
-            found: dict[str, Any] = json.loads(self.result.read_text())
+            found: dict[str, Any] = jsonb_loads(self.result.read_bytes())
         except FileNotFoundError:
             return None
         return found

@@ -1,7 +1,8 @@
 """Decides what runs next: waiting phases whose sources succeeded are queued, queued runs get devices in order.
 
-First in, first out: a run that does not fit keeps its place, and those behind it say so. One scheduler at a time, by an
-advisory lock; every pass is one short transaction a run and can be repeated.
+First in, first out: a run that does not fit now keeps its place, and those behind it say so; one that is too large for
+every node that is up lets the others pass. One scheduler at a time, by an advisory lock; every pass is one short
+transaction a run and can be repeated.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Iterator
 
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Count, Max, QuerySet
 from django.db.models.functions import Now
 
 from r1platform.lib.leases import NODE_ALIVE, NoDevice, leases_claim
@@ -43,7 +44,8 @@ def holder_of(attempt: RunAttempt) -> str:
 
 def _waiting() -> Iterator[PhaseRun]:
     runs = PhaseRun.objects.filter(state=RunState.WAITING, desired=Desired.RUN, launch__state=LaunchState.RUNNING)
-    yield from runs.select_related("pipeline_phase__starts_from", "pipeline_phase__rollouts_from").order_by("pk")
+    rows = runs.select_related("pipeline_phase__starts_from", "pipeline_phase__rollouts_from").order_by("pk")
+    yield from rows.select_for_update(of=("self",), skip_locked=True)
 
 
 def _advance(run: PhaseRun) -> None:
@@ -78,12 +80,15 @@ def _start_queued() -> int:
     """Gives devices to queued runs in order, until one has to wait for them."""
     started = 0
     blocked: PhaseRun | None = None
+    largest = max((node.num_devices for node in nodes_up()), default=0)
     queued = PhaseRun.objects.filter(state=RunState.QUEUED, desired=Desired.RUN).select_related(
         "dataset_version__dataset"
     )
     for run in queued.select_for_update(of=("self",), skip_locked=True).order_by("pk"):
         if why := _not_ready(run):
             _say_waiting(run, why)
+        elif run.num_processes > largest > 0:
+            _say_waiting(run, f"It asks for {run.num_processes} devices and the largest node that is up has {largest}.")
         elif blocked is not None:
             _say_waiting(run, f"Waits behind run {blocked.pk}, which is before it in the queue.")
         else:
@@ -108,11 +113,17 @@ def _not_ready(run: PhaseRun) -> str:
     return f"Waits for {version} to be prepared."
 
 
+def nodes_up() -> QuerySet[Node]:
+    """Nodes that take work, each with `num_devices`."""
+    up = Node.objects.filter(draining=False, heartbeat_at__gt=Now() - NODE_ALIVE)
+    return up.annotate(num_devices=Count("devices")).order_by("name")
+
+
 @transaction.atomic
 def _start(run: PhaseRun) -> RunAttempt:
     """Makes the next attempt with its devices and has a supervisor started. Raises NoDevice and leaves nothing."""
     number = (run.attempts.aggregate(number=Max("number"))["number"] or 0) + 1
-    nodes = list(Node.objects.filter(draining=False, heartbeat_at__gt=Now() - NODE_ALIVE).order_by("name"))
+    nodes = list(nodes_up())
     if not nodes:
         raise NoDevice("No node is up: none has sent a heartbeat in the last minute, or all are draining.")
     reasons = []
@@ -125,8 +136,9 @@ def _start(run: PhaseRun) -> RunAttempt:
             reasons.append(str(error) if len(nodes) == 1 else f"{node.name}: {error}")
             continue
         run_transition(
-            run=run, to=RunState.STARTING, reason=f"Attempt {number} starts on {node.name}.", fields={"progress": {}}
-        )
+            run=run, to=RunState.STARTING, reason=f"Attempt {number} starts on {node.name}.",
+            fields={"progress": {}, "result": None},
+        )  # fmt: skip
         ask_to_supervise(attempt.pk, attempt.fence, node_name=node.name)
         return attempt
     raise NoDevice(" ".join(reasons))

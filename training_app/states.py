@@ -20,7 +20,7 @@ class VersionState(TextChoices):
 
 VERSION_MOVES: dict[str, set[str]] = {
     VersionState.QUEUED: {VersionState.PREPARING, VersionState.STOPPED, VersionState.FAILED},
-    VersionState.PREPARING: {VersionState.READY, VersionState.FAILED, VersionState.STOPPED},
+    VersionState.PREPARING: {VersionState.READY, VersionState.FAILED, VersionState.STOPPED, VersionState.QUEUED},
 }
 
 
@@ -48,6 +48,8 @@ LAUNCH_MOVES: dict[str, set[str]] = {
     LaunchState.FAILED: {LaunchState.RUNNING},
     LaunchState.STOPPED: {LaunchState.RUNNING},
 }
+LIVE_LAUNCHES = frozenset({LaunchState.RUNNING, LaunchState.HELD, LaunchState.PAUSED})
+"""A pipeline has at most one of these."""
 
 
 class RunState(TextChoices):

@@ -1,7 +1,8 @@
 """Owns one trainer on its node: starts or adopts it, brings in what it tells, passes on what people want, ends it.
 
-Every write carries the fence. A supervisor that is told of a newer owner ends itself and leaves the trainer alone; one
-that loses the database keeps its trainer and goes on when it is back. What the end means for the run is in `verdict`.
+Every write carries the fence. A supervisor that is told of a newer owner ends itself and leaves the trainer to it; when
+the attempt was given up meanwhile, nobody owns the trainer and it ends too. One that loses the database keeps its
+trainer and goes on when it is back. What the end means for the run is in `verdict`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection
+from django.db.models import Max
 from django.db.models.functions import Now
 
 from model_core.config import RunConfig, RunPaths
@@ -33,10 +36,11 @@ from r1platform.lib.processes import (
     this_process,
 )
 from r1platform.lib.storage import run_dir, version_dir
-from r1platform.lib.transitions import StaleFence
+from r1platform.lib.transitions import IllegalTransition, StaleFence
 from r1platform.models import DeviceKind
-from training_app.ingest import Ingest
+from training_app.ingest import Ingest, device_seconds_of
 from training_app.models import Checkpoint, RunAttempt
+from training_app.reconciling import attempt_reclaim
 from training_app.scheduling import holder_of
 from training_app.services.runs import checkpoint_dir
 from training_app.states import LIVE_ATTEMPTS, AttemptState, Desired, RunState
@@ -68,7 +72,8 @@ class AttemptSupervisor:
             if self._claim():
                 self._own()
         except StaleFence:
-            logger.info("%s has a newer supervisor than fence %s; this one ends.", self.attempt, self.fence)
+            logger.info("%s has a newer owner than fence %s; this supervisor ends.", self.attempt, self.fence)
+            attempt_reclaim(self.attempt.pk)
 
     def _claim(self) -> bool:
         found = self.row.select_related(
@@ -101,33 +106,48 @@ class AttemptSupervisor:
 
     def _start(self) -> ProcessRef:
         run, rundir = self.attempt.run, self.rundir
-        config = RunConfig.parse(self._config())
         if not rundir.config.exists():
-            RunDir.create(rundir.path, run=config, paths=self._paths())
+            resume_from = self._resume_from()
+            config = RunConfig.parse(self._config(resume_from))
+            RunDir.create(rundir.path, run=config, paths=self._paths(resume_from))
         argv = command(rundir.path, num_processes=run.num_processes)
         wanted = environment(num_processes=run.num_processes) | self._devices()
         write_json(rundir.command, {"argv": argv, "environment": wanted})
         inherited = child_environment(os.environ, mark=rundir.path)
         ref = spawn(argv, cwd=Path(__file__).resolve().parents[1], env=inherited | wanted, log=rundir.log)
-        self._move(
-            AttemptState.RUNNING, "The trainer is started.", trainer_pid=ref.pid, trainer_started_at=ref.started_at,
-            boot_id=boot_id(), started_at=Now(),
-        )  # fmt: skip
+        try:
+            self._move(
+                AttemptState.RUNNING, "The trainer is started.", trainer_pid=ref.pid, trainer_started_at=ref.started_at,
+                boot_id=boot_id(), started_at=Now(),
+            )  # fmt: skip
+        except StaleFence:
+            stop_group(ref, grace_seconds=1)  # nobody else knows of it
+            raise
         return ref
 
-    def _config(self) -> dict[str, Any]:
-        """The run's configuration; a repetition of a run that was measured takes another seed."""
-        run = self.attempt.run
-        repeated = run.attempts.filter(state=AttemptState.SUCCEEDED, number__lt=self.attempt.number).count()
-        return {**run.config, "seed": run.config["seed"] + repeated}
+    def _config(self, resume_from: str | None) -> dict[str, Any]:
+        """The run's configuration; a repetition of a run that was measured takes another seed.
 
-    def _paths(self) -> RunPaths:
+        Of the budget there is left what earlier attempts did not use. A trainer that resumes counts by itself what was
+        used up to its checkpoint.
+        """
+        run, before = self.attempt.run, self.attempt.run.attempts.filter(number__lt=self.attempt.number)
+        measured = before.filter(state=AttemptState.SUCCEEDED)
+        config = {**run.config, "seed": run.config["seed"] + measured.count()}
+        if run.budget_device_seconds:
+            last = measured.aggregate(number=Max("number"))["number"] or 0
+            used = device_seconds_of(before.filter(number__lte=last) if resume_from else before)
+            left = max(run.budget_device_seconds - used, 1.0)
+            config["budget"] = {**config["budget"], "device_seconds": left}
+        return config
+
+    def _paths(self, resume_from: str | None) -> RunPaths:
         run = self.attempt.run
         return RunPaths(
             dataset=str(version_dir(run.dataset_version_id) / "data") if run.dataset_version_id else None,
             start_from=_existing(run.starts_from),
             rollouts_from=_existing(run.rollouts_from),
-            resume_from=self._resume_from(),
+            resume_from=resume_from,
         )
 
     def _resume_from(self) -> str | None:
@@ -170,7 +190,8 @@ class AttemptSupervisor:
         if self.ingest.started and run.state == RunState.STARTING:
             run.refresh_from_db(fields=["state"])
             if run.state == RunState.STARTING:
-                run_transition(run=run, to=RunState.RUNNING, reason=f"Attempt {self.attempt.number} trains.")
+                with suppress(IllegalTransition):  # somebody has asked it to stop in this moment
+                    run_transition(run=run, to=RunState.RUNNING, reason=f"Attempt {self.attempt.number} trains.")
 
     def _beat(self) -> None:
         """Reads what is wanted and passes it on; writes the heartbeat. Raises StaleFence."""

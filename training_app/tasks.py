@@ -11,7 +11,7 @@ from django.conf import settings
 from r1platform.lib.processes import spawn
 from r1platform.lib.storage import home
 from training_app.preparation import preparations_reconcile, preparations_start
-from training_app.reconciling import reconcile_once
+from training_app.reconciling import attempt_reclaim, reconcile_once
 from training_app.scheduling import schedule_once
 
 
@@ -27,6 +27,12 @@ def reconcile() -> None:
     """Has what went silent adopted or given up."""
     preparations_reconcile()
     reconcile_once()
+
+
+@shared_task(name="training_app.tasks.reclaim")
+def reclaim(attempt_id: int) -> None:
+    """Frees the devices of this node that an ended attempt still holds."""
+    attempt_reclaim(attempt_id)
 
 
 @shared_task(name="training_app.tasks.supervise")

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 
+from r1platform.lib.jsonb import jsonb_clean
 from r1platform.lib.leases import leases_release
 from r1platform.lib.storage import run_dir
 from r1platform.lib.tail import last_words
@@ -46,6 +47,7 @@ def attempt_finish(
 
     `result` is result.json, None when the trainer did not get there; `how` says how the process ended. Raises StaleFence.
     """
+    result = jsonb_clean(result)
     run = PhaseRun.objects.select_for_update(of=("self",)).get(pk=attempt.run_id)
     end = _decide(run, attempt, result, how)
     attempt_transition(
@@ -85,11 +87,15 @@ def _measured(run: PhaseRun, result: dict[str, Any]) -> _End:
         reason = f"{decision.reason} The pipeline goes on, as this gate is set to."
         return _End(AttemptState.SUCCEEDED, RunState.SUCCEEDED, reason, fields)
     repeats = run.attempts.filter(state=AttemptState.SUCCEEDED).count() + 1
-    if run.gate_action == GateAction.RETRY and repeats < MAX_REPEATS and run.desired == Desired.RUN:
+    if run.gate_action == GateAction.RETRY and repeats < MAX_REPEATS and run.desired == Desired.RUN and _has_budget(run):
         reason = f"{decision.reason} It is run again with the next seed, {repeats + 1} of {MAX_REPEATS}."
         fields["gate_verdict"] = GateVerdict.PENDING
         return _End(AttemptState.SUCCEEDED, RunState.QUEUED, reason, fields)
     return _End(AttemptState.SUCCEEDED, RunState.GATE_FAILED, decision.reason, fields)
+
+
+def _has_budget(run: PhaseRun) -> bool:
+    return not run.budget_device_seconds or run.device_seconds < run.budget_device_seconds
 
 
 def _stopped(run: PhaseRun, result: dict[str, Any]) -> _End:
@@ -102,7 +108,8 @@ def _stopped(run: PhaseRun, result: dict[str, Any]) -> _End:
         return _End(
             AttemptState.STOPPED, RunState.STOPPED, f"Stopped {step}; its checkpoint is kept.", {"result": result}
         )
-    reason = f"The node was shut down {step}; it goes on from its checkpoint when a device is free."
+    asked = str(result.get("reason") or "It was asked to stop.")
+    reason = f"{asked} Its checkpoint {step} is kept; it goes on from there when a device is free."
     return _End(AttemptState.STOPPED, RunState.QUEUED, reason, {})
 
 

@@ -33,7 +33,7 @@ def main() -> int:
     while step < plan["steps"]:
         if rundir.stop.exists():
             save(rundir, events, step, final=False)
-            return end(rundir, "stopped", step)
+            return end(rundir, "stopped", step, reason=rundir.stop.read_text())
         step += 1
         values = {"loss": 1 / step}
         events.emit("scalars", step=step, tokens=step * 10, process_seconds=step * 0.1, values=values)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -139,6 +140,63 @@ def test_a_silent_supervisor_is_replaced(dataset: Dataset, alice: User, node: No
     prepare()
     version.refresh_from_db()
     assert version.state == "ready"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_node_that_goes_down_ends_the_process_and_queues_the_version(
+    dataset: Dataset, alice: User, prepare: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "BEAT_SECONDS", 0.02)
+    config = {"source": "generated", "source_config": {"task": "sums", "num_train": 500_000, "num_held_out": 10}}
+    version = services.version_prepare(dataset=dataset, user=alice, config=config)
+    work = threading.Thread(target=lambda: (prepare(), connection.close()))
+    monkeypatch.setattr(preparation, "_is_supervised", lambda _version: work.is_alive())
+    work.start()
+    until(lambda: DatasetVersion.objects.get(pk=version.pk).progress > 0)
+    assert preparation.preparations_release()
+    version.refresh_from_db()
+    assert version.state == "queued" and "shut down" in version.state_reason
+    assert not _processes_of(version_dir(version.pk))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_prepared_while_nobody_could_write_it_down_is_not_prepared_again(
+    dataset: Dataset, alice: User, node: Node, prepare: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = services.version_prepare(dataset=dataset, user=alice, config=SUMS)
+    prepare()
+    DatasetVersion.objects.filter(pk=version.pk).update(
+        state="preparing", node=node, pid=None, heartbeat_at="2026-01-01T00:00Z", num_rows=0
+    )
+    monkeypatch.setattr(PreparationSupervisor, "_start", lambda self: pytest.fail("it was prepared again"))
+    prepare()
+    version.refresh_from_db()
+    assert version.state == "ready" and version.num_rows == 40
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_the_database_cannot_hold_is_only_a_dropped_row(
+    dataset: Dataset, alice: User, prepare: Callable[[], None]
+) -> None:
+    rows = LINES + b'{"q": "\\u0000", "a": "x #### 6"}\n'
+    config = {**MAPPED, "filters": [{"name": "length", "config": {"min_prompt_chars": 3}}]}
+    version = services.version_prepare(
+        dataset=dataset, user=alice, config=config, upload=send(dataset.project, alice, content=rows)
+    )
+    prepare()
+    version.refresh_from_db()
+    assert version.state == "ready", version.state_reason
+
+
+def _processes_of(directory: Path) -> list[int]:
+    return [process.pid for process in psutil.process_iter() if str(directory) in " ".join(_words(process))]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 @pytest.mark.django_db(transaction=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,11 +14,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from r1platform.lib.leases import leases_of
-from r1platform.models import DeviceLease, Node, Project
+from r1platform.models import Device, DeviceLease, Node, Project
 from tests.training_app.rows import make_attempt, make_run, make_version
 from training_app import services
 from training_app.models import Checkpoint, PhaseRun, RunAttempt
-from training_app.reconciling import reconcile_once
+from training_app.reconciling import attempt_reclaim, reconcile_once
 from training_app.scheduling import holder_of, schedule_once
 from training_app.transitions import run_transition
 
@@ -159,6 +160,7 @@ def test_a_silent_node_loses_its_attempt_after_a_while(project: Project, alice: 
     run = make_run(project, alice, state="running")
     attempt = make_attempt(run, node, heartbeat_at=timezone.now() - timedelta(seconds=100))
     Node.objects.update(heartbeat_at=timezone.now() - timedelta(seconds=100))
+    another_node()
     reconcile_once()
     run.refresh_from_db()
     assert run.state == "running" and not sent
@@ -167,3 +169,65 @@ def test_a_silent_node_loses_its_attempt_after_a_while(project: Project, alice: 
     run.refresh_from_db()
     attempt.refresh_from_db()
     assert run.state == "lost" and attempt.state == "lost" and node.name in run.state_reason
+
+
+def test_a_lost_attempt_keeps_its_devices_until_its_node_frees_them(
+    project: Project, alice: User, node: Node, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    asked: list[tuple[int, str]] = []
+    monkeypatch.setattr("training_app.reconciling.ask_to_reclaim", lambda pk, *, node_name: asked.append((pk, node_name)))
+    settings.R1_NODE_NAME = node.name
+    run = make_run(project, alice)
+    schedule_once()
+    attempt = run.attempts.get()
+    other = another_node()
+    silence(node, attempt)
+    reconcile_once()
+    attempt.refresh_from_db()
+    assert attempt.state == "lost" and len(leases_of(holder_of(attempt))) == 1 and asked == []
+    services.run_retry(run=run, user=alice)
+    schedule_once()
+    assert run.attempts.get(number=2).node == other, "nothing is placed on a device that may be busy"
+    Node.objects.filter(pk=node.pk).update(heartbeat_at=Now())
+    reconcile_once()
+    assert asked == [(attempt.pk, node.name)]
+    attempt_reclaim(attempt.pk)
+    assert not leases_of(holder_of(attempt))
+
+
+def test_nothing_is_given_up_by_a_machine_that_has_just_woken_up(project: Project, alice: User, node: Node) -> None:
+    run = make_run(project, alice)
+    schedule_once()
+    silence(node, run.attempts.get())
+    reconcile_once()
+    run.refresh_from_db()
+    assert run.state == "starting"
+
+
+def test_a_run_that_fits_no_node_lets_the_others_pass(project: Project, alice: User, node: Node) -> None:
+    large, small = make_run(project, alice, num_processes=64), make_run(project, alice)
+    assert schedule_once() == 1
+    large.refresh_from_db()
+    small.refresh_from_db()
+    assert small.state == "starting" and large.state == "queued"
+    assert "64 devices" in large.waiting_reason and "has 2" in large.waiting_reason
+
+
+def test_the_error_of_an_older_attempt_is_gone_when_the_next_starts(project: Project, alice: User, node: Node) -> None:
+    run = make_run(project, alice, result={"error": {"message": "old"}})
+    schedule_once()
+    run.refresh_from_db()
+    assert run.state == "starting" and run.result is None
+
+
+def another_node() -> Node:
+    made = Node.objects.create(name="node-2", heartbeat_at=Now())
+    Device.objects.create(node=made, kind="cpu", index=0, name="CPU share")
+    return made
+
+
+def silence(node: Node, attempt: RunAttempt) -> None:
+    """Neither the node nor the attempt has been heard of for long."""
+    long_ago = timezone.now() - timedelta(seconds=200)
+    Node.objects.filter(pk=node.pk).update(heartbeat_at=long_ago)
+    RunAttempt.objects.filter(pk=attempt.pk).update(heartbeat_at=long_ago)

@@ -256,3 +256,42 @@ def test_tags_are_few_and_short(project: Project, alice: User) -> None:
             services.run_tags_set(run=run, user=alice, tags=tags)
     run.refresh_from_db()
     assert run.tags == ["a", "b"]
+
+
+def test_a_launch_is_not_resumed_beside_another_live_one(pipeline: Pipeline, alice: User) -> None:
+    first = launch(pipeline, alice)
+    services.launch_stop(launch=first, user=alice)
+    second = launch(pipeline, alice)
+    with pytest.raises(IllegalTransition, match="Launch 2 of this pipeline is running"):
+        services.launch_resume(launch=first, user=alice)
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.state, second.state) == ("stopped", "running")
+
+
+def test_what_ended_while_a_launch_was_paused_counts_when_it_is_resumed(pipeline: Pipeline, alice: User) -> None:
+    made = launch(pipeline, alice)
+    services.launch_pause(launch=made, user=alice)
+    made.runs.update(state="succeeded")
+    services.launch_resume(launch=made, user=alice)
+    made.refresh_from_db()
+    assert made.state == "succeeded"
+
+
+def test_a_gate_that_held_while_a_launch_was_paused_holds_it_when_it_is_resumed(pipeline: Pipeline, alice: User) -> None:
+    made = launch(pipeline, alice)
+    services.launch_pause(launch=made, user=alice)
+    made.runs.filter(position=0).update(state="gate_failed")
+    services.launch_resume(launch=made, user=alice)
+    made.refresh_from_db()
+    assert made.state == "held" and made.runs.get(position=0).state == "gate_failed"
+
+
+def test_a_long_name_can_be_cloned_and_a_longer_one_is_refused(project: Project, alice: User) -> None:
+    run = make_run(project, alice, state="succeeded")
+    PhaseRun.objects.filter(pk=run.pk).update(name="x" * 120)
+    run.refresh_from_db()
+    clone = services.run_clone(run=run, user=alice)
+    assert len(clone.name) == 120 and clone.name.endswith("x again")
+    with pytest.raises(ConfigError, match="1 to 120 characters; this one has 121"):
+        services.run_create(project=project, user=alice, name="x" * 121, phase="cold_start", config={})

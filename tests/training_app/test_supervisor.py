@@ -19,6 +19,7 @@ from django.db import connection
 
 from r1platform.lib.leases import leases_of
 from r1platform.lib.processes import ProcessRef, group_pids, stop_group
+from r1platform.lib.storage import run_dir
 from r1platform.models import DeviceLease, Node, Project
 from tests.training_app.rows import make_run
 from tests.training_app.stub_trainer import PLAN
@@ -279,7 +280,7 @@ def test_a_node_that_goes_down_leaves_its_run_queued(platform: Platform, run: Ph
     assert attempts_release(seconds=20)
     platform.finish()
     run.refresh_from_db()
-    assert run.state == "queued" and "shut down" in run.state_reason and run.desired == "run"
+    assert run.state == "queued" and "shutting down" in run.state_reason and run.desired == "run"
     last = run.checkpoints.latest("step").step
     plan(steps=last + 2)
     platform.start(run)
@@ -303,3 +304,80 @@ def test_a_stopped_process_is_ended_with_its_children(
     run.refresh_from_db()
     assert run.state == "stopped" and "not in order" in run.state_reason
     assert not group_pids(trainer(attempt)) and not DeviceLease.objects.filter(released_at=None).exists()
+
+
+def test_resumed_while_it_still_stops_it_goes_on_from_its_checkpoint(
+    platform: Platform, run: PhaseRun, alice: User, plan: Callable[..., None]
+) -> None:
+    plan(steps=1000)
+    attempt = platform.start(run)
+    at_step(run, 3)
+    os.kill(trainer(attempt).pid, signal.SIGSTOP)
+    services.run_pause(run=run, user=alice)
+    services.run_resume(run=run, user=alice)
+    os.kill(trainer(attempt).pid, signal.SIGCONT)
+    platform.finish()
+    run.refresh_from_db()
+    assert (run.state, run.desired) == ("queued", "run")
+    last = run.checkpoints.latest("step").step
+    plan(steps=last + 2)
+    platform.start(run)
+    platform.finish()
+    run.refresh_from_db()
+    assert run.state == "succeeded" and steps_of(run) == list(range(1, last + 3))
+
+
+def test_a_trainer_whose_attempt_was_given_up_is_ended_by_its_own_supervisor(
+    platform: Platform, run: PhaseRun, plan: Callable[..., None]
+) -> None:
+    plan(steps=100_000)
+    attempt = platform.start(run)
+    at_step(run, 3)
+    RunAttempt.objects.filter(pk=attempt.pk).update(fence=9, state="lost")
+    platform.finish()
+    assert not group_pids(trainer(attempt)) and not leases_of(holder_of(attempt))
+
+
+def test_a_fence_raised_while_the_trainer_starts_leaves_no_trainer(
+    platform: Platform, run: PhaseRun, plan: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(steps=100_000)
+    real = supervisor.spawn
+
+    def overtaken(*args: Any, **kwargs: Any) -> ProcessRef:
+        ref = real(*args, **kwargs)
+        RunAttempt.objects.update(fence=9)
+        return ref
+
+    monkeypatch.setattr(supervisor, "spawn", overtaken)
+    platform.start(run)
+    platform.finish()
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and _is_stub(pid)]
+
+
+def test_a_repetition_has_only_what_is_left_of_the_budget(
+    platform: Platform, run: PhaseRun, plan: Callable[..., None]
+) -> None:
+    """Three steps of the stub take 0.3 device-seconds."""
+    PhaseRun.objects.filter(pk=run.pk).update(gate_action="retry", budget_device_seconds=2.0)
+    plan(steps=3, quality=0.80)
+    left = []
+    for number in (1, 2):
+        platform.start(run)
+        platform.finish()
+        config = json.loads((run_dir(run.pk, number) / "config.json").read_text())["run"]
+        left.append(round(config["budget"]["device_seconds"], 1))
+    assert left == [2.0, 1.7]
+    PhaseRun.objects.filter(pk=run.pk).update(device_seconds=2.0)
+    run.refresh_from_db()
+    assert run.state == "queued"
+
+
+def test_what_the_database_cannot_hold_does_not_stop_the_end(
+    platform: Platform, run: PhaseRun, plan: Callable[..., None]
+) -> None:
+    plan(error="A row holds \x00.")
+    platform.start(run)
+    platform.finish()
+    run.refresh_from_db()
+    assert run.state == "failed" and run.state_reason == "A row holds \ufffd."

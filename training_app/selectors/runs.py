@@ -76,6 +76,8 @@ def run_rollouts(run: PhaseRun, *, step: int | None = None) -> dict[str, Any]:
         groups = list(_groups(open_artifact(root, event.payload["file"])))
     except (FileNotFoundError, UnsafePath):
         raise DataError(f"The rollouts of step {wanted} are not on this machine any more.", field="step") from None
+    except (EOFError, OSError, ValueError) as error:
+        raise DataError(f"The file of step {wanted}'s rollouts is damaged: {error}.", field="step") from error
     return {"step": wanted, "steps": steps, "groups": groups}
 
 

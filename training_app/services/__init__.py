@@ -17,6 +17,7 @@ from training_app.services.pipelines import (
     pipeline_phase_update,
 )
 from training_app.services.runs import (
+    again,
     checkpoint_dir,
     checkpoint_model_dir,
     gate_override,
@@ -31,7 +32,7 @@ from training_app.services.runs import (
 )
 
 __all__ = [
-    "checkpoint_dir", "checkpoint_model_dir", "dataset_create", "dataset_delete", "gate_override", "launch_pause",
+    "again", "checkpoint_dir", "checkpoint_model_dir", "dataset_create", "dataset_delete", "gate_override", "launch_pause",
     "launch_resume", "launch_stop", "pipeline_create", "pipeline_from_template", "pipeline_launch",
     "pipeline_phase_update", "run_clone", "run_create", "run_notes_set", "run_pause", "run_resume", "run_retry",
     "run_stop", "run_tags_set", "upload_create", "version_prepare", "version_stop",

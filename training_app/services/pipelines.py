@@ -18,8 +18,8 @@ from training_app.asking import ask_to_schedule
 from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase
 from training_app.pipeline_templates import PIPELINE_TEMPLATES
 from training_app.services.runs import check_version, run_pause, run_resume, run_retry, run_stop, with_budget
-from training_app.states import LIVE_RUNS, Desired, GateAction, GateVerdict, LaunchState, RunState, VersionState
-from training_app.transitions import launch_transition, run_transition
+from training_app.states import LIVE_LAUNCHES, LIVE_RUNS, Desired, GateAction, GateVerdict, LaunchState, RunState, VersionState
+from training_app.transitions import launch_refresh, launch_transition, run_transition
 
 GATE_METRICS = ("quality_low", "quality", "accuracy_low", "accuracy")
 _PHASE_KEYS = {
@@ -192,7 +192,7 @@ def pipeline_launch(*, pipeline: Pipeline, user: User) -> Launch:
     Raises IllegalTransition when one is live, DataError when a phase has no data that is ready or on its way.
     """
     locked = Pipeline.objects.select_for_update().get(pk=pipeline.pk)
-    live = locked.launches.filter(state__in=[LaunchState.RUNNING, LaunchState.HELD, LaunchState.PAUSED]).first()
+    live = locked.launches.filter(state__in=LIVE_LAUNCHES).first()
     if live is not None:
         raise AlreadyLive(live)
     phases = list(locked.phases.select_related("dataset_version__dataset").order_by("position"))
@@ -267,16 +267,26 @@ def launch_pause(*, launch: Launch, user: User) -> None:
 
 @transaction.atomic
 def launch_resume(*, launch: Launch, user: User) -> None:
-    """Goes on where it was paused, stopped or failed. Raises IllegalTransition."""
+    """Goes on where it was paused, stopped, failed or held. Raises IllegalTransition, AlreadyLive.
+
+    What happened while it was paused counts: a phase that was held meanwhile holds it now.
+    """
     locked = _locked(launch)
     before = locked.state
+    other = locked.pipeline.launches.filter(state__in=LIVE_LAUNCHES).exclude(pk=locked.pk).first()
+    if other is not None:
+        raise AlreadyLive(other)
     if not launch_transition(launch=locked, to=LaunchState.RUNNING, reason=f"Resumed by {user.username}.", user=user):
         raise IllegalTransition("Launch", launch.pk, before, LaunchState.RUNNING)
+    again = {RunState.STOPPED, RunState.FAILED, RunState.LOST}
+    if before != LaunchState.PAUSED:
+        again.add(RunState.GATE_FAILED)
     for run in locked.runs.select_related("pipeline_phase"):
-        if run.state == RunState.PAUSED:
+        if run.state == RunState.PAUSED or (run.state in LIVE_RUNS and run.desired == Desired.PAUSE):
             run_resume(run=run, user=user)
-        elif run.state in {RunState.STOPPED, RunState.FAILED, RunState.LOST, RunState.GATE_FAILED}:
+        elif run.state in again:
             run_retry(run=run, user=user)
+    launch_refresh(launch_id=locked.pk)
     _audit(locked, user, "launch.resume")
     ask_to_schedule()
 
@@ -297,6 +307,8 @@ def launch_stop(*, launch: Launch, user: User) -> None:
 
 
 def _locked(launch: Launch) -> Launch:
+    """Locks its runs, then the launch: the order in which everything that moves a run takes them."""
+    list(PhaseRun.objects.select_for_update().filter(launch=launch.pk).order_by("pk").values_list("pk"))
     return Launch.objects.select_for_update(of=("self",)).select_related("pipeline__project").get(pk=launch.pk)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models.functions import Now
 
 from model_core.config import RunConfig
 from model_core.errors import CheckpointError, ConfigError, DataError
@@ -18,9 +19,10 @@ from r1platform.models import Project
 from r1platform.services import audit
 from training_app.asking import ask_to_schedule
 from training_app.models import Checkpoint, DatasetVersion, PhaseRun
-from training_app.states import LIVE_RUNS, Desired, GateVerdict, LaunchState, RunState, VersionState
+from training_app.states import LIVE_ATTEMPTS, LIVE_LAUNCHES, LIVE_RUNS, Desired, GateVerdict, LaunchState, RunState, VersionState
 from training_app.transitions import launch_refresh, launch_transition, run_transition
 
+MAX_NAME_CHARS = 120
 MAX_TAGS = 20
 MAX_TAG_CHARS = 40
 
@@ -40,8 +42,8 @@ def run_create(
 ) -> PhaseRun:
     """A single run outside a pipeline, queued. Raises ConfigError, DataError or CheckpointError at the wrong field."""
     name = name.strip()
-    if not name:
-        raise ConfigError("A run needs a name.", field="name")
+    if not 0 < len(name) <= MAX_NAME_CHARS:
+        raise ConfigError(f"A run's name has 1 to {MAX_NAME_CHARS} characters; this one has {len(name)}.", field="name")
     parsed = RunConfig.parse({**config, "phase": phase})
     check_inputs(project, parsed, dataset_version, starts_from, rollouts_from)
     resolved = with_budget(parsed, budget_device_seconds)
@@ -135,11 +137,18 @@ def _want(run: PhaseRun, user: User, desired: str, reason: str) -> None:
 
 @transaction.atomic
 def run_resume(*, run: PhaseRun, user: User) -> None:
-    """Queues a paused run; it goes on from its last checkpoint. Raises IllegalTransition."""
+    """Queues a paused run; it goes on from its last checkpoint. Raises IllegalTransition.
+
+    One that was asked to pause and still writes its checkpoint is queued as soon as that is there.
+    """
     locked = _locked(run)
-    if locked.state != RunState.PAUSED:
+    if locked.state == RunState.PAUSED:
+        _queue(locked, user, f"Resumed by {user.username}.")
+    elif locked.state in LIVE_RUNS and locked.desired == Desired.PAUSE:
+        PhaseRun.objects.filter(pk=run.pk).update(desired=Desired.RUN)
+        locked.attempts.filter(state__in=LIVE_ATTEMPTS, stop_asked_at=None).update(stop_asked_at=Now())
+    else:
         raise IllegalTransition("Run", run.pk, locked.state, RunState.QUEUED)
-    _queue(locked, user, f"Resumed by {user.username}.")
     _audit(locked, user, "run.resume")
 
 
@@ -178,16 +187,21 @@ def _revive(run: PhaseRun, user: User) -> None:
     launch = run.launch
     assert launch is not None
     if launch.state in {LaunchState.FAILED, LaunchState.STOPPED, LaunchState.HELD}:
-        if launch.pipeline.launches.filter(state__in=["running", "held", "paused"]).exclude(pk=launch.pk).exists():
+        if launch.pipeline.launches.filter(state__in=LIVE_LAUNCHES).exclude(pk=launch.pk).exists():
             raise ConfigError(f"{launch.pipeline.name} has another launch that is live; stop that one first.")
         launch_transition(launch=launch, to=LaunchState.RUNNING, reason=f"{run.name} is tried again.", user=user)
+
+
+def again(name: str) -> str:
+    """The name that a clone gets."""
+    return f"{name[: MAX_NAME_CHARS - 6]} again"
 
 
 @transaction.atomic
 def run_clone(*, run: PhaseRun, user: User) -> PhaseRun:
     """A new single run with the configuration and the inputs of `run`."""
     return run_create(
-        project=run.project, user=user, name=f"{run.name} again", phase=run.phase, config=run.config,
+        project=run.project, user=user, name=again(run.name), phase=run.phase, config=run.config,
         dataset_version=run.dataset_version, starts_from=run.starts_from, rollouts_from=run.rollouts_from,
     )  # fmt: skip
 

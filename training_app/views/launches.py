@@ -19,9 +19,9 @@ from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
 from training_app import services
 from training_app.models import Launch, PhaseRun
-from training_app.states import LaunchState, RunState
+from training_app.states import LIVE_LAUNCHES, LaunchState, RunState
 from training_app.views.run_words import progress_words
-from training_app.views.standing import LIVE_LAUNCH, graph_nodes
+from training_app.views.standing import graph_nodes
 
 _SENTENCES = {
     "pause": "Pausing: the phase that runs writes a checkpoint first.",
@@ -45,7 +45,7 @@ def launch_detail(request: HttpRequest, launch_id: int) -> HttpResponse:
         "nodes": graph_nodes(phases, runs),
         "rows": [_row(run) for run in runs],
         "held": held if launch.state == LaunchState.HELD else None,
-        "is_live": launch.state in LIVE_LAUNCH,
+        "is_live": launch.state in LIVE_LAUNCHES,
         "may_pause": launch.state == LaunchState.RUNNING,
         "may_resume": launch.state in RESUMABLE,
         "may_edit": may_edit(request.user, launch.pipeline.project),
@@ -64,7 +64,7 @@ def _row(run: PhaseRun) -> dict[str, Any]:
         "run": run,
         "words": progress_words(run),
         "result": result,
-        "used": min(run.device_seconds / budget, 1.0) if budget else None,
+        "used": run.device_seconds / budget if budget else None,
     }
 
 

@@ -24,6 +24,8 @@ from training_app.views.fit import fit_check
 from training_app.views.standing import pipeline_row, pipelines_of
 
 PER_PAGE = 25
+NUM_LAUNCHES = 50
+"""Of a pipeline launched more often, the newest are listed on its page; the API pages through all."""
 
 
 @require_safe
@@ -91,7 +93,7 @@ def _create(request: HttpRequest, form: PipelineForm, project: Project) -> Pipel
 @require_safe
 @login_required
 def pipeline_detail(request: HttpRequest, pipeline_id: int) -> HttpResponse:
-    """The graph with the newest launch on it, the fit check, every launch."""
+    """The graph with the newest launch on it, the fit check, the newest launches."""
     found = pipeline_of(request, pipeline_id)
     pipeline = pipelines_of(user=request.user, project=found.project).get(pk=found.pk)
     row = pipeline_row(pipeline)
@@ -100,7 +102,7 @@ def pipeline_detail(request: HttpRequest, pipeline_id: int) -> HttpResponse:
         **row,
         "phases": phases,
         "checks": [] if row["is_live"] else fit_check(pipeline, phases),
-        "launches": pipeline.launches.all(),
+        "launches": pipeline.launches.order_by("-number")[:NUM_LAUNCHES],
         "may_edit": may_edit(request.user, found.project),
         "project": found.project,
     }

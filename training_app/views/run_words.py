@@ -165,7 +165,7 @@ def _budget(run: PhaseRun) -> Stat:
     ends = f"ends in about {duration(left)}" if left and run.state == RunState.RUNNING else ""
     if not limit:
         return Stat("Device time", duration(used) if used else "–", ends or "no budget set")
-    fraction = min(used / limit, 1.0)
+    fraction = used / limit
     return Stat(
         "Budget used", f"{fraction * 100:.0f} %", ends or f"{duration(used)} of {duration(limit)}", fraction=fraction
     )

@@ -136,7 +136,7 @@ def _initial(request: HttpRequest, source: PhaseRun | None, phase: str) -> dict[
         given = {name: request.GET.get(name) for name in ("starts_from", "dataset_version")}
         return {"name": phase.replace("_", " "), **given}
     return {
-        "name": f"{source.name} again",
+        "name": services.again(source.name),
         "dataset_version": source.dataset_version_id,
         "starts_from": source.starts_from_id,
     }

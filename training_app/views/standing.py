@@ -8,16 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Count, OuterRef, Prefetch, QuerySet, Subquery
 
 from r1platform.access import for_user
 from r1platform.models import Project
 from training_app.models import Launch, PhaseRun, Pipeline, PipelinePhase
-from training_app.states import GateVerdict, LaunchState
+from training_app.states import LIVE_LAUNCHES, GateVerdict
 from training_app.views.run_words import measured, progress_fraction, progress_words
 
 Reader = User | AnonymousUser
-LIVE_LAUNCH = frozenset({LaunchState.RUNNING, LaunchState.HELD, LaunchState.PAUSED})
 VERDICT_TONES = {
     GateVerdict.PASSED: "succeeded",
     GateVerdict.HELD: "waiting",
@@ -28,24 +27,25 @@ GATE_WORDS = {"quality_low": "quality, lower bound", "accuracy_low": "accuracy, 
 
 
 def pipelines_of(*, user: Reader, project: Project) -> QuerySet[Pipeline]:
-    """The project's pipelines with phases, launches and runs loaded, newest first."""
+    """The project's pipelines, newest first, with phases, the newest launch and its runs, and `num_launches`."""
     runs = PhaseRun.objects.order_by("position", "id").defer("config", "notes")
-    launches = Launch.objects.order_by("-number").prefetch_related(Prefetch("runs", runs))
-    rows = for_user(Pipeline.objects.filter(project=project), user)
-    return rows.prefetch_related("phases", Prefetch("launches", launches)).order_by("-id")
+    newest = Launch.objects.filter(pipeline=OuterRef("pipeline")).order_by("-number").values("pk")[:1]
+    launches = Launch.objects.filter(pk=Subquery(newest)).prefetch_related(Prefetch("runs", runs))
+    rows = for_user(Pipeline.objects.filter(project=project), user).annotate(num_launches=Count("launches"))
+    return rows.prefetch_related("phases", Prefetch("launches", launches, to_attr="newest")).order_by("-id")
 
 
 def pipeline_row(pipeline: Pipeline) -> dict[str, Any]:
-    """One pipeline with its newest launch and the nodes of its graph."""
-    launches = list(pipeline.launches.all())
-    launch = launches[0] if launches else None
+    """One pipeline of `pipelines_of` with its newest launch and the nodes of its graph."""
+    newest: list[Launch] = pipeline.newest  # type: ignore[attr-defined]
+    launch = newest[0] if newest else None
     phases = list(pipeline.phases.all())
     return {
         "pipeline": pipeline,
         "launch": launch,
         "nodes": graph_nodes(phases, list(launch.runs.all()) if launch else []),
-        "num_launches": len(launches),
-        "is_live": launch is not None and launch.state in LIVE_LAUNCH,
+        "num_launches": pipeline.num_launches,  # type: ignore[attr-defined]
+        "is_live": launch is not None and launch.state in LIVE_LAUNCHES,
     }
 
 
