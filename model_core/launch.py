@@ -13,6 +13,9 @@ import socket
 import sys
 from pathlib import Path
 
+SPIN_COUNT = "1000"
+"""Turns that a waiting thread of libgomp makes before it sleeps."""
+
 
 def command(
     rundir: str | Path, *, num_processes: int, python: str = sys.executable, master_port: int | None = None
@@ -32,12 +35,15 @@ def command(
 def environment(*, num_processes: int = 1, num_cores: int | None = None) -> dict[str, str]:
     """What the trainer's environment must have besides the caller's.
 
-    The cores are shared out among the ranks: more threads than cores make every operator wait for the slowest.
+    The cores are shared out among the ranks: more threads than cores make every operator wait for the slowest. And a
+    thread that waits gives its core away soon: one that spins keeps out the very thread that it waits for as soon as
+    anything else runs on the machine (docs/experiments.md, "Threads that wait").
     """
     cores = num_cores or len(os.sched_getaffinity(0))
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // num_processes))
     return {
         "OMP_NUM_THREADS": threads,
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TORCH_CPP_LOG_LEVEL": "ERROR",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -24,7 +24,7 @@ class PhaseRecipe:
     num_rows: int = 2000
     """Training rows that the phase wants at least; fewer were seen not to generalise."""
     summary: str = ""
-    tags: tuple[str, ...] = field(default=())
+    """What the phase does, in a sentence for people."""
 
 
 def article_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
@@ -48,20 +48,6 @@ def article_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
             summary="Learns from the flawless answers of the reinforced model.",
         ),
     ]
-
-
-def control_recipe(*, seed: int = 0) -> PhaseRecipe:
-    """What reinforcement is compared with: as much more supervised training, from the same cold start."""
-    config = _config("cold_start", seed)
-    return PhaseRecipe(
-        "control", "cold_start", {**config, "phase_config": {"steps": CONTROL_STEPS, "warmup_steps": 10}},
-        budget_fraction=0.70, gate_threshold=0.85, starts_from="cold-start",
-        summary="More supervised steps instead of reinforcement.",
-    )
-
-
-CONTROL_STEPS = 300
-"""Supervised steps that take about as long as the reinforcement of the article's recipe."""
 
 
 def _config(phase: str, seed: int) -> dict[str, Any]:

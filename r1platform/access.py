@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 from django.contrib.auth.models import AnonymousUser, User
@@ -13,7 +14,10 @@ from r1platform.models import Membership, Project, Role
 
 M = TypeVar("M", bound=Model)
 _ORDER = [Role.VIEWER, Role.EDITOR, Role.OWNER]
+_NAME = re.compile(r"[-\w]{1,80}", re.ASCII)
 SESSION_PROJECT = "project"
+FORM_PROJECT = "in_project"
+"""Hidden field by which a form says which project its page shows; `{% project_field %}` writes it."""
 
 
 def roles_from(role: Role) -> list[Role]:
@@ -64,21 +68,32 @@ def require_role(user: User | AnonymousUser, project: Project, role: Role) -> No
 
 
 def current_project(request: HttpRequest) -> Project | None:
-    """The project that pages show: `?project=<slug or id>`, which is remembered, else the remembered, else the first.
+    """The project that a form's page showed, else `?project=<slug or id>`, else the remembered one, else the first.
 
-    None for a user without any membership; a project of others is treated as if it did not exist.
+    The first two are remembered. None for a user without any membership; a project of others is treated as if it did
+    not exist. Raises PermissionDenied for a form of a project that the user is no member of: it must not act on another.
     """
     projects = for_user(Project.objects.all(), request.user, path="")
-    wanted = request.GET.get("project", "")
-    if wanted:
-        found = projects.filter(slug=wanted).first() or (projects.filter(pk=int(wanted)).first() if _is_id(wanted) else None)
-        if found is not None:
-            request.session[SESSION_PROJECT] = found.pk
-            return found
+    if form_project := request.POST.get(FORM_PROJECT, ""):
+        found = project_named(projects, form_project)
+        if found is None:
+            raise PermissionDenied("You are not a member of the project that this page shows; ask one of its owners.")
+        request.session[SESSION_PROJECT] = found.pk
+        return found
+    if (found := project_named(projects, request.GET.get("project", ""))) is not None:
+        request.session[SESSION_PROJECT] = found.pk
+        return found
     remembered: Any = request.session.get(SESSION_PROJECT)
     if remembered is not None and (found := projects.filter(pk=remembered).first()) is not None:
         return found
     return projects.order_by("pk").first()
+
+
+def project_named(projects: QuerySet[Project], name: str) -> Project | None:
+    """The one of `projects` with this id or slug; None also for a text that can be neither."""
+    if not _NAME.fullmatch(name):
+        return None
+    return (projects.filter(pk=int(name)).first() if _is_id(name) else None) or projects.filter(slug=name).first()
 
 
 def _memberships(user: User) -> QuerySet[Membership]:
@@ -88,4 +103,4 @@ def _memberships(user: User) -> QuerySet[Membership]:
 
 
 def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 18
+    return text.isdigit() and len(text) < 18

@@ -19,9 +19,10 @@ from rest_framework import exceptions, viewsets
 from rest_framework.request import Request
 from rest_framework.routers import DefaultRouter
 
-from r1platform.access import for_user, require_role
-from r1platform.api_access import ApiKeyAuthentication, CursorPaging, ScopePermission, SessionAuthentication, SessionOnly
+from r1platform.access import for_user, project_named, require_role
+from r1platform.api_access import ApiKeyAuthentication, ScopePermission, SessionAuthentication, SessionOnly
 from r1platform.models import Project, Role
+from r1platform.paging import CursorPaging
 from r1platform.problems import exception_handler as ProblemDetailsHandler  # noqa: N812
 from r1platform.rooms import modules
 
@@ -66,9 +67,9 @@ def wanted_project(request: Request, *, role: Role = Role.EDITOR) -> Project:
     named = str(data.get("project") or request.query_params.get("project") or "")
     mine = for_user(Project.objects.all(), user, path="")
     if named:
-        found = mine.filter(pk=int(named)).first() if named.isascii() and named.isdigit() else mine.filter(slug=named).first()
+        found = project_named(mine, named)
         if found is None:
-            raise exceptions.ValidationError({"project": f"There is no project “{named}” that you are a member of."})
+            raise exceptions.ValidationError({"project": f"There is no project “{named[:80]}” that you are a member of."})
     else:
         several = list(mine[:2])
         if len(several) != 1:

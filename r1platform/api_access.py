@@ -41,14 +41,14 @@ class SessionAuthentication(authentication.SessionAuthentication):
 
 
 class ScopePermission(permissions.BasePermission):
-    """Signed in, the key has the scope of the method, and to change an object the role that its view asks for."""
+    """Signed in, the key has the scopes of the method and the action, and to change an object the role that its view asks for."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if not isinstance(request.user, User) or not request.user.is_authenticated:
             return False
         if isinstance(request.auth, ApiKey):
-            scope = "read" if request.method in permissions.SAFE_METHODS else "write"
-            if scope not in request.auth.scopes:
+            missing = [scope for scope in _scopes(request, view) if scope not in request.auth.scopes]
+            for scope in missing[:1]:
                 raise exceptions.PermissionDenied(f"This key lacks the scope “{scope}”; it has {', '.join(request.auth.scopes)}.")
         return True
 
@@ -57,6 +57,12 @@ class ScopePermission(permissions.BasePermission):
         if request.method not in permissions.SAFE_METHODS and project_of is not None:
             require_role(request.user, project_of(obj), view.write_role)  # type: ignore[attr-defined]
         return True
+
+
+def _scopes(request: Request, view: APIView) -> list[str]:
+    """What a key needs: the scope of the method, and what the view asks for besides (`more_scopes`, by action)."""
+    more = getattr(view, "more_scopes", {}).get(getattr(view, "action", None))
+    return ["read" if request.method in permissions.SAFE_METHODS else "write", *([more] if more else [])]
 
 
 class SessionOnly(ScopePermission):

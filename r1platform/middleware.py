@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from csp.middleware import CSPMiddleware
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 
-from r1platform.problems import problem
+from r1platform.problems import answer, for_program
 
 
 class RefuseZeroBytes(MiddlewareMixin):
-    """PostgreSQL cannot hold a zero byte in a text; in an address it is never meant."""
+    """PostgreSQL cannot hold a zero byte in a text; in an address or a form it is never meant.
+
+    Forms are read after the check of the CSRF token, which stands before this in the settings. Programs send JSON,
+    whose fields refuse it one by one.
+    """
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
         if "\x00" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
-            return problem(400, "The address holds a zero byte.")
+            return answer(request, 400, "The address holds a zero byte (%00); take it out.")
+        return None
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
+    ) -> HttpResponse | None:
+        if request.method != "POST" or for_program(request):
+            return None
+        for name, values in request.POST.lists():
+            if "\x00" in name or any("\x00" in value for value in values):
+                shown = name.replace("\x00", "␀")[:80]
+                return answer(request, 400, f"The field “{shown}” holds a zero byte, which no text may hold; take it out.")
         return None
 
 

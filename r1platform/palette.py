@@ -8,8 +8,8 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import Q, QuerySet
 from django.urls import reverse
 
-from r1platform.access import for_user
-from r1platform.models import Project
+from r1platform.access import for_user, role_in
+from r1platform.models import Project, Role
 from r1platform.templatetags.r1_parts import PLACES, may_edit
 from serving_app.models import Conversation, Deployment
 from training_app.models import Dataset, PhaseRun, Pipeline
@@ -18,7 +18,6 @@ PER_KIND = 8
 MORE_PLACES = (
     ("settings-project", "Project settings and members"),
     ("settings-keys", "API keys"),
-    ("settings-audit", "Audit log"),
     ("styleguide", "Style guide"),
 )
 ACTIONS = (
@@ -35,6 +34,8 @@ def palette_items(*, user: User | AnonymousUser, project: Project | None, text: 
     items += [_item(label, "page", reverse(name)) for name, label in MORE_PLACES]
     if project is None:
         return items
+    if role_in(user, project) == Role.OWNER:
+        items.append(_item("Audit log", "page", reverse("settings-audit")))
     if may_edit(user, project):
         items += [_item(label, "action", reverse(name)) for name, label in ACTIONS]
     return items + _things(user=user, project=project, text=text)

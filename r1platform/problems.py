@@ -88,37 +88,38 @@ def flatten(detail: Any, prefix: str = "") -> dict[str, list[str]]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, 400, "The request could not be understood.")
-
-
-def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, 403, str(exception) or "You may not do this.")
-
-
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, 404, "There is no such page here, or it is not yours.")
-
-
-def server_error(request: HttpRequest) -> HttpResponse:
-    return _answer(request, 500, "Something failed on our side; it is in the log of the web process.")
-
-
-def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """The form was not ours, or the page is older than the sign-in."""
-    if _for_program(request):
-        return problem(403, f"The request was refused: {reason}")
-    return django_csrf_failure(request, reason=reason)
-
-
-def _answer(request: HttpRequest, status: int, detail: str) -> HttpResponse:
-    if _for_program(request):
+def answer(request: HttpRequest, status: int, detail: str) -> HttpResponse:
+    """The sentence in the caller's language: problem details under PROGRAM_PATHS, else the page of this status."""
+    if for_program(request):
         return problem(status, detail)
     return render(request, f"{status}.html", {"detail": detail, "status": status}, status=status)
 
 
-def _for_program(request: HttpRequest) -> bool:
+def for_program(request: HttpRequest) -> bool:
     return request.path.startswith(PROGRAM_PATHS)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 400, "It is malformed or larger than is allowed.")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 403, str(exception) or "You may not do this.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 404, "There is no such page here, or it is not yours.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return answer(request, 500, "Something failed on our side; it is in the log of the web process.")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """The form was not ours, or the page is older than the sign-in."""
+    if for_program(request):
+        return problem(403, f"The request was refused: {reason}")
+    return django_csrf_failure(request, reason=reason)
 
 
 def _first(errors: dict[str, list[str]], otherwise: str) -> str:

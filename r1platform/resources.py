@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
 from r1platform import selectors, services
-from r1platform.access import for_user, role_in
+from r1platform.access import for_user, project_named, role_in
 from r1platform.api import CursorPaging, ProjectViewSet, ScopePermission, SessionOnly
 from r1platform.keys import SCOPES, api_key_create, api_key_revoke
 from r1platform.models import ApiKey, AuditEntry, Device, Membership, Node, Project, Role
@@ -166,13 +166,11 @@ class ProjectField(serializers.SlugRelatedField[Project]):
     """A project of the caller, by slug or by id."""
 
     def to_internal_value(self, data: Any) -> Project:
-        text = str(data)
-        if text.isascii() and text.isdigit() and len(text) < 18:
-            rows = self.get_queryset()
-            found = rows.filter(pk=int(text)).first() if rows is not None else None
-            if found is not None:
-                return found
-        return super().to_internal_value(data)
+        rows = self.get_queryset()
+        found = project_named(rows.all(), str(data)) if rows is not None else None
+        if found is None:
+            self.fail("does_not_exist", slug_name=self.slug_field, value=str(data)[:80])
+        return found
 
 
 class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
@@ -246,7 +244,7 @@ class Audit(mixins.ListModelMixin, viewsets.GenericViewSet[AuditEntry]):
     filterset_fields = ["project__slug", "action"]
 
     def get_queryset(self) -> QuerySet[AuditEntry]:
-        return for_user(AuditEntry.objects.select_related("user", "project"), _user(self.request), role=Role.OWNER)
+        return selectors.audit_list(user=_user(self.request))
 
 
 class MeSerializer(serializers.Serializer[Any]):

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from r1platform.access import for_user
 from r1platform.lib.leases import NODE_ALIVE
-from r1platform.models import ApiKey, AuditEntry, Device, DeviceLease, Membership, Node, Project
+from r1platform.models import ApiKey, AuditEntry, Device, DeviceLease, Membership, Node, Project, Role
 
 
 def project_list(*, user: User | AnonymousUser) -> QuerySet[Project]:
@@ -29,7 +29,8 @@ def api_key_list(*, user: User) -> QuerySet[ApiKey]:
 
 
 def audit_list(*, user: User | AnonymousUser, project: Project | None = None) -> QuerySet[AuditEntry]:
-    entries = for_user(AuditEntry.objects.all(), user).select_related("user", "project")
+    """Who did what in the projects that the user owns: entries name people and what they did, so members do not see them."""
+    entries = for_user(AuditEntry.objects.all(), user, role=Role.OWNER).select_related("user", "project")
     return entries if project is None else entries.filter(project=project)
 
 

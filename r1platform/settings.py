@@ -16,6 +16,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.templatetags.static import static
 from plotly import package_data as plotly_files
 
+from r1platform.lib.environment import database, positive_number, redis_address, yes_or_no
 from r1platform.lib.home import redis_socket, secret_key, socket_dir
 
 env = environ.Env()
@@ -25,12 +26,12 @@ R1_HOME = Path(env.str("R1_HOME", default=str(BASE_DIR / "var"))).absolute()
 R1_NODE_NAME = env.str("R1_NODE_NAME", default=socket.gethostname())
 R1_NODE_ADDRESS = env.str("R1_NODE_ADDRESS", default="127.0.0.1")
 R1_SGLANG_PYTHON = env.str("R1_SGLANG_PYTHON", default="")
-R1_MAX_UPLOAD_BYTES = env.int("R1_MAX_UPLOAD_BYTES", default=2 << 30)
+R1_MAX_UPLOAD_BYTES = positive_number("R1_MAX_UPLOAD_BYTES", env.str("R1_MAX_UPLOAD_BYTES", default=""), default=2 << 30)
 
 SECRET_KEY = env.str("R1_SECRET_KEY", default="") or secret_key(R1_HOME)
 DEBUG = False
 ALLOWED_HOSTS: list[str] = env.list("R1_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-R1_HTTPS = env.bool("R1_HTTPS", default=False)
+R1_HTTPS = yes_or_no("R1_HTTPS", env.str("R1_HTTPS", default=""))
 
 INSTALLED_APPS = [
     "unfold",
@@ -52,11 +53,11 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "r1platform.middleware.RefuseZeroBytes",
     "r1platform.middleware.ContentSecurityPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "r1platform.middleware.RefuseZeroBytes",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -87,13 +88,13 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 DATABASES: dict[str, dict[str, Any]] = {
-    "default": env.db_url("DATABASE_URL")
+    "default": database(env.str("DATABASE_URL"))
     if env.str("DATABASE_URL", default="")
     else {"NAME": "r1", "USER": "postgres", "HOST": str(socket_dir(R1_HOME, "postgres")), "PORT": "5432"}
 }
 DATABASES["default"] |= {"ENGINE": "django.db.backends.postgresql", "CONN_HEALTH_CHECKS": True}
 
-REDIS_URL = env.str("REDIS_URL", default="") or f"unix://{redis_socket(R1_HOME)}"
+REDIS_URL = redis_address(env.str("REDIS_URL", default="") or f"unix://{redis_socket(R1_HOME)}")
 _IN_MEMORY = REDIS_URL == "memory://"
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
@@ -126,12 +127,14 @@ REST_FRAMEWORK: dict[str, Any] = {
         "r1platform.api_access.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["r1platform.api_access.ScopePermission"],
+    "DEFAULT_PARSER_CLASSES": ["r1platform.parsers.StorableJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PAGINATION_CLASS": "r1platform.api_access.CursorPaging",
+    "DEFAULT_PAGINATION_CLASS": "r1platform.paging.CursorPaging",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
-    "DEFAULT_THROTTLE_RATES": {"user": "6000/min", "anon": "60/min", "sign_in": "20/min"},
+    "DEFAULT_THROTTLE_RATES": {"user": "6000/min", "anon": "60/min", "sign_in": "20/min", "sign_in_name": "10/min"},
+    "NUM_PROXIES": 1 if R1_HTTPS else 0,
     "EXCEPTION_HANDLER": "r1platform.problems.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -146,6 +149,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"RoleEnum": "r1platform.models.Role", "DatasetKindEnum": "training_app.models.DatasetKind"},
 }
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -213,6 +217,7 @@ UNFOLD = {
     "SITE_HEADER": "R1 Platform",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("mark.svg")}],
     "SITE_ICON": lambda _request: static("mark.svg"),
     "COLORS": {"primary": {name: f"oklch({light}% {chroma} 268)" for name, (light, chroma) in ACCENT_SHADES.items()}},
 }

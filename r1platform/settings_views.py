@@ -181,10 +181,11 @@ def key_revoke(request: HttpRequest, key_id: int) -> HttpResponse:
 @login_required
 @require_safe
 def settings_audit(request: HttpRequest) -> HttpResponse:
-    """Who did what in this project."""
+    """Who did what in this project. For owners, as in the API."""
     project = current_project(request)
     if project is None:
         return redirect("overview")
+    require_role(request.user, project, Role.OWNER)
     entries = selectors.audit_list(user=request.user, project=project)
     if text := request.GET.get("q", "").strip():
         entries = entries.filter(action__icontains=text) | entries.filter(user__username__icontains=text)

@@ -1,6 +1,11 @@
-"""Signing in and out. Links work once and only by POST, so that a mail scanner that follows them uses none up."""
+"""Signing in and out. Links work once and only by POST, so that a mail scanner that follows them uses none up.
+
+Guessing is slowed twice: by the address that asks, and by the name that is tried, from wherever it comes.
+"""
 
 from __future__ import annotations
+
+import hashlib
 
 from django.contrib.auth import authenticate, login, logout
 from django.contrib.auth.decorators import login_not_required
@@ -9,16 +14,30 @@ from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
-from rest_framework.throttling import AnonRateThrottle
+from rest_framework.throttling import AnonRateThrottle, SimpleRateThrottle
 
 from r1platform.services import sign_in_link_use
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 TEMPLATE = "r1platform/sign_in.html"
+SLOW_DOWN = "Too many attempts; wait a minute and try again."
 
 
 class SignInThrottle(AnonRateThrottle):
+    """By address: REMOTE_ADDR, behind a proxy the address that the proxy saw; what a caller claims counts for nothing."""
+
     scope = "sign_in"
+
+
+class SignInNameThrottle(SimpleRateThrottle):
+    """By the name that is tried; a one-time link is not slowed by it."""
+
+    scope = "sign_in_name"
+
+    def get_cache_key(self, request: HttpRequest, view: object) -> str:
+        name = request.POST.get("username", "").casefold()
+        ident = hashlib.sha256(name.encode(errors="replace")).hexdigest()
+        return str(self.cache_format % {"scope": self.scope, "ident": ident})
 
 
 @login_not_required
@@ -30,8 +49,8 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         if request.user.is_authenticated:
             return redirect(_next(request))
         return render(request, TEMPLATE, {"next": request.GET.get("next", "")})
-    if not _may_try(request):
-        return _refuse(request, 429, "Too many attempts from here; wait a minute and try again.")
+    if not _may_try(request, SignInThrottle(), SignInNameThrottle()):
+        return _refuse(request, 429, SLOW_DOWN)
     name, password = request.POST.get("username", ""), request.POST.get("password", "")
     user = authenticate(request, username=name, password=password)
     if user is None:
@@ -47,7 +66,9 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
     """Shows one button; pressing it signs in. The link works once."""
     if request.method != "POST":
         return render(request, TEMPLATE, {"token": token})
-    user = sign_in_link_use(token=token) if _may_try(request) else None
+    if not _may_try(request, SignInThrottle()):
+        return _refuse(request, 429, SLOW_DOWN)
+    user = sign_in_link_use(token=token)
     if user is None:
         return _refuse(request, 400, "This link has been used or has expired; make another with ./r1 sign_in_link NAME.")
     login(request, user, backend=BACKEND)
@@ -61,9 +82,8 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     return redirect("sign-in")
 
 
-def _may_try(request: HttpRequest) -> bool:
-    throttle = SignInThrottle()
-    return bool(throttle.allow_request(request, None))  # type: ignore[arg-type]
+def _may_try(request: HttpRequest, *throttles: SimpleRateThrottle) -> bool:
+    return all(throttle.allow_request(request, None) for throttle in throttles)  # type: ignore[arg-type]
 
 
 def _refuse(request: HttpRequest, status: int, sentence: str) -> HttpResponse:

@@ -80,7 +80,7 @@ def _start_queued() -> int:
     """Gives devices to queued runs in order, until one has to wait for them."""
     started = 0
     blocked: PhaseRun | None = None
-    largest = max((node.num_devices for node in nodes_up()), default=0)
+    largest = nodes_up().aggregate(largest=Max("num_devices"))["largest"] or 0
     queued = PhaseRun.objects.filter(state=RunState.QUEUED, desired=Desired.RUN).select_related(
         "dataset_version__dataset"
     )

@@ -17,6 +17,7 @@ SUFFIXES = {
 PACKED = (".gz", ".zst")
 NUM_PREVIEW = 20
 MAX_VALUE_CHARS = 500
+MAX_NAME_CHARS = 100
 
 
 def format_of(file_name: str) -> str:
@@ -40,6 +41,8 @@ def inspect_file(path: Path, source: str) -> dict[str, Any]:
     if not rows:
         raise DataError("The file has no rows.", field="file")
     columns = list(dict.fromkeys(str(name) for row in rows for name in row))
+    if long := next((name for name in columns if len(name) > MAX_NAME_CHARS), None):
+        raise DataError(f"A field's name has at most {MAX_NAME_CHARS} characters; “{long[:40]}…” has {len(long)}.", field="file")
     preview = [{str(name): _cut(value) for name, value in row.items()} for row in rows]
     return {"columns": columns, "preview": preview, "num_rows_seen": len(rows)}
 
@@ -48,4 +51,4 @@ def _cut(value: Any) -> Any:
     text = value if isinstance(value, str) else None
     if text is None:
         return value if isinstance(value, int | float | bool) or value is None else str(value)[:MAX_VALUE_CHARS]
-    return text.replace("\x00", "\ufffd")[:MAX_VALUE_CHARS]
+    return text[:MAX_VALUE_CHARS]

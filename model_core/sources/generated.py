@@ -37,8 +37,9 @@ class Generated:
         @classmethod
         def parse(cls, values: dict[str, Any], *, prefix: str = "") -> Self:
             config = super().parse(values, prefix=prefix)
-            task = TASKS.get(config.task)
-            resolved = task.Config.parse(config.task_config, prefix=f"{prefix}.task_config").resolved()
+            where = f"{prefix}." if prefix else ""
+            task = TASKS.get(config.task, field=f"{where}task")
+            resolved = task.Config.parse(config.task_config, prefix=f"{where}task_config").resolved()
             return config.model_copy(update={"task_config": resolved})
 
     def __init__(self, config: Config) -> None:

@@ -76,7 +76,10 @@ class Api:
     def _call(self, method: str, path: str, **options: Any) -> Any:
         url = path if path.startswith("http") else f"/api/v1/{path}"
         headers = self._csrf() if method != "GET" else {}
-        answer = self._http.request(method, url, headers=headers, **options)
+        try:
+            answer = self._http.request(method, url, headers=headers, **options)
+        except httpx.TransportError as error:
+            raise DemoError(f"The platform at {self.base_url} does not answer: {error or type(error).__name__}") from None
         if answer.is_success:
             return answer.json() if answer.content else None
         raise DemoError(f"{method} {url} was answered {answer.status_code}: {_sentence(answer)}")

@@ -1,6 +1,7 @@
 """Follows a launch in the terminal: one progress bar a phase, fed by the run's socket.
 
-A dropped socket is opened again after the last event that was seen, as a browser does.
+A dropped socket is opened again after the last event that was seen, as a browser does. Where there is no terminal the
+bars are left out, and a line is written when a phase starts and when it ends.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import time
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -19,11 +21,12 @@ RUN_ENDS = {"succeeded", "gate_failed", "failed", "lost", "stopped", "paused"}
 LAUNCH_ENDS = {"succeeded", "held", "failed", "stopped", "paused"}
 
 
-def follow_launch(api: Api, launch_id: int, *, seconds: float) -> Any:
+def follow_launch(api: Api, launch_id: int, console: Console, *, seconds: float) -> Any:
     """Draws the launch until it ends and returns its last JSON. Raises DemoError when `seconds` have passed."""
     deadline = time.monotonic() + seconds
+    not_live = RUN_ENDS | ({"waiting"} if console.is_terminal else {"waiting", "queued"})
     columns = (TextColumn("{task.fields[name]:<20}"), BarColumn(36), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
-    with Progress(*columns, refresh_per_second=4) as progress:
+    with Progress(*columns, refresh_per_second=4, console=console, disable=not console.is_terminal) as progress:
         bars: dict[int, TaskID] = {}
         while True:
             launch = api.get(f"launches/{launch_id}/")
@@ -34,12 +37,23 @@ def follow_launch(api: Api, launch_id: int, *, seconds: float) -> Any:
                 return launch
             if time.monotonic() > deadline:
                 raise DemoError(f"The launch is still {launch['state']} after {seconds:.0f} s.")
-            live = next((run for run in launch["runs"] if run["state"] not in RUN_ENDS | {"waiting"}), None)
+            live = next((run for run in launch["runs"] if run["state"] not in not_live), None)
             if live is None:
                 time.sleep(0.25)
                 continue
             progress.start_task(bars[live["id"]])
-            follow_run(api, live["id"], progress, bars[live["id"]], deadline=deadline)
+            _follow_phase(api, live, progress, bars[live["id"]], deadline=deadline)
+
+
+def _follow_phase(api: Api, run: dict[str, Any], progress: Progress, bar: TaskID, *, deadline: float) -> None:
+    """One run, with a line at its start and its end where nobody sees a bar."""
+    began, written = time.monotonic(), not progress.console.is_terminal
+    if written:
+        progress.console.print(f"{run['name']}: started (run {run['id']})")
+    follow_run(api, run["id"], progress, bar, deadline=deadline)
+    if written:
+        state = api.get(f"runs/{run['id']}/")["state"]
+        progress.console.print(f"{run['name']}: {state.replace('_', ' ')} after {time.monotonic() - began:.0f} s")
 
 
 def follow_run(api: Api, run_id: int, progress: Progress, bar: TaskID, *, deadline: float) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from openai import OpenAI
+from openai import OpenAI, OpenAIError
 from rich.console import Console
 
 from r1platform.demo import report
@@ -27,6 +27,14 @@ class Wishes:
     control: bool = False
 
 
+class Interrupted(Exception):
+    """Ctrl-C while a launch was followed; `page` is where it is found again."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(page)
+        self.page = page
+
+
 def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
     """Runs the whole main job and returns what `--json` writes. Raises DemoError with the platform's sentence."""
     started = time.monotonic()
@@ -37,13 +45,18 @@ def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
         "pipelines/", project=project["id"], name="Tiny R1", template="article", dataset_version=version["id"], seed=wishes.seed
     )
     launch = api.post(f"pipelines/{pipeline['id']}/launch/")
-    console.print(f"Launched: {api.base_url}/launches/{launch['id']}/")
-    launch = follow_launch(api, launch["id"], seconds=1800)
+    page = f"/launches/{launch['id']}/"
+    console.print(f"Launched: {api.base_url}{page}")
+    try:
+        launch = follow_launch(api, launch["id"], console, seconds=1800)
+    except KeyboardInterrupt:
+        raise Interrupted(page) from None
     runs = [api.get(f"runs/{run['id']}/") for run in launch["runs"]]
     phases = [report.phase_row(run) for run in runs]
     report.show_phases(console, phases)
     if launch["state"] != "succeeded":
-        raise DemoError(f"The launch ended as {launch['state']}: {launch['state_reason']}")
+        why = str(launch["state_reason"]).rstrip(".")
+        raise DemoError(f"The launch is {launch['state']}: {why}. Look at {api.base_url}{page}")
     result = {"phases": phases, "versions": report.versions(), "seed": wishes.seed}
     if wishes.control:
         result["control"] = run_control(api, runs, console)
@@ -133,9 +146,12 @@ def ask(api: Api, project: int, model: str, rows: list[dict[str, Any]], console:
     client = OpenAI(base_url=f"{api.base_url}/v1", api_key=key)
     chat = []
     for row in rows:
-        answer = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": row["prompt"]}], temperature=0, max_tokens=96
-        )
+        try:
+            answer = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": row["prompt"]}], temperature=0, max_tokens=96
+            )
+        except OpenAIError as error:
+            raise DemoError(f"The deployment did not answer “{row['prompt']}”: {error}") from None
         said = (answer.choices[0].message.content or "").strip()
         chat.append({"prompt": row["prompt"], "answer": said, "expected": row["answer"], "correct": said == row["answer"]})
     report.show_chat(console, chat)

@@ -117,7 +117,12 @@ class EmbeddedServer(ABC):
         self.prepare()
         self._state.unlink(missing_ok=True)
         ref = processes.spawn(self.argv(), cwd=self.directory, env=self.environment(), log=self.log, user=self.user())
-        self._state.write_text(json.dumps(asdict(ref)))
+        try:
+            self._state.write_text(json.dumps(asdict(ref)))
+        except OSError:
+            processes.stop_group(ref, grace_seconds=2)
+            self._state.unlink(missing_ok=True)
+            raise
         if not self._answers_in_time(ref):
             self._state.unlink(missing_ok=True)
             raise EmbeddedError(f"The embedded {self.name} ended at once: {_last_line(self.log)} Its log is {self.log}.")

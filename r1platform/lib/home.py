@@ -5,27 +5,32 @@ No Django here: settings.py reads it. The servers themselves are started by `r1p
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
 import tempfile
 from pathlib import Path
 
+from r1platform.lib.environment import SettingError
+
 MAX_SOCKET_PATH = 100
 """Linux allows 107 bytes in the path of a unix socket; what is left is room for the file's name."""
 
 
 def secret_key(home: Path) -> str:
-    """The key that signs sessions: made once, readable by its owner only."""
+    """The key that signs sessions: made once, whole or not at all, readable by its owner only. Raises SettingError."""
     path = home / "secret_key"
-    home.mkdir(parents=True, exist_ok=True)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip() or _written_by_another(path)
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_urlsafe(50))
-    return path.read_text().strip()
+        home.mkdir(parents=True, exist_ok=True)
+        return _text(path) or _make_once(path)
+    except (FileExistsError, NotADirectoryError):
+        raise SettingError(f"R1_HOME is {home}, which is a file or lies below one; set it to a directory.") from None
+    except OSError as error:
+        raise SettingError(
+            f"R1_HOME is {home}, and {error.filename or path} cannot be written ({error.strerror}); free space there, or set "
+            "R1_HOME to a directory that you can write."
+        ) from None
 
 
 def socket_dir(home: Path, name: str) -> Path:
@@ -41,9 +46,27 @@ def redis_socket(home: Path) -> Path:
     return socket_dir(home, "redis") / "redis.sock"
 
 
-def _written_by_another(path: Path) -> str:
-    """Another process made the file a moment ago and has not written it yet."""
-    for _ in range(1000):
-        if text := path.read_text().strip():
+def _make_once(path: Path) -> str:
+    """Writes the key under another name and renames it; of several processes one makes it and the others read it."""
+    with path.with_name("secret_key.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if text := _text(path):
             return text
-    raise RuntimeError(f"{path} is empty; delete it, and a new key is made.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".secret_key-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_urlsafe(50))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return _text(path)
+
+
+def _text(path: Path) -> str:
+    """What the file holds; empty when there is none."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""

@@ -9,22 +9,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
+import redis
 from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.layers import get_channel_layer
 from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser, User
+from django.db import Error as DatabaseTrouble
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from prometheus_client import Counter
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 PUBLISH_FAILURES = Counter("r1_live_publish_failures_total", "Live messages that could not be handed to Redis.")
 CHECK_SECONDS = 15.0
+AGAIN_SECONDS = 0.5
 ANONYMOUS, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
+BROKEN = 1011
+"""Something is wrong on our side: the browser comes back, and is asked again who it is."""
+AWAY = (DatabaseTrouble, redis.RedisError, OSError)
+"""What a check can fail with when the database or Redis is away."""
 
 
 def publish(group: str, kind: str, **payload: Any) -> None:
@@ -64,7 +75,8 @@ class Refused(Exception):
 class LiveConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A socket of a signed-in user that joins groups, asks again every 15 s whether it still may, and pings.
 
-    A subclass writes `authorise`, which is called at connect and at every check, `opened`, and `live`.
+    A subclass writes `authorise`, which is called at connect and at every check, `opened`, and `live`. What it reads
+    from the database in a task of its own it reads through `patiently`. A check that cannot be made closes the socket.
     """
 
     user: User | AnonymousUser
@@ -88,8 +100,6 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         await self.accept()
         if not await self._check():
             return
-        for group in self.joined:
-            await self.channel_layer.group_add(group, self.channel_name)
         self._watch = asyncio.create_task(self._watching())
         await self.opened()
 
@@ -98,8 +108,19 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
-        for group in self.joined:
-            await self.channel_layer.group_discard(group, self.channel_name)
+        with contextlib.suppress(redis.RedisError, OSError):
+            await self._hear([])
+
+    async def patiently(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `read` returns from a thread, asked again while the database is away; a check closes the socket meanwhile."""
+        while True:
+            try:
+                answer: T = await database_sync_to_async(read)(*args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("A socket waits for the database: %s", error)
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return answer
 
     async def _watching(self) -> None:
         while True:
@@ -109,14 +130,28 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             await self.send_json({"type": "ping"})
 
     async def _check(self) -> bool:
-        """Asks whether the session still lives and the user may still listen; closes the socket when not."""
+        """Asks whether the session still lives and what the user may hear; closes the socket when it may not or cannot tell."""
         try:
-            self.user, self.joined = await database_sync_to_async(self._allowed)()
+            self.user, allowed = await database_sync_to_async(self._allowed)()
+            await self._hear(allowed)
         except Refused as refused:
-            first = self._watch is None
-            await self.close(code=refused.code if first else ANONYMOUS)
-            return False
-        return True
+            code = refused.code if self._watch is None else ANONYMOUS
+        except AWAY as error:
+            logger.warning("A socket is closed because nobody can say whether it may listen: %s", error)
+            code = BROKEN
+        else:
+            return True
+        await self.close(code=code)
+        return False
+
+    async def _hear(self, groups: list[str]) -> None:
+        """Leaves the groups that are not in `groups` and joins those that are new."""
+        for group in set(self.joined) - set(groups):
+            await self.channel_layer.group_discard(group, self.channel_name)
+            self.joined.remove(group)
+        for group in set(groups) - set(self.joined):
+            await self.channel_layer.group_add(group, self.channel_name)
+            self.joined.append(group)
 
     def _allowed(self) -> tuple[User, list[str]]:
         user = session_user(self.scope.get("session"))

@@ -1,7 +1,7 @@
 """The one way to change a state: compare and set, one history row, a callback on commit.
 
 Which moves exist is data in each app's `states.py`. Each app wraps `transition` in its `*_transition` functions, and
-those are the only writers of a `state` column (`tests/contracts/test_single_writer.py`).
+those are the only writers of a `state` column (`tests/contracts/test_code.py`).
 """
 
 from __future__ import annotations

@@ -127,6 +127,12 @@ def number(value: Any, figures: int = 4) -> str:
 
 
 @register.filter
+def fixed(value: Any, digits: int = 3) -> str:
+    """A measured share with as many decimals in every row, so that eyes can compare: 0.9899 → "0.990"."""
+    return f"{value:.{digits}f}".replace("-", "−") if _is_number(value) else NONE
+
+
+@register.filter
 def percent(value: Any, digits: int = 1) -> str:
     """0.9612 → "96.1 %"."""
     return f"{value * 100:.{digits}f}{THIN}%" if _is_number(value) else NONE

@@ -10,8 +10,10 @@ from django.core.paginator import Page
 from django.forms import BoundField, CheckboxInput
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
-from r1platform.access import role_in
+from r1platform.access import FORM_PROJECT, role_in
 from r1platform.models import Project, Role
 
 register = template.Library()
@@ -56,6 +58,13 @@ def may_edit(user: User | AnonymousUser, project: Project | None) -> bool:
 
 def _belongs(path: str, prefixes: str) -> bool:
     return any(path == "/" if prefix == "/" else path.startswith(prefix) for prefix in prefixes.split())
+
+
+@register.simple_tag(takes_context=True)
+def project_field(context: template.Context) -> SafeString | str:
+    """Hidden field that ties a form to the project that its page shows, whatever another tab has switched to since."""
+    project = context.get("current_project")
+    return format_html('<input type="hidden" name="{}" value="{}">', FORM_PROJECT, project.pk) if project else ""
 
 
 @register.inclusion_tag("partials/_field.html")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
 import sys
@@ -11,21 +9,20 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
-from urllib.parse import quote
 
 import httpx
 from django.apps import apps
 from django.conf import settings
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import Error as DatabaseTrouble
+from django.db import connection
 
 from model_core.rundir import write_json
 from r1platform import nodes, services
 from r1platform.lib import processes
 from r1platform.lib.embedded import EmbeddedError, EmbeddedServer, Postgres, Redis
-from r1platform.lib.processes import ProcessRef
 from r1platform.up.children import Child, Say
+from r1platform.up.claims import Claims, UpError, ready_file
 
 READY_SECONDS = 90.0
 ROLES = ("web", "worker", "beat")
@@ -33,21 +30,16 @@ ROOT_WARNING = "You're running the worker with superuser privileges"
 """Celery's advice, kept out of the console: a container often has no other user, and tasks here are JSON with ids only."""
 
 
-class UpError(Exception):
-    """Why the platform does not start; one sentence with the remedy."""
-
-
 class Stack:
     """The processes of one R1_HOME. `roles` is a part of ROLES on machines that do only a part."""
 
     def __init__(self, *, host: str, port: int, roles: tuple[str, ...] = ROLES, out: Say) -> None:
-        self.home = Path(settings.R1_HOME)
+        self.home, self.node = Path(settings.R1_HOME), str(settings.R1_NODE_NAME)
         self.host, self.port, self.roles, self.out = host, port, roles, out
-        suffix = "" if roles == ROLES else "-" + "-".join([*roles, quote(settings.R1_NODE_NAME, safe="")])
-        self.ready_file = self.home / f"up{suffix}.json"
-        self._lock_file = self.home / f"up{suffix}.lock"
-        self._lock: TextIO | None = None
+        self.ready_file = ready_file(self.home, node=self.node, roles=roles, all_roles=ROLES)
         self.servers = _servers(self.home)
+        self._claims = Claims(self.home, node=self.node, roles=roles, whole_home=bool(self.servers))
+        self._started_servers: list[EmbeddedServer] = []
         self.children = [child for child in self._all_children() if child.name in roles]
         self.links: dict[str, str] = {}
         self.started = False
@@ -58,21 +50,20 @@ class Stack:
         return f"http://{host}:{self.port}"
 
     def start(self) -> None:
-        """Starts all and returns when the web and the worker are ready. Raises UpError or EmbeddedError."""
+        """Starts all and returns when the web and the worker are ready. Raises UpError, EmbeddedError or OSError."""
         self.home.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._claims.take()
         self._end_orphans()
         if "web" in self.roles:
             _require_port(self.host, self.port)
         if "worker" in self.roles:
             nodes.ending_mark().unlink(missing_ok=True)
             nodes.ready_mark().unlink(missing_ok=True)
+        self._started_servers = self.servers
         start_servers(self.servers)
         _require_database()
         if "web" in self.roles:
-            call_command("migrate", verbosity=0, interactive=False)
-            admin = services.admin_ensure()
-            self.links = {key: services.sign_in_link_create(user=admin) for key in ("person", "program")}
+            self.links = _prepare_database()
         connection.close()
         for child in self.children:
             child.start()
@@ -83,6 +74,7 @@ class Stack:
 
     def watch(self, stopping: threading.Event) -> None:
         """Shows output and starts again what dies, until `stopping` is set."""
+        unwritten = False
         while not stopping.wait(0.2):
             changed = [child.name for child in self.children if child.watch(self.out)]
             for server in self.servers:
@@ -92,8 +84,8 @@ class Stack:
                         server.start()
                     except EmbeddedError as error:
                         self.out("up", f"{error}")
-            if changed:
-                self._write(ready=True)
+            if changed or unwritten:
+                unwritten = not self._write_if_it_fits(quietly=unwritten)
 
     def stop(self) -> bool:
         """Asks the running attempts to checkpoint, then ends worker, web and servers; says whether nothing is left.
@@ -111,26 +103,25 @@ class Stack:
         for child in self.children:
             child.show(self.out)
         connection.close()
-        for server in reversed(self.servers):
+        for server in reversed(self._started_servers):
             gone = server.stop() and gone
         if gone:
             self.ready_file.unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.close()
+        self._claims.release()
         return gone
 
     def stop_failed_start(self) -> None:
-        """Takes down what a failed start has started; without the lock it touches nothing."""
-        if self._lock is None:
+        """Takes down what a failed start has started; without its locks it touches nothing."""
+        if not self._claims.held:
             return
         for child in self.children:
             child.show(self.out)
             child.stop()
         connection.close()
-        for server in reversed(self.servers):
+        for server in reversed(self._started_servers):
             server.stop()
         self.ready_file.unlink(missing_ok=True)
-        self._lock.close()
+        self._claims.release()
 
     def _leave(self) -> None:
         """The node takes no more work, and each app brings what it runs here to a safe end."""
@@ -140,31 +131,19 @@ class Stack:
                 hook = getattr(config, "on_node_shutdown", None)
                 if hook is not None:
                     hook()
-        except OperationalError as error:
-            self.out("up", f"The database is away, so running attempts go on and are found by the next up: {error}")
-
-    def _take_lock(self) -> None:
-        lock = self._lock_file.open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            found = self._read()
-            where = f" at {found['base_url']} (pid {found['pid']})" if found else ""
-            raise UpError(
-                f"The platform already runs in {self.home}{where}; end that one with Ctrl-C, or set R1_HOME to another directory."
-            ) from None
-        self._lock = lock
+        except (DatabaseTrouble, OSError) as error:
+            self.out("up", f"Running attempts could not be asked to end, so they go on and the next up finds them: {error}")
 
     def _end_orphans(self) -> None:
         """Ends web, worker and beat of an `up` that was killed; its servers are adopted when they start."""
-        found = self._read()
-        for name, values in (found or {}).get("children", {}).items():
-            ref = ProcessRef(**values)
-            if processes.group_pids(ref):
+        for path, children in self._claims.orphans():
+            for name, ref in children.items():
+                if not processes.group_pids(ref):
+                    continue
                 self.out("up", f"{name} of an earlier up still runs (pid {ref.pid}); it is ended.")
                 if not processes.stop_group(ref, grace_seconds=5):
                     raise UpError(f"An earlier {name} (pid {ref.pid}) cannot be ended; end it and try again.")
-        self.ready_file.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -189,12 +168,15 @@ class Stack:
         except httpx.TransportError:
             return False
 
-    def _read(self) -> dict[str, Any] | None:
+    def _write_if_it_fits(self, *, quietly: bool) -> bool:
+        """Writes up.json again; a full disk ends nothing that runs, and is said once."""
         try:
-            found: dict[str, Any] = json.loads(self.ready_file.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return found
+            self._write(ready=True)
+        except OSError as error:
+            if not quietly:
+                self.out("up", f"{self.ready_file} cannot be written ({error.strerror}); free space on its disk.")
+            return False
+        return True
 
     def _write(self, *, ready: bool) -> None:
         """up.json: for the demo, for tests, and for the next `up`. Only its owner reads it: it holds a sign-in link."""
@@ -205,6 +187,7 @@ class Stack:
                 {
                     **asdict(processes.this_process()),
                     "ready": ready,
+                    "node": self.node,
                     "base_url": self.base_url,
                     "url": self.base_url + self.links.get("person", "/"),
                     "sign_in_path": self.links.get("program", ""),
@@ -251,6 +234,9 @@ def start_servers(servers: list[EmbeddedServer]) -> None:
             server.start()
         except EmbeddedError as error:
             errors.append(error)
+        except OSError as error:
+            what = f"{error.filename or server.directory} cannot be written ({error.strerror})"
+            errors.append(EmbeddedError(f"{server.name} cannot start: {what}; free space there, or set R1_HOME."))
 
     threads = [threading.Thread(target=start, args=[server]) for server in servers]
     for thread in threads:
@@ -263,6 +249,8 @@ def start_servers(servers: list[EmbeddedServer]) -> None:
 
 def _require_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if not 1 <= port <= 65535:
+        raise UpError(f"There is no port {port}; choose one from 1 to 65535 with --port.")
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -274,8 +262,24 @@ def _require_port(host: str, port: int) -> None:
 def _require_database() -> None:
     try:
         connection.ensure_connection()
-    except OperationalError as error:
-        raise UpError(f"The database of DATABASE_URL does not answer: {str(error).splitlines()[0]}") from None
+    except DatabaseTrouble as error:
+        why = _first_line(error)
+        raise UpError(f"The database of DATABASE_URL does not answer: {why}; start it, or correct the address.") from None
+
+
+def _prepare_database() -> dict[str, str]:
+    """Tables, the first administrator, and a link that signs a person in and one for programs."""
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+        admin = services.admin_ensure()
+        return {key: services.sign_in_link_create(user=admin) for key in ("person", "program")}
+    except DatabaseTrouble as error:
+        why = _first_line(error)
+        raise UpError(f"The database cannot be prepared: {why}; see that its disk has room and its user may.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _allowed_host() -> str:

@@ -31,6 +31,7 @@ def test_numbers_carry_thin_spaces_units_and_a_true_minus() -> None:
     assert r1.percent(0.961) == "96.1\u202f%"
     assert r1.as_bytes(3 << 20) == "3.0\u202fMiB"
     assert r1.number(-1.72) == "−1.72"
+    assert (r1.fixed(0.9899), r1.fixed(-0.5, 2), r1.fixed(None)) == ("0.990", "−0.50", "–")
     assert r1.number(7140.4) == "7140"
     assert r1.number(float("1e-05")) == "1e−5"
 

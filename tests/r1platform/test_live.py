@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.test import Client
 
-from r1platform.access import role_in
+from r1platform.access import for_user, role_in
 from r1platform.lib import live
-from r1platform.lib.live import ANONYMOUS, FORBIDDEN, NOT_FOUND, LiveConsumer, Refused, apublish, publish
-from r1platform.models import Membership, Project
-from r1platform.services import member_set
+from r1platform.lib.live import ANONYMOUS, BROKEN, FORBIDDEN, NOT_FOUND, LiveConsumer, Refused, apublish, publish
+from r1platform.models import Membership, Project, Role
+from r1platform.services import member_set, project_create
 from tests.sockets import Socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -112,3 +113,111 @@ def test_a_lost_message_is_counted_and_harms_nobody(settings: Any) -> None:
     before = live.PUBLISH_FAILURES._value.get()
     publish("run.1", "state", value=json.loads("1"))
     assert live.PUBLISH_FAILURES._value.get() == before + 1
+
+
+class EveryProject(LiveConsumer):
+    """Hears each project of the user, as the overview does."""
+
+    def authorise(self, user: User) -> list[str]:
+        return [f"overview.{pk}" for pk in for_user(Project.objects.all(), user, path="").values_list("pk", flat=True)]
+
+
+async def told(socket: Socket, sent: list[Project]) -> list[int]:
+    """Publishes to each of these projects once the socket was checked again, and reads until that of the last arrives."""
+    for _ in range(2):
+        while (await socket.receive())["type"] != "ping":
+            pass
+    for project in sent:
+        await apublish(f"overview.{project.pk}", "state", of=project.pk)
+    heard: list[int] = []
+    while sent[-1].pk not in heard:
+        message = await socket.receive()
+        heard += [message["of"]] if message["type"] == "state" else []
+    return heard
+
+
+@pytest.mark.parametrize("layer", ["memory", "redis"])
+async def test_a_socket_leaves_the_projects_that_its_user_left(
+    anything: dict[str, Any], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, layer: str
+) -> None:
+    if layer == "redis":
+        request.getfixturevalue("redis_url")
+    monkeypatch.setattr(live, "CHECK_SECONDS", 0.2)
+    left = anything["project"]
+
+    def prepare() -> tuple[User, User, Project, Project]:
+        alice, bob = User.objects.get(username="alice"), User.objects.get(username="bob")
+        kept, joined = project_create(user=alice, name="Kept"), project_create(user=alice, name="Joined later")
+        member_set(project=kept, user=bob, role=Role.VIEWER, by=alice)
+        return alice, bob, kept, joined
+
+    alice, bob, kept, joined = await database_sync_to_async(prepare)()
+    socket = Socket.of(EveryProject, client=anything["bob"])
+    assert await socket.open()
+    assert await told(socket, [left, joined, kept]) == [left.pk, kept.pk]
+    await database_sync_to_async(member_set)(project=left, user=bob, role=None, by=alice)
+    assert await told(socket, [left, joined, kept]) == [kept.pk]
+    await database_sync_to_async(member_set)(project=joined, user=bob, role=Role.VIEWER, by=alice)
+    assert await told(socket, [left, joined, kept]) == [joined.pk, kept.pk]
+    await socket.close()
+
+
+@pytest.mark.parametrize("trouble", [OperationalError, InterfaceError, DatabaseError])
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_a_socket_that_cannot_be_checked_is_closed(
+    anything: dict[str, Any], monkeypatch: pytest.MonkeyPatch, trouble: type[Exception], when: str
+) -> None:
+    monkeypatch.setattr(live, "CHECK_SECONDS", 0.05)
+    good = {"checks": 0 if when == "at once" else 2}
+
+    class Breaking(ProjectConsumer):
+        project_id = anything["project"].pk
+
+        def authorise(self, user: User) -> list[str]:
+            good["checks"] -= 1
+            if good["checks"] < 0:
+                raise trouble("the connection is lost")
+            return super().authorise(user)
+
+    socket = Socket.of(Breaking, client=anything["bob"])
+    assert await socket.open()
+    assert await socket.closing_code() == BROKEN
+
+
+async def test_a_reading_outlives_a_database_that_was_away(anything: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "AGAIN_SECONDS", 0.01)
+    troubles = [OperationalError("away"), InterfaceError("closed")]
+
+    def read(text: str) -> str:
+        if troubles:
+            raise troubles.pop()
+        return text
+
+    assert await LiveConsumer().patiently(read, "the answer") == "the answer"
+    with pytest.raises(ValueError, match="a bug"):
+        await LiveConsumer().patiently(int, "a bug")  # its own errors are nobody's to swallow
+
+
+async def test_a_runs_events_come_after_a_failed_reading(
+    anything: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket of a run reads on when the database is back; it never only pings."""
+    from training_app import consumers
+    from training_app.models import PhaseRun
+
+    monkeypatch.setattr(live, "AGAIN_SECONDS", 0.01)
+    readings = []
+
+    def run_events(run: PhaseRun, **_: Any) -> list[dict[str, Any]]:
+        readings.append(run.pk)
+        if len(readings) == 1:
+            raise OperationalError("away")
+        return [{"id": 7, "kind": "log"}] if len(readings) == 2 else []
+
+    monkeypatch.setattr(consumers, "run_events", run_events)
+    run = await PhaseRun.objects.acreate(project=anything["project"], name="r", phase="cold_start", config={})
+    socket = Socket.of(consumers.RunConsumer, client=anything["alice"], kwargs={"run_id": run.pk})
+    assert await socket.open()
+    assert (await socket.receive())["type"] == "hello"
+    assert await socket.receive() == {"type": "event", "id": 7, "kind": "log"}
+    await socket.close()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from django.conf import settings
 
+from r1platform.demo.client import Api
 from r1platform.lib import processes
 from r1platform.lib.embedded import Postgres, Redis
 from r1platform.lib.processes import ProcessRef, is_alive
@@ -117,13 +119,30 @@ def test_up_from_start_to_end(up: Up) -> None:
     assert httpx.get(f"{state['base_url']}/static/plotly/plotly.min.js").is_success
     assert httpx.get(f"{state['base_url']}/static/../settings.py").status_code == 404
 
-    second = subprocess.run(
-        [sys.executable, "manage.py", "up", "--port", str(up.port)],
+    running = up.everything()
+    for part in ([], ["--only", "worker"], ["--only", "web", "--only", "beat"]):
+        second = subprocess.run(
+            [sys.executable, "manage.py", "up", "--port", str(free_port()), *part],
+            cwd=ROOT, env=up.environment(), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert second.returncode == 1 and "already runs" in second.stderr and str(state["pid"]) in second.stderr
+        assert len(second.stderr.strip().splitlines()) == 1
+    assert up.everything() == running and all(is_alive(ref) for ref in running), "a refused one touches nothing"
+
+    code = "import json, r1platform.demo.stack as d; s = d.Stack(port=0); print(json.dumps(s.start())); s.stop(); s.wait()"
+    demo = subprocess.run(
+        [sys.executable, "manage.py", "shell", "-v", "0", "-c", code],
         cwd=ROOT, env=up.environment(), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert second.returncode == 1 and "already runs" in second.stderr and str(state["pid"]) in second.stderr
+    used = json.loads(demo.stdout.splitlines()[-1])
+    assert used["base_url"] == state["base_url"], "the demo uses the platform that runs, and leaves it running"
+    assert all(is_alive(ref) for ref in running)
+    with closing(Api(used["base_url"], used["sign_in_path"])) as api:
+        assert api.get("me/")["username"] == "admin"
 
     web = ProcessRef(**state["children"]["web"])
+    in_the_way = up.home / "up.json.tmp"
+    in_the_way.mkdir()
     os.kill(web.pid, signal.SIGKILL)
 
     def is_back() -> bool:
@@ -134,6 +153,10 @@ def test_up_from_start_to_end(up: Up) -> None:
 
     wait_until(lambda: not is_alive(web) and is_back(), up.log.read_text)
     assert "web ended unasked (signal 9)" in up.log.read_text()
+    wait_until(lambda: "up.json cannot be written" in up.log.read_text(), up.log.read_text)
+    assert up.process.poll() is None, "what cannot be written down ends nothing"
+    in_the_way.rmdir()
+    wait_until(lambda: up.state()["children"]["web"] != state["children"]["web"], up.log.read_text)
 
     refs = up.everything()
     assert len(refs) == 5

@@ -186,3 +186,26 @@ def test_schemas_describe_what_can_be_set(api_bob: APIClient) -> None:
 def test_removed_checkpoints_can_be_left_out(api_bob: APIClient, run: PhaseRun) -> None:
     Checkpoint.objects.update(removed_at="2026-01-01T00:00Z")
     assert api_bob.get(f"{API}/checkpoints/", {"removed_at__isnull": True}).json()["results"] == []
+
+
+def test_evaluations_are_listed_with_what_was_measured(
+    api_bob: APIClient, api_charlie: APIClient, project: Project, alice: User, node: Node
+) -> None:
+    run = make_run(project, alice, state="running")
+    attempt = make_attempt(run, node)
+    rundir = rundir_of(attempt)
+    measured = {
+        "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "quality": None, "quality_low": None,
+        "quality_high": None, "num_problems": 8, "unscored": 8, "components": {}, "examples": [{"prompt": "1+1="}],
+    }  # fmt: skip
+    for seq, when in enumerate(("before", "during", "after"), 1):
+        tell(rundir, seq, "evaluation", step=seq * 10, when=when, **measured)
+    Ingest(attempt, rundir, fence=1).take()
+    found = api_bob.get(f"{API}/evaluations/", {"run": run.pk, "when": "after"}).json()["results"]
+    assert [(row["run"], row["step"], row["accuracy"], row["quality"]) for row in found] == [(run.pk, 30, 0.5, None)]
+    assert "examples" not in found[0]
+    one = api_bob.get(f"{API}/evaluations/{found[0]['id']}/").json()
+    assert one["examples"] == [{"prompt": "1+1="}] and one["phase"] == "cold_start"
+    assert api_bob.get(f"{API}/evaluations/", {"when": "never"}).status_code == 400
+    assert api_charlie.get(f"{API}/evaluations/").json()["results"] == []
+    assert api_charlie.get(f"{API}/evaluations/{found[0]['id']}/").status_code == 404

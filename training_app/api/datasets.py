@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
@@ -45,7 +46,7 @@ class UploadSerializer(serializers.ModelSerializer[Upload]):
 
 class NewUploadSerializer(serializers.Serializer[Any]):
     project = serializers.CharField(required=False, help_text="Id or slug.")
-    file = serializers.FileField(help_text="JSON Lines, CSV or text, also packed with gzip or Zstandard.")
+    file = serializers.FileField(help_text="JSON Lines, CSV, Parquet or text; all but Parquet also packed with gzip or Zstandard.")
 
 
 class VersionSerializer(serializers.ModelSerializer[DatasetVersion]):
@@ -150,7 +151,7 @@ class DatasetVersions(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectV
         page, size = query_number(request, "page") or 1, query_number(request, "page_size") or 20
         return Response(selectors.version_preview(self.get_object(), split=split, page=page, page_size=size))
 
-    @extend_schema(responses=serializers.DictField())
+    @extend_schema(responses=OpenApiTypes.OBJECT)
     @action(detail=True, pagination_class=None, filterset_fields=None)
     def lineage(self, request: Request, pk: str) -> Response:
         """What it was made from and which runs learnt from it."""

@@ -1,6 +1,6 @@
 """Readings for pages, API and sockets; every list starts from what the user may see."""
 
-from training_app.selectors.datasets import dataset_list, version_lineage, version_preview
+from training_app.selectors.datasets import version_lineage, version_preview
 from training_app.selectors.metrics import run_metrics
 from training_app.selectors.pipelines import (
     launch_list,
@@ -10,9 +10,7 @@ from training_app.selectors.pipelines import (
     spend_today,
 )
 from training_app.selectors.runs import (
-    queue_reasons,
     run_checkpoints,
-    run_config_diff,
     run_events,
     run_experts,
     run_list,
@@ -22,7 +20,7 @@ from training_app.selectors.runs import (
 )
 
 __all__ = [
-    "dataset_list", "launch_list", "pipeline_graph", "pipeline_template", "pipeline_templates", "queue_reasons",
-    "run_checkpoints", "run_config_diff", "run_events", "run_experts", "run_list", "run_log", "run_metrics",
-    "run_rollout_steps", "run_rollouts", "spend_today", "version_lineage", "version_preview",
+    "launch_list", "pipeline_graph", "pipeline_template", "pipeline_templates", "run_checkpoints", "run_events",
+    "run_experts", "run_list", "run_log", "run_metrics", "run_rollout_steps", "run_rollouts", "spend_today",
+    "version_lineage", "version_preview",
 ]  # fmt: skip

@@ -7,25 +7,16 @@ import json
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import QuerySet
 
 from model_core.errors import DataError
-from r1platform.access import for_user
 from r1platform.lib.storage import version_dir
-from r1platform.models import Project
-from training_app.models import Dataset, DatasetVersion
+from training_app.models import DatasetVersion
 from training_app.states import VersionState
 
 Reader = User | AnonymousUser
 SPLITS = ("train", "held_out")
 PER_PAGE = 20
 MAX_PER_PAGE = 500
-
-
-def dataset_list(*, user: Reader, project: Project | None = None) -> QuerySet[Dataset]:
-    """Datasets that the user may see, newest first."""
-    found = for_user(Dataset.objects.select_related("project", "created_by"), user).order_by("-id")
-    return found if project is None else found.filter(project=project)
 
 
 def version_preview(

@@ -17,7 +17,6 @@ from r1platform.lib.storage import UnsafePath, open_artifact, run_dir
 from r1platform.lib.tail import MAX_LOG_BYTES, read_log
 from r1platform.models import Project
 from training_app.models import Checkpoint, PhaseRun, RunEvent
-from training_app.states import RunState
 
 Reader = User | AnonymousUser
 MAX_EVENTS = 1000
@@ -123,17 +122,3 @@ def run_checkpoints(run: PhaseRun) -> QuerySet[Checkpoint]:
     """Every checkpoint, newest first; those that were removed have `removed_at`."""
     return run.checkpoints.select_related("attempt", "run").order_by("-id")
 
-
-def run_config_diff(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(setting, ours, theirs) wherever two configurations differ; None where one has no such setting."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in sorted({*ours, *theirs}):
-            yield from run_config_diff(ours.get(key), theirs.get(key), f"{path}.{key}" if path else key)
-    elif ours != theirs:
-        yield path, ours, theirs
-
-
-def queue_reasons(*, user: Reader, project: Project | None = None) -> list[dict[str, Any]]:
-    """Queued runs in their order with why they wait."""
-    runs = run_list(user=user, project=project, filters={"state": RunState.QUEUED}).order_by("pk")
-    return [{"run": run.pk, "name": run.name, "reason": run.waiting_reason} for run in runs]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +18,9 @@ from django.db.models import Max
 
 from model_core.config import PrepareConfig
 from model_core.errors import ConfigError, DataError
-from model_core.sources import SOURCES, format_of, inspect_file
+from model_core.sources import SOURCES, format_of
+from r1platform.lib.jsonb import jsonb_loads
+from r1platform.lib.processes import child_environment
 from r1platform.lib.storage import upload_path, version_dir
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project
@@ -27,6 +31,7 @@ from training_app.states import VersionState
 from training_app.transitions import version_transition
 
 CHUNK_BYTES = 1 << 20
+LOOK_SECONDS = 40.0
 
 
 def dataset_create(
@@ -85,7 +90,7 @@ def upload_create(*, project: Project, user: User, file_name: str, file: Any) ->
         path = upload_path(made.pk)
         try:
             made.size_bytes, made.sha256 = _store(file, path)
-            found = inspect_file(path, kind)
+            found = _look_into(path, kind)
             made.columns, made.preview = found["columns"], found["preview"]
             made.save(update_fields=["size_bytes", "sha256", "columns", "preview"])
         except BaseException:
@@ -93,6 +98,21 @@ def upload_create(*, project: Project, user: User, file_name: str, file: Any) ->
             raise
     audit(user=user, project=project, action="upload.create", target=f"upload:{made.pk}", detail={"file": made.file_name})
     return made
+
+
+def _look_into(path: Path, kind: str) -> dict[str, Any]:
+    """Columns and first rows, read by a process with limits: the file comes from outside. Raises DataError."""
+    argv = [sys.executable, "-m", "model_core", "inspect", kind, str(path)]
+    env = child_environment(os.environ, mark=path.parent)
+    try:
+        done = subprocess.run(argv, cwd=settings.BASE_DIR, env=env, capture_output=True, timeout=LOOK_SECONDS, check=False)
+        told = jsonb_loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):
+        raise DataError("The file could not be looked into: its beginning takes too much time or memory.", field="file") from None
+    if "error" in told:
+        raise DataError(told["error"]["message"], field=told["error"]["field"])
+    found: dict[str, Any] = told["found"]
+    return found
 
 
 def _store(file: Any, path: Path) -> tuple[int, str]:

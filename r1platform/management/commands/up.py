@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from r1platform.lib.embedded import EmbeddedError
 from r1platform.up.children import say
-from r1platform.up.stack import ROLES, Stack, UpError
+from r1platform.up.claims import UpError
+from r1platform.up.stack import ROLES, Stack
 
 
 class Command(BaseCommand):
@@ -34,16 +35,27 @@ class Command(BaseCommand):
             stack.start()
         except (UpError, EmbeddedError) as error:
             raise CommandError(str(error)) from None
+        except OSError as error:
+            raise CommandError(_unwritable(error, stack)) from None
         finally:
             if not stack.started:
                 stack.stop_failed_start()
-        say("up", f"The platform is ready after {time.monotonic() - began:.1f} s. All state is in {stack.home}.")
-        if "web" in roles:
+        try:
+            self._run(stack, stopping, time.monotonic() - began)
+        finally:
+            self._end(stack)
+
+    def _run(self, stack: Stack, stopping: threading.Event, seconds: float) -> None:
+        """Says where it is and watches it until it is to end."""
+        say("up", f"The platform is ready after {seconds:.1f} s. All state is in {stack.home}.")
+        if "web" in stack.roles:
             say("up", f"Open {stack.base_url}{stack.links['person']} to sign in as admin; the link works once.")
         say("up", "Ctrl-C ends it in order.")
         if not stopping.is_set():
-            stack.watch(stopping)
-        self._end(stack)
+            try:
+                stack.watch(stopping)
+            except OSError as error:
+                raise CommandError(_unwritable(error, stack)) from None
 
     def _end(self, stack: Stack) -> None:
         say("up", "Ending: running attempts write a checkpoint and go on with the next up.")
@@ -51,3 +63,8 @@ class Command(BaseCommand):
         if not stack.stop():
             raise CommandError("Some processes could not be ended; `ps` shows them, the next up tries again.")
         say("up", "Everything has ended.")
+
+
+def _unwritable(error: OSError, stack: Stack) -> str:
+    where = error.filename or stack.home
+    return f"{where} cannot be used ({error.strerror}); free space there, or set R1_HOME to a directory that you can write."

@@ -47,6 +47,7 @@ class Chat {
     const done = await this.post(this.form);
     this.sending = false;
     if (!done) return;
+    this.moveTo(done);
     this.input.value = "";
     this.grow();
     await this.refresh();
@@ -60,20 +61,32 @@ class Chat {
     event.preventDefault();
     const text = form.elements.content;
     if (text && !text.value.trim()) return;
-    if (await this.post(form)) await this.refresh();
+    const done = await this.post(form);
+    if (!done) return;
+    this.moveTo(done);
+    await this.refresh();
   }
 
+  /** An address that names a branch follows to the one that was just begun; without one the newest is shown anyway. */
+  moveTo(answer) {
+    const branch = answer.headers.get("Content-Location");
+    if (!branch || !new URL(location.href).searchParams.has("at")) return;
+    history.replaceState(history.state, "", branch);
+    this.root.dataset.threadUrl = this.root.dataset.threadUrl.split("?")[0] + new URL(branch, location.href).search;
+  }
+
+  /** The server's answer, or null after saying why nothing was done. */
   async post(form) {
     this.say("");
     try {
       const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "application/json" } });
-      if (answer.ok) return true;
+      if (answer.ok) return answer;
       const body = await answer.json().catch(() => ({}));
       this.say(body.detail ?? `The server answered ${answer.status}; nothing was sent.`);
     } catch {
       this.say("The server cannot be reached; nothing was sent. Your text is still here.");
     }
-    return false;
+    return null;
   }
 
   say(text) {
@@ -116,6 +129,7 @@ class Chat {
   stage(element, state) {
     if (element.dataset.state === state || ENDS.has(element.dataset.state)) return;
     element.dataset.state = state;
+    if (state !== "queued") element.querySelector("[data-waiting]")?.remove();
     const thinking = element.querySelector("[data-thinking]");
     if (!thinking) return;
     thinking.hidden = thinking.hidden && state !== "thinking";
@@ -189,6 +203,7 @@ class Chat {
     const last = [...this.thread.querySelectorAll("[data-message]")].at(-1);
     const busy = last && last.dataset.role === "assistant" && !ENDS.has(last.dataset.state);
     this.form.querySelector("[data-send]").disabled = Boolean(busy);
+    this.form.elements.parent.value = last?.dataset.message ?? "";
     this.root.querySelector("[data-stop-slot]").replaceChildren();
     const stop = busy && last.querySelector("template[data-stop]");
     if (stop) this.root.querySelector("[data-stop-slot]").append(stop.content.cloneNode(true));
