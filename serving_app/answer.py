@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 from r1platform.lib.live import apublish
 from r1platform.lib.transitions import IllegalTransition
 from serving_app.background import in_database
+from serving_app.gateway.body import STREAM_OPTIONS
 from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.proxying import Exchange, open_exchange
 from serving_app.gateway.routing import TABLE, Route
@@ -56,8 +57,8 @@ class Request:
 class Answer:
     """Writes one assistant message. Cancelling the task stops it and keeps what is there."""
 
-    def __init__(self, message_id: int) -> None:
-        self.message_id = message_id
+    def __init__(self, message_id: int, key_id: int | None = None) -> None:
+        self.message_id, self.key_id = message_id, key_id
         self.text = {"reasoning": "", "content": ""}
         self.seq = 0
         self.state: str = GenerationState.QUEUED
@@ -99,6 +100,8 @@ class Answer:
             async for event in events:
                 if "error" in event:
                     return GenerationState.FAILED, str(event["error"].get("message", "The engine failed."))
+                if not self.first_at and (event.get("usage") or {}).get("completion_tokens"):
+                    self.first_at = time.monotonic()
                 for choice in event.get("choices", [])[:1]:
                     self._take(choice.get("delta") or {})
                     finish = choice.get("finish_reason") or finish
@@ -191,12 +194,16 @@ class Answer:
         self._book(request, to, usage)
 
     def _usage(self) -> dict[str, Any]:
-        """Counts as the engine gave them, else as pieces were seen; times by this process's clock."""
+        """Counts as the engine gave them, else as pieces were seen; times by this process's clock.
+
+        A text that came in one piece tells no speed.
+        """
         now = time.monotonic()
         told = self.exchange.usage if self.exchange is not None else {}
         completion = told.get("completion_tokens") or self.num_pieces
         writing = now - self.first_at if self.first_at else 0.0
         thought_to = self.content_at or now
+        measured = writing > 0 and completion > 1 and self.num_pieces > 1
         return {
             "prompt_tokens": told.get("prompt_tokens"),
             "completion_tokens": completion,
@@ -206,7 +213,7 @@ class Answer:
             "reasoning_seconds": round(thought_to - self.first_at, 4)
             if self.first_at and self.text["reasoning"]
             else None,
-            "tokens_per_second": round(completion / writing, 2) if writing > 0 else None,
+            "tokens_per_second": round((completion - 1) / writing, 2) if measured else None,
         }
 
     def _book(self, request: Request, to: str, usage: dict[str, Any]) -> None:
@@ -218,6 +225,7 @@ class Answer:
                 deployment_id=self.route.deployment_id,
                 model_name=self.route.name,
                 user_id=request.user_id,
+                api_key_id=self.key_id,
                 prompt_tokens=usage["prompt_tokens"] or 0,
                 completion_tokens=usage["completion_tokens"] or 0,
                 reasoning_tokens=usage["reasoning_tokens"] or 0,
@@ -228,9 +236,14 @@ class Answer:
         )
 
 
+async def stopped_early(message_id: int) -> None:
+    """Ends an answer that was stopped before anything was asked of an engine."""
+    await in_database(_stop_queued, message_id)
+
+
 async def _events(exchange: Exchange) -> AsyncGenerator[dict[str, Any], None]:
     """The JSON of each event. Raises GatewayError when one is none."""
-    async with aclosing(exchange.stream(keep_usage=False)) as pieces:
+    async with aclosing(exchange.stream(keep_usage=False, keep_counts=True)) as pieces:
         async for piece in pieces:
             for event in piece.split(b"\n\n"):
                 data = event.removeprefix(b"data:").strip()
@@ -252,6 +265,9 @@ def _read(message_id: int) -> Request | None:
     message = rows.filter(pk=message_id, state=GenerationState.QUEUED).first()
     if message is None or message.conversation.deployment is None:
         return None
+    if message.stop_wanted:
+        _stop_queued(message_id)
+        return None
     conversation, model = message.conversation, message.conversation.deployment.name
     turns = [{"role": "system", "content": conversation.system_prompt}] if conversation.system_prompt else []
     body = {
@@ -259,9 +275,15 @@ def _read(message_id: int) -> Request | None:
         "model": model,
         "messages": turns + _branch(message),
         "stream": True,
-        "stream_options": {"include_usage": True},
+        "stream_options": dict(STREAM_OPTIONS),
     }
     return Request(conversation.pk, conversation.user_id, model, body)
+
+
+def _stop_queued(message_id: int) -> None:
+    message = Message.objects.filter(pk=message_id).first()
+    if message is not None:
+        _finish(message_id, message.conversation_id, GenerationState.STOPPED, "", {})
 
 
 def _branch(message: Message) -> list[dict[str, str]]:

@@ -6,11 +6,13 @@ A reader comes back by reading the snapshot: its `seq` says which deltas are in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
+from django.core.exceptions import ObjectDoesNotExist
 
 from model_core.errors import ConfigError, ModelCoreError
 from r1platform.lib.live import NOT_FOUND, LiveConsumer, Refused
@@ -42,15 +44,30 @@ class ChatConsumer(LiveConsumer):
         head = {"id": self.conversation.pk, "title": self.conversation.title}
         await self.send_json({"type": "snapshot", "conversation": head, "messages": messages})
 
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **_: Any) -> None:
+        """Hears one frame; what is no JSON text is refused and the socket stays."""
+        try:
+            content = json.loads(text_data) if text_data is not None else None
+        except (ValueError, RecursionError):
+            content = None
+        await self.receive_json(content)
+
     async def receive_json(self, content: Any, **_: Any) -> None:
-        verb = _VERBS.get(content.get("type", "")) if isinstance(content, dict) else None
+        """Does what is asked, after asking again whether this user still may."""
+        kind = content.get("type") if isinstance(content, dict) else None
+        verb = _VERBS.get(kind) if isinstance(kind, str) else None
         if verb is None:
             await self._refuse(f"There is no such message; send one of {', '.join(_VERBS)}.")
             return
         try:
+            await database_sync_to_async(self._allowed)()
             await database_sync_to_async(verb)(self, content)
-        except IllegalTransition:
-            await self._refuse("That answer has ended already.")
+        except Refused as refused:
+            await self.close(code=refused.code)
+        except ObjectDoesNotExist:
+            await self.close(code=NOT_FOUND)
+        except IllegalTransition as error:
+            await self._refuse(services.why_not(error))
         except ModelCoreError as error:
             await self._refuse(error.message, field=error.field)
 
@@ -60,7 +77,9 @@ class ChatConsumer(LiveConsumer):
     def message(self, content: dict[str, Any], key: str = "message") -> Message:
         """The message of this conversation that is named. Raises ConfigError."""
         given = content.get(key)
-        found = self.conversation.messages.filter(pk=given).first() if isinstance(given, int) else None
+        found = None
+        if isinstance(given, int) and not isinstance(given, bool) and 0 < given < 1 << 63:
+            found = self.conversation.messages.filter(pk=given).first()
         if found is None:
             raise ConfigError("This conversation has no such message.", field=key)
         return found
@@ -74,7 +93,7 @@ class ChatConsumer(LiveConsumer):
 def _send(socket: ChatConsumer, content: dict[str, Any]) -> None:
     parent = socket.message(content, "parent") if content.get("parent") is not None else None
     services.message_send(
-        conversation=socket.conversation, user=socket.owner(), content=str(content.get("content") or ""), parent=parent
+        conversation=socket.conversation, user=socket.owner(), content=_text(content), parent=parent
     )
 
 
@@ -87,8 +106,14 @@ def _regenerate(socket: ChatConsumer, content: dict[str, Any]) -> None:
 
 
 def _edit(socket: ChatConsumer, content: dict[str, Any]) -> None:
-    text = str(content.get("content") or "")
-    services.message_edit(message=socket.message(content), user=socket.owner(), content=text)
+    services.message_edit(message=socket.message(content), user=socket.owner(), content=_text(content))
+
+
+def _text(content: dict[str, Any]) -> str:
+    found = content.get("content", "")
+    if not isinstance(found, str):
+        raise ConfigError("“content” is the text of the message, in quotes.", field="content")
+    return found
 
 
 _VERBS: dict[str, Callable[[ChatConsumer, dict[str, Any]], None]] = {

@@ -136,10 +136,12 @@ class ConversationForm(forms.Form):
         assert isinstance(field, forms.ModelChoiceField)
         field.queryset = Deployment.objects.filter(project=project, deleted_at=None).order_by("-id")
 
-    def parameters(self) -> dict[str, Any]:
-        """What the request to the model carries; only what was filled in."""
+    def parameters(self, before: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the request to the model carries: what was filled in, and of `before` what this form does not show."""
         names = ("temperature", "top_p", "max_tokens", "seed")
-        return {name: self.cleaned_data[name] for name in names if self.cleaned_data.get(name) is not None}
+        hidden = {name: value for name, value in (before or {}).items() if name not in names}
+        shown = {name: self.cleaned_data[name] for name in names if self.cleaned_data.get(name) is not None}
+        return hidden | shown
 
 
 def as_json(value: Any) -> str:

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from serving_app.answer import Answer
+from serving_app.answer import Answer, stopped_early
+from serving_app.gateway.limits import LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,12 @@ class GenerationLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
-    def start(self, message_id: int) -> None:
-        """Begins to write an answer that is queued; returns at once, from any thread."""
-        self._soon(self._begin, message_id)
+    def start(self, message_id: int, key_id: int | None = None) -> None:
+        """Begins to write an answer that is queued; returns at once, from any thread.
+
+        With an API key the answer is booked on it, and counted out of its limits when it ends.
+        """
+        self._soon(self._begin, message_id, key_id)
 
     def cancel(self, message_id: int) -> None:
         """Ends an answer that is written here; what is there is kept. Elsewhere `stop_wanted` does it."""
@@ -46,17 +50,17 @@ class GenerationLoop:
             return False
         return True
 
-    def _soon(self, function: Any, message_id: int) -> None:
+    def _soon(self, function: Any, *args: Any) -> None:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="generation", daemon=True).start()
-        self._loop.call_soon_threadsafe(function, message_id)
+        self._loop.call_soon_threadsafe(function, *args)
 
-    def _begin(self, message_id: int) -> None:
+    def _begin(self, message_id: int, key_id: int | None) -> None:
         if message_id not in self._tasks:
-            self._tasks[message_id] = self._task(Answer(message_id).write())
-            self._tasks[message_id].add_done_callback(lambda task: self._ended(message_id, task))
+            task = self._tasks[message_id] = self._task(Answer(message_id, key_id).write())
+            task.add_done_callback(lambda task: self._ended(message_id, key_id, task))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._loop is not None
@@ -66,9 +70,15 @@ class GenerationLoop:
         if (task := self._tasks.get(message_id)) is not None:
             task.cancel()
 
-    def _ended(self, message_id: int, task: asyncio.Task[None]) -> None:
+    def _ended(self, message_id: int, key_id: int | None, task: asyncio.Task[None]) -> None:
+        """One that was cancelled before its first step could not say so itself; it is ended here."""
         self._tasks.pop(message_id, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if key_id is not None:
+            LIMITS.leave(key_id)
+        if task.cancelled():
+            last = self._tasks[message_id] = self._task(stopped_early(message_id))
+            last.add_done_callback(lambda task: self._ended(message_id, None, task))
+        elif (error := task.exception()) is not None:
             logger.error("Answer %s was given up.", message_id, exc_info=error)
 
 

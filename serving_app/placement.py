@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import connection, transaction
-from django.db.models import Count, F, Max, Q
-from django.db.models.functions import Now
+from django.db.models import CharField, Count, Exists, F, Max, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Cast, Concat, Now
 from django.utils import timezone
 
-from r1platform.lib.leases import NODE_ALIVE, NoDevice, leases_claim, leases_release
+from r1platform.lib.leases import NODE_ALIVE, NoDevice, leases_claim
 from r1platform.lib.transitions import IllegalTransition
-from r1platform.models import DeviceKind, Node
+from r1platform.models import DeviceKind, DeviceLease, Node
 from serving_app.asking import ask_to_supervise
 from serving_app.models import Deployment, DeploymentRevision, Replica
 from serving_app.observed import given_up, live_replicas, recent_failures
@@ -45,6 +45,7 @@ def reconcile_deployment(deployment_id: int) -> bool:
     if deployment is None:
         return False
     _hear_of_silent(deployment)
+    _clear_lost(deployment)
     _meet_wanted(deployment)
     for replica in live_replicas(deployment):
         if replica.state == ReplicaState.QUEUED and not replica.stop_wanted:
@@ -54,11 +55,12 @@ def reconcile_deployment(deployment_id: int) -> bool:
 
 
 def deployments_to_reconcile() -> list[int]:
-    """Deployments that want replicas, still have some, or show a state that is on its way."""
+    """Deployments that want replicas, still have some, show a state that is on its way, or have lost replicas to clear."""
     living = Replica.objects.exclude(state__in=REPLICA_ENDS).values("revision__deployment")
+    lost = _lost(Q()).values("revision__deployment")
     moving = Q(state__in=["pending", "starting", "stopping"])
     return list(
-        Deployment.objects.filter(Q(desired_replicas__gt=0, deleted_at=None) | Q(pk__in=living) | moving)
+        Deployment.objects.filter(Q(desired_replicas__gt=0, deleted_at=None) | Q(pk__in=living) | Q(pk__in=lost) | moving)
         .order_by("pk")
         .values_list("pk", flat=True)
     )
@@ -166,15 +168,35 @@ def holder_of(replica: Replica) -> str:
 
 
 def _hear_of_silent(deployment: Deployment) -> None:
-    """Has replicas adopted whose supervisor is silent; those of a silent node become unreachable, later lost."""
+    """Has replicas adopted whose supervisor is silent; those of a silent node become unreachable, later lost.
+
+    A lost replica keeps its devices: its engine may still run there.
+    """
     silent = Replica.objects.filter(revision__deployment=deployment, heartbeat_at__lt=Now() - SILENT)
     rows = silent.exclude(state__in=[*REPLICA_ENDS, ReplicaState.QUEUED]).select_related("node", "revision__deployment")
-    up = set(Node.objects.filter(heartbeat_at__gt=Now() - NODE_ALIVE).values_list("pk", flat=True))
+    up = _nodes_up()
     for replica in rows:
         if replica.node_id in up:
             _have_adopted(replica)
         else:
             _node_is_silent(replica)
+
+
+def _clear_lost(deployment: Deployment) -> None:
+    """Has nodes that are heard again end what their lost replicas left there, and free the devices."""
+    for replica in _lost(Q(revision__deployment=deployment)).filter(heartbeat_at__lt=Now() - SILENT, node__in=_nodes_up()):
+        _have_adopted(replica)
+
+
+def _lost(which: Q) -> QuerySet[Replica]:
+    """Lost replicas of which it is not proven that they are gone."""
+    held = DeviceLease.objects.filter(released_at=None, holder=Concat(Value("replica:"), Cast(OuterRef("pk"), CharField())))
+    unproven = Q(engine_pid__isnull=False) | Exists(held)
+    return Replica.objects.filter(which, unproven, state=ReplicaState.LOST).select_related("node")
+
+
+def _nodes_up() -> set[int]:
+    return set(Node.objects.filter(heartbeat_at__gt=Now() - NODE_ALIVE).values_list("pk", flat=True))
 
 
 def _have_adopted(replica: Replica) -> None:
@@ -194,7 +216,6 @@ def _node_is_silent(replica: Replica) -> None:
     try:
         if gone:
             replica_transition(replica=replica, to=ReplicaState.LOST, reason=reason)
-            leases_release(holder=holder_of(replica))
         elif replica.state == ReplicaState.READY:
             replica_transition(replica=replica, to=ReplicaState.UNREACHABLE, reason=reason)
     except IllegalTransition:

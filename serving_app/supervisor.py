@@ -2,7 +2,7 @@
 
 Every write carries the fence. A supervisor that is told of a newer owner ends itself and leaves the engine alone; one
 that loses the database keeps its engine and goes on when it is back. Probing runs in a thread, so that a slow engine
-never delays the heartbeat.
+never delays the heartbeat. A replica that was lost with its node is only cleared away: its engine ended, its devices freed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from model_core.errors import MachineError, ModelCoreError
 from model_core.serving.engines import ENGINES
+from model_core.serving.protocol import given_up
 from r1platform.lib.leases import leases_of, leases_release
 from r1platform.lib.processes import (
     ProcessRef,
@@ -31,7 +32,8 @@ from r1platform.lib.storage import replica_dir
 from r1platform.lib.tail import last_words
 from r1platform.lib.transitions import IllegalTransition, StaleFence
 from serving_app.artifacts import model_dir
-from serving_app.engine_process import answers, start_engine
+from serving_app.engine_process import answers, bind_address, start_engine
+from serving_app.gateway.routing import FRESH_SECONDS
 from serving_app.models import Replica
 from serving_app.placement import holder_of
 from serving_app.states import REPLICA_ENDS, ReplicaState
@@ -46,6 +48,8 @@ MISSES_ALLOWED = 3
 HUNG_SECONDS = 120
 """An engine that has not answered for so long while its process lives is ended and replaced."""
 DRAIN_SECONDS = 30
+SEEN_SECONDS = 2 * FRESH_SECONDS
+"""After so long every web process that has traffic has read a table without this replica."""
 _PHASES = [ReplicaState.STARTING, ReplicaState.LOADING, ReplicaState.WARMING, ReplicaState.READY]
 
 
@@ -59,6 +63,7 @@ class ReplicaSupervisor:
         self.metrics: dict[str, Any] = {}
         self.misses = 0
         self.missing_since = 0.0
+        self.refused = ""
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="probe")
         self._probe: Future[Any] | None = None
         self._probe_due = 0.0
@@ -67,7 +72,11 @@ class ReplicaSupervisor:
     def run(self) -> None:
         """Owns the engine until it has ended, or until a newer supervisor has taken over."""
         try:
-            if self._claim():
+            if not self._claim():
+                return
+            if self.replica.state == ReplicaState.LOST:
+                self._clear_away()
+            else:
                 self._own()
         except StaleFence:
             logger.info("Replica %s has a newer supervisor than fence %s; this one ends.", self.replica.pk, self.fence)
@@ -75,13 +84,14 @@ class ReplicaSupervisor:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _claim(self) -> bool:
-        found = self.row.select_related("revision__deployment", "revision__checkpoint__attempt").first()
+        found = self.row.select_related("node", "revision__deployment", "revision__checkpoint__attempt").first()
         if found is None:
             return False
         self.replica = found
         self.engine = ENGINES.get(found.revision.engine)()
         me = this_process()
-        free = self.row.filter(fence=self.fence, supervisor_pid=None).exclude(state__in=REPLICA_ENDS)
+        ended = REPLICA_ENDS - {ReplicaState.LOST}
+        free = self.row.filter(fence=self.fence, supervisor_pid=None).exclude(state__in=ended)
         return bool(
             free.update(
                 supervisor_pid=me.pid, supervisor_started_at=me.started_at, boot_id=me.boot_id, heartbeat_at=Now()
@@ -89,10 +99,8 @@ class ReplicaSupervisor:
         )
 
     def _own(self) -> None:
-        row = self.replica
-        ref = None
-        if row.engine_pid is not None and row.engine_started_at is not None:
-            ref = ProcessRef(row.engine_pid, row.engine_started_at, row.boot_id)
+        row, ref = self.replica, self._recorded()
+        if ref is not None:
             logger.info("Replica %s: the engine with pid %s is adopted.", row.pk, ref.pid)
         else:
             end_unrecorded(self.directory)
@@ -106,17 +114,36 @@ class ReplicaSupervisor:
                 return
         self._follow(ref)
 
+    def _recorded(self) -> ProcessRef | None:
+        row = self.replica
+        if row.engine_pid is None or row.engine_started_at is None:
+            return None
+        return ProcessRef(row.engine_pid, row.engine_started_at, row.boot_id)
+
+    def _clear_away(self) -> None:
+        """Ends what a lost replica has left on this node; only then are its devices free."""
+        ref = self._recorded()
+        end_unrecorded(self.directory)
+        if ref is None or stop_group(ref, grace_seconds=float(self.engine.stop_grace_seconds)):
+            self._write(engine_pid=None, engine_started_at=None)
+            leases_release(holder=holder_of(self.replica))
+            return
+        left = ", ".join(map(str, group_pids(ref)))
+        self._write(state_reason=f"These processes cannot be ended: {left}. Its devices stay held.")
+
     def _start(self) -> ProcessRef:
         revision = self.replica.revision
         if why := self.engine.installed():
             raise MachineError(why)
         leases = leases_of(holder_of(self.replica))
+        assert self.replica.node is not None, "a replica is placed before it is supervised"
         started = start_engine(
             self.engine,
             directory=self.directory,
             model_dir=model_dir(revision.checkpoint),
             served_name=revision.deployment.name,
             config=self.engine.Config.parse(revision.engine_config, prefix="engine_config"),
+            host=bind_address(self.replica.node.address),
             devices=[lease.device.index for lease in leases] if leases else None,
         )
         self._write(
@@ -182,6 +209,9 @@ class ReplicaSupervisor:
 
     def _advance(self, readiness: Any) -> None:
         """Walks the states up to the phase that the engine is in, and keeps the detail beside it."""
+        if readiness.phase == ReplicaState.FAILED:
+            self.refused = readiness.detail or "The engine says that it has failed."
+            return
         wanted, current = _PHASES.index(ReplicaState(readiness.phase)), _PHASES.index(ReplicaState(self.replica.state))
         for phase in _PHASES[current + 1 : wanted + 1]:
             reason = "It has generated a first token." if phase == ReplicaState.READY else readiness.detail
@@ -202,6 +232,8 @@ class ReplicaSupervisor:
             self._move(ReplicaState.UNREACHABLE, f"It has not answered {MISSES_ALLOWED} times; its process still runs.")
 
     def _stuck(self, deadline: float) -> str:
+        if self.refused:
+            return self.refused
         if self.replica.state in _PHASES[:-1] and time.monotonic() > deadline:
             return (
                 f"It was not ready after {STARTUP_SECONDS // 60} minutes.\n{last_words(self.directory / 'engine.log')}"
@@ -214,17 +246,19 @@ class ReplicaSupervisor:
         code = exit_code(ref)
         how = f"The engine ended with code {code}." if code is not None else "The engine ended by itself."
         stop_group(ref, grace_seconds=2)
-        wanted = self.replica.stop_wanted
-        reason = self.replica.state_reason if wanted else f"{how}\n{last_words(self.directory / 'engine.log')}".strip()
-        self._finish(ReplicaState.STOPPED if wanted else ReplicaState.FAILED, reason)
+        if self.replica.stop_wanted:
+            self._finish(ReplicaState.STOPPED, self.replica.state_reason)
+        else:
+            self._finish(ReplicaState.FAILED, f"{how}\n{last_words(self.directory / 'engine.log')}".strip())
 
     def _end(self, ref: ProcessRef, to: str = ReplicaState.STOPPED, reason: str = "") -> None:
         """No new requests, the running ones to their end, then SIGTERM, grace, SIGKILL, and proof."""
         self.replica.refresh_from_db(fields=["state_reason"])
         reason = reason or self.replica.state_reason
+        had_traffic = self.replica.state in {ReplicaState.READY, ReplicaState.UNREACHABLE}
         if self.replica.state not in REPLICA_ENDS:
             self._move(ReplicaState.STOPPING, reason)
-        if to == ReplicaState.STOPPED:
+        if to == ReplicaState.STOPPED and had_traffic:
             self._drain(ref)
         grace = float(self.engine.stop_grace_seconds)
         ending = self._threads.submit(stop_group, ref, grace_seconds=grace)
@@ -240,7 +274,11 @@ class ReplicaSupervisor:
         self._finish(to, reason)
 
     def _drain(self, ref: ProcessRef) -> None:
-        """Waits while the engine reports running requests; an engine that reports none is not waited for."""
+        """Waits until no web process sends requests here any more, then while the engine reports some that run."""
+        seen = time.monotonic() + SEEN_SECONDS
+        while time.monotonic() < seen and is_alive(ref):
+            self._beat()
+            time.sleep(0.05)
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline and is_alive(ref):
             asked = self._threads.submit(self._ask_health)
@@ -253,9 +291,11 @@ class ReplicaSupervisor:
             time.sleep(POLL_SECONDS)
 
     def _finish(self, to: str, reason: str, *, permanent: bool = False, proven: bool = True) -> None:
-        """The last word on this replica; devices are free only after the proof."""
+        """The last word on this replica; devices are free only after the proof. What the engine gave up on stays so."""
         if proven:
             leases_release(holder=holder_of(self.replica))
+        if to == ReplicaState.FAILED and (sentence := given_up(last_words(self.directory / "engine.log"))):
+            reason, permanent = sentence, True
         try:
             if to == ReplicaState.STOPPED and self.replica.state not in {ReplicaState.STOPPING, *REPLICA_ENDS}:
                 self._move(ReplicaState.STOPPING, reason)

@@ -6,6 +6,8 @@ Loading happens in a thread, so that the server answers from its first moment an
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
 import time
 from collections import deque
@@ -14,11 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from model_core.errors import ModelCoreError
+from model_core.errors import CheckpointError, ConfigError, EngineError, ModelCoreError
+from model_core.serving.protocol import GIVES_UP
 
 if TYPE_CHECKING:
-    from model_core.rollout.stream import StreamingSampler
+    from model_core.rollout.stream import StreamingSampler, Token
 
+logger = logging.getLogger(__name__)
+LAST_ANSWERS_SECONDS = 1.0
+"""Between a failure and the end of the process: time to tell those who wait."""
 RECENT = 128
 RATE_SECONDS = 10.0
 
@@ -31,15 +37,29 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+    num_top: int | None = None
+    """How many of the likeliest tokens are told with each token; None asks for no log-probabilities."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One token as text with its log-probability, and the likeliest ones at its place."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that is new after `num_tokens` tokens; `finish_reason` comes with the last."""
+    """Text that is new after `num_tokens` tokens, which may be none; `finish_reason` comes with the last."""
 
     text: str
     num_tokens: int
     finish_reason: str | None = None
+    scored: tuple[Scored, ...] = ()
 
 
 class Backend(Protocol):
@@ -47,12 +67,15 @@ class Backend(Protocol):
 
     phase: str
     detail: str
+    context: int
+    broken: threading.Event
+    """Set when it has failed and will not answer again."""
 
     def encode(self, messages: Sequence[dict[str, str]] | str) -> list[int]:
         """A conversation or a bare text as tokens."""
 
     def generate(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
-        """Pieces until the end; closing the iterator cancels. Raises ModelCoreError before the first piece."""
+        """Pieces until the end; closing the iterator cancels. Raises ModelCoreError, mostly before the first piece."""
 
     def metrics(self) -> dict[str, Any]:
         """The names of `model_core.serving.protocol.METRICS`."""
@@ -91,7 +114,8 @@ class ModelBackend:
         self.phase, self.detail = "loading", "The model is loaded."
         self.model_dir, self.num_rows, self.num_threads, self.device = model_dir, num_rows, num_threads, device
         self.timings = Timings()
-        self.error: BaseException | None = None
+        self.context = 0
+        self.broken = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self._thread.start()
@@ -110,34 +134,50 @@ class ModelBackend:
         from model_core.rollout.stream import Request
         from model_core.serving.detokenizing import Detokenizer
 
-        loop, arrived = asyncio.get_running_loop(), asyncio.Queue[tuple[int, str | None]]()
-        room = self.sampler.context - len(prompt)
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Token] = asyncio.Queue()
         began = last = time.monotonic()
 
-        def sink(token: int, _logprob: float, finish: str | None) -> None:
+        def sink(token: Token) -> None:
             nonlocal last
             now = time.monotonic()
             (self.timings.ttft if last == began else self.timings.gaps).append(now - last)
             self.timings.times.append(now)
             last = now
-            loop.call_soon_threadsafe(arrived.put_nowait, (token, finish))
+            loop.call_soon_threadsafe(arrived.put_nowait, token)
 
-        limit = max(1, room) if sampling.max_tokens is None else sampling.max_tokens
-        request = Request(prompt, limit, sink, sampling.temperature, sampling.top_p, sampling.seed)
+        limit = max(1, self.context - len(prompt)) if sampling.max_tokens is None else sampling.max_tokens
+        request = Request(
+            prompt, limit, sink, sampling.temperature, sampling.top_p, sampling.seed, sampling.top_k, sampling.min_p,
+            sampling.num_top or 0,
+        )  # fmt: skip
         self.sampler.submit(request)
         text, num_tokens = Detokenizer(self.tokenizer), 0
         try:
             while True:
-                token, finish = await arrived.get()
+                token = await arrived.get()
+                if token.finish == "error":
+                    raise EngineError(self.detail)
                 num_tokens += 1
-                new = text.feed(token) if token != self.sampler.eos else ""
-                if finish is not None:
-                    yield Piece(new + text.finish(), num_tokens, finish)
+                ended = token.id == self.sampler.eos
+                new = "" if ended else text.feed(token.id)
+                scored = () if sampling.num_top is None or ended else (self._scored(token),)
+                new += text.finish() if token.finish is not None else ""
+                yield Piece(new, num_tokens, token.finish, scored)
+                if token.finish is not None:
                     return
-                if new:
-                    yield Piece(new, num_tokens)
         finally:
             self.sampler.cancel(request)
+
+    def _scored(self, token: Token) -> Scored:
+        top = tuple((self._text(other), logprob) for other, logprob in token.top)
+        return Scored(self._text(token.id), token.logprob, top)
+
+    def _text(self, token: int) -> str:
+        """A token as text; a special one, which is never shown in an answer, by its name."""
+        from model_core.data.tokenizer import decode
+
+        return decode(self.tokenizer, [token]) or str(self.tokenizer.convert_ids_to_tokens(token))
 
     def metrics(self) -> dict[str, Any]:
         """Counts of this moment, times of late."""
@@ -155,12 +195,23 @@ class ModelBackend:
     def _run(self) -> None:
         try:
             self._load()
-        except (ModelCoreError, OSError, RuntimeError, ValueError) as error:
-            self.phase, self.detail, self.error = "failed", str(error), error
-            return
-        while not self._closing:
-            if not self.sampler.step():
-                self.sampler.wait(0.2)
+            while not self._closing:
+                if not self.sampler.step():
+                    self.sampler.wait(0.2)
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread ends the engine; those who wait must hear it.
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Says why, in the log and to everybody who waits. A damaged checkpoint is not mended by another start."""
+        known = isinstance(error, ModelCoreError)
+        logger.error("The engine has failed.", exc_info=None if known else error)
+        if known:
+            logger.error("%s%s", GIVES_UP, " ".join(str(error).split()))
+        self.detail = str(error) if known else f"The engine has failed: {type(error).__name__}: {error}"
+        self.phase = "failed"
+        if (sampler := getattr(self, "sampler", None)) is not None:
+            sampler.fail()
+        self.broken.set()
 
     def _load(self) -> None:
         import torch
@@ -171,11 +222,17 @@ class ModelBackend:
 
         torch.set_num_threads(self.num_threads)
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.model_dir, local_files_only=True, trust_remote_code=False)
         model = load_pretrained(self.model_dir).to(device)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                self.model_dir, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"The tokenizer of {self.model_dir} cannot be read: {error}") from error
         self.sampler: StreamingSampler = StreamingSampler(
             model, eos_token_id=int(self.tokenizer.eos_token_id), num_rows=self.num_rows
         )
+        self.context = self.sampler.context
         self.phase, self.detail = "ready", ""
 
 
@@ -183,8 +240,9 @@ class FakeBackend:
     """Says that it thought, then says the last words of the prompt again: for tests of what stands before an engine."""
 
     def __init__(self, *, pause: float = 0.0, context: int = 4096) -> None:
-        self.phase, self.detail, self.error = "ready", "", None
+        self.phase, self.detail = "ready", ""
         self.pause, self.context = pause, context
+        self.broken = threading.Event()
         self.running = 0
 
     def encode(self, messages: Sequence[dict[str, str]] | str) -> list[int]:
@@ -195,8 +253,6 @@ class FakeBackend:
     async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
         """One word a token."""
         if len(prompt) + (sampling.max_tokens or 1) > self.context:
-            from model_core.errors import ConfigError
-
             raise ConfigError(f"The prompt has {len(prompt)} tokens, more than the context of {self.context}.", field="prompt")
         words = ["<think>", "I", " repeat.", "</think>", *_words("".join(map(chr, prompt)))]
         limit = len(words) if sampling.max_tokens is None else sampling.max_tokens
@@ -216,6 +272,18 @@ class FakeBackend:
 
     def close(self) -> None:
         """Nothing runs."""
+
+
+def end_process_when_broken(backend: Backend) -> None:
+    """Ends this process with code 1 a moment after the backend has failed, so that whoever started it starts another."""
+
+    def watch() -> None:
+        backend.broken.wait()
+        time.sleep(LAST_ANSWERS_SECONDS)
+        logging.shutdown()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-when-broken", daemon=True).start()
 
 
 def _words(text: str) -> list[str]:

@@ -1,7 +1,8 @@
 """What every engine can do: be started as a process, say when it is ready, tell its metrics. Imports without torch.
 
-An engine is one file in `model_core/serving/engines` with one registered class. Its process listens on the loopback
-address, speaks the OpenAI protocol under /v1, and takes its key from the environment, never from its arguments.
+An engine is one file in `model_core/serving/engines` with one registered class. Its process listens on the address it
+is given, the loopback one by default, speaks the OpenAI protocol under /v1, and takes its key from the environment,
+never from its arguments.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from typing import Any, ClassVar, Protocol
 import httpx
 
 from model_core.config import StrictModel
+
+LOOPBACK = "127.0.0.1"
+GIVES_UP = "This engine gives up for good: "
+"""Begins the line that an engine prints when starting it again would not help, a damaged checkpoint for instance."""
 
 METRICS: dict[str, str] = {
     "running": "requests that decode",
@@ -36,7 +41,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Readiness:
-    """starting, loading, warming or ready, with a sentence."""
+    """starting, loading, warming or ready, with a sentence; failed when it never will be."""
 
     phase: str
     detail: str = ""
@@ -52,14 +57,22 @@ class Engine(Protocol):
     def installed(self) -> str | None:
         """Why it cannot run here, as a sentence with the remedy; None when it can."""
 
-    def command(self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any) -> Command:
-        """How to serve `model_dir` as `served_name` on `port`."""
+    def command(
+        self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK
+    ) -> Command:
+        """How to serve `model_dir` as `served_name` on `port` of the address `host`."""
 
     def is_ready(self, base_url: str, api_key: str, served_name: str) -> Readiness:
         """Ready only after it has really generated a token."""
 
     def read_metrics(self, base_url: str) -> dict[str, Any]:
         """The names of METRICS; raises nothing, an engine that does not answer has none."""
+
+
+def given_up(log: str) -> str:
+    """The sentence with which an engine gave up for good, out of its output; empty when it did not."""
+    found = [line for line in log.splitlines() if line.startswith(GIVES_UP)]
+    return found[-1].removeprefix(GIVES_UP) if found else ""
 
 
 def first_token(base_url: str, api_key: str, served_name: str, *, seconds: float = 30.0) -> Readiness:

@@ -1,7 +1,8 @@
 """Cuts a growing text into what was thought and what is answered: `<think>REASONING</think>ANSWER`.
 
-A piece that may be the beginning of a mark is held back until it is clear. DeepSeek-R1 leaves the opening mark out when
-its template has written it; then `thinking` says that the text begins inside.
+The rule, for every engine: text before `</think>` was thought, also when its opening mark is missing; a text without any
+mark is an answer. So a text that does not begin with `<think>` is held back until `</think>` or the end has come, and a
+model that answers without thinking does not stream. `thinking` says that the prompt's template has opened the thinking.
 """
 
 from __future__ import annotations
@@ -14,29 +15,34 @@ class ReasoningSplitter:
 
     def __init__(self, *, thinking: bool = False) -> None:
         self.thinking = thinking
-        self._begun = thinking
+        self._undecided = not thinking
         self._held = ""
 
     def feed(self, piece: str, *, last: bool = False) -> tuple[str, str]:
         """What is new on both sides; `last` gives back what was held."""
-        text, out = self._held + piece, {True: "", False: ""}
-        self._held = ""
-        while text:
-            mark = CLOSE if self.thinking else OPEN
-            looks_for = self.thinking or not self._begun
-            place = text.find(mark) if looks_for else -1
-            if not self.thinking and text[: max(place, 0)].strip():
-                place = -1  # an answer has begun; a mark in it is text
-            if place < 0:
-                keep = 0 if last or not looks_for else _beginning(text, mark)
-                cut = len(text) - keep
-                out[self.thinking] += text[:cut]
-                self._begun = self._begun or bool(text[:cut].strip())
-                self._held = text[cut:]
-                break
-            out[self.thinking] += text[:place]
-            text, self.thinking, self._begun = text[place + len(mark) :], not self.thinking, True
-        return out[True], out[False]
+        if not self.thinking and not self._undecided:
+            return "", piece
+        looked = max(0, len(self._held) - len(CLOSE))
+        text, self._held = self._held + piece, ""
+        if self._undecided:
+            text = self._open(text)
+        place = text.find(CLOSE, looked if self._undecided else 0)
+        if place >= 0:
+            self.thinking = self._undecided = False
+            return text[:place], text[place + len(CLOSE) :]
+        if last:
+            return (text, "") if self.thinking else ("", text)
+        keep = len(text) if self._undecided else _beginning(text, CLOSE)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], ""
+
+    def _open(self, text: str) -> str:
+        """The text after an opening mark, or all of it as long as there is none."""
+        begun = text.lstrip()
+        if not begun.startswith(OPEN):
+            return text
+        self.thinking, self._undecided = True, False
+        return begun[len(OPEN) :]
 
 
 def _beginning(text: str, mark: str) -> int:

@@ -1,7 +1,7 @@
 """The engine's HTTP: /health, /metrics, /v1/models, /v1/chat/completions, /v1/completions, as OpenAI describes them.
 
 Source: https://platform.openai.com/docs/api-reference. Deviation: thinking comes apart as `reasoning_content`, as
-DeepSeek's own API does. A reader who goes away cancels the request.
+DeepSeek's own API does. A reader who goes away cancels the request, also one that waits. `bodies` says what may be asked.
 """
 
 from __future__ import annotations
@@ -11,136 +11,34 @@ import hmac
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from model_core.errors import ModelCoreError
-from model_core.serving.backend import Backend, Sampling
+from model_core.errors import EngineError, ModelCoreError
+from model_core.serving.backend import Backend, Piece, end_process_when_broken
+from model_core.serving.bodies import ChatBody, Refused, TextBody, parse
+from model_core.serving.growing import Answer, chat_logprobs, text_logprobs
 from model_core.serving.reasoning import ReasoningSplitter
 
-MAX_BODY_BYTES = 8 << 20
-MAX_STOPS = 16
+T = TypeVar("T")
+CLIENT_LEFT = 499
 
 
-class Part(BaseModel):
-    """A part of a message; only text is read."""
-
-    type: str
-    text: str = ""
+class ClientLeft(Exception):
+    """Nobody reads the answer any more."""
 
 
-class Message(BaseModel):
-    role: str
-    content: str | list[Part] | None = ""
-
-    def text(self) -> str:
-        """Its text, parts joined."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
-
-
-class StreamOptions(BaseModel):
-    include_usage: bool = False
-
-
-class Common(BaseModel):
-    """What both kinds of completion understand; settings that do not concern us are let through."""
-
-    model_config = ConfigDict(extra="ignore")
-    model: str
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    seed: int | None = None
-    n: int = Field(1, ge=1, le=16)
-    stop: str | list[str] | None = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-
-    def stops(self) -> list[str]:
-        """Texts at which the answer ends."""
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [text for text in given if text][:MAX_STOPS]
-
-    def sampling(self, number: int) -> Sampling:
-        """How completion `number` is drawn; without a seed every request is another."""
-        seed = uuid.uuid4().int % 2**31 if self.seed is None else self.seed % 2**31
-        limit = self.max_completion_tokens or self.max_tokens
-        return Sampling(limit, self.temperature, self.top_p, seed + number)
-
-
-class ChatBody(Common):
-    messages: list[Message] = Field(min_length=1)
-
-
-class TextBody(Common):
-    prompt: str
-
-
-class Refused(Exception):
-    """A 4xx with the sentence for the caller."""
-
-    def __init__(self, status: int, message: str, *, param: str = "") -> None:
-        super().__init__(message)
-        self.status, self.message, self.param = status, message, param
-
-    def response(self) -> JSONResponse:
-        """OpenAI's form of an error."""
-        kind = "authentication_error" if self.status == 401 else "invalid_request_error"
-        error = {"message": self.message, "type": kind, "param": self.param or None, "code": None}
-        return JSONResponse({"error": error}, status_code=self.status)
-
-
-@dataclass
-class Answer:
-    """One completion while it grows: thinking and content apart, ended early by a stop text."""
-
-    splitter: ReasoningSplitter | None
-    stops: list[str]
-    reasoning: str = ""
-    content: str = ""
-    num_tokens: int = 0
-    num_reasoning: int = 0
-    finish_reason: str | None = None
-    _held: str = field(default="")
-
-    def feed(self, text: str, num_tokens: int, finish_reason: str | None) -> tuple[str, str]:
-        """Takes a piece; (reasoning, content) that may be shown."""
-        self.num_tokens, last = num_tokens, finish_reason is not None
-        thought, said = self.splitter.feed(text, last=last) if self.splitter else ("", text)
-        if self.splitter and (thought or self.splitter.thinking):
-            self.num_reasoning = num_tokens
-        said, stopped = self._until_stop(said, last=last)
-        self.reasoning, self.content = self.reasoning + thought, self.content + said
-        self.finish_reason = "stop" if stopped else finish_reason
-        return thought, said
-
-    def _until_stop(self, said: str, *, last: bool) -> tuple[str, bool]:
-        text, self._held = self._held + said, ""
-        places = [place for place in (text.find(stop) for stop in self.stops) if place >= 0]
-        if places:
-            return text[: min(places)], True
-        if last or not self.stops:
-            return text, False
-        keep = max(
-            (size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0
-        )
-        cut = len(text) - keep
-        self._held = text[cut:]
-        return text[:cut], False
-
-
-def app(backend: Backend, *, served_name: str, api_key: str) -> Starlette:
-    """The ASGI application; without an `api_key` nobody is asked for one."""
+def app(
+    backend: Backend, *, served_name: str, api_key: str, watch: Callable[[Backend], None] = end_process_when_broken
+) -> Starlette:
+    """The ASGI application; without an `api_key` nobody is asked for one. `watch` is told whose failure ends it."""
+    watch(backend)
     server = Server(backend, served_name, api_key)
     routes = [
         Route("/health", server.health),
@@ -187,19 +85,20 @@ class Server:
     async def _complete(self, request: Request, kind: type[ChatBody] | type[TextBody]) -> Response:
         try:
             self._check_key(request)
-            body = await self._body(request, kind)
+            body = parse(kind, await request.body(), served_name=self.served_name)
             prompt = self._prompt(body)
-            if body.stream and body.n > 1:
-                raise Refused(400, "A stream has one completion; ask for n=1 or without stream.", param="n")
+            self._check_length(prompt, body)
             exchange = Exchange(self.backend, body, prompt, self.served_name)
-            if not body.stream:
-                return await exchange.whole(request)
-            first = await exchange.first()
-            return StreamingResponse(exchange.events(first), media_type="text/event-stream")
+            if body.stream:
+                first = await _unless_gone(exchange.first(), request)
+                return StreamingResponse(exchange.events(first), media_type="text/event-stream")
+            return JSONResponse(await _unless_gone(exchange.whole(), request))
+        except ClientLeft:
+            return Response(status_code=CLIENT_LEFT)
         except Refused as refused:
             return refused.response()
         except ModelCoreError as error:
-            return Refused(400, error.message, param=error.field).response()
+            return _refusal(error).response()
 
     def _check_key(self, request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -208,24 +107,23 @@ class Server:
         if self.backend.phase != "ready" and request.method == "POST":
             raise Refused(503, f"The model is not ready: {self.backend.detail}")
 
-    async def _body(self, request: Request, kind: type[ChatBody] | type[TextBody]) -> Any:
-        data = await request.body()
-        if len(data) > MAX_BODY_BYTES:
-            raise Refused(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MiB.")
-        try:
-            body = kind.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise Refused(400, f"{where}: {first['msg']}." if where else f"{first['msg']}.", param=where) from None
-        if body.model != self.served_name:
-            raise Refused(404, f"There is no model “{body.model}” here; this serves “{self.served_name}”.", param="model")
-        return body
-
     def _prompt(self, body: Any) -> list[int]:
         if isinstance(body, TextBody):
             return self.backend.encode(body.prompt)
         return self.backend.encode([{"role": m.role, "content": m.text()} for m in body.messages])
+
+    def _check_length(self, prompt: list[int], body: Any) -> None:
+        length, context = len(prompt), self.backend.context
+        code = "context_length_exceeded"
+        if length >= context:
+            message = f"The prompt has {length} tokens, too many for the model's context of {context}. Shorten it."
+            raise Refused(400, message, param="prompt" if isinstance(body, TextBody) else "messages", code=code)
+        if length + (body.limit or 0) > context:
+            message = (
+                f"The prompt has {length} tokens and max_tokens is {body.limit}, together more than the model's context of "
+                f"{context} tokens. Shorten the prompt or ask for fewer."
+            )
+            raise Refused(400, message, param="max_tokens", code=code)
 
 
 class Exchange:
@@ -238,52 +136,45 @@ class Exchange:
         self.created = int(time.time())
         self.answer = self._answer()
         self._pieces: Any = None
+        self._offset = 0
 
     def _answer(self) -> Answer:
         return Answer(ReasoningSplitter() if self.is_chat else None, self.body.stops())
 
-    async def whole(self, request: Request) -> Response:
-        """All completions at once; gives up when the reader is gone."""
-        work = asyncio.gather(*(self._collect(number) for number in range(self.body.n)))
-        gone = asyncio.create_task(_disconnected(request))
-        both: list[asyncio.Future[Any]] = [work, gone]
-        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        if work not in done:
-            work.cancel()
-            await asyncio.wait([work])
-            return Response(status_code=499)
-        answers = work.result()
+    async def whole(self) -> dict[str, Any]:
+        """All completions at once."""
+        work = [asyncio.ensure_future(self._collect(number)) for number in range(self.body.n)]
+        try:
+            answers = await asyncio.gather(*work)
+        finally:
+            for one in work:
+                one.cancel()
         choices = [self._choice(number, answer) for number, answer in enumerate(answers)]
-        return JSONResponse({**self._head(), "choices": choices, "usage": self._usage(answers)})
+        return {**self._head(), "choices": choices, "usage": self._usage(answers)}
 
     async def _collect(self, number: int) -> Answer:
         answer = self._answer()
-        pieces = self.backend.generate(self.prompt, self.body.sampling(number))
-        async for piece in pieces:
-            answer.feed(piece.text, piece.num_tokens, piece.finish_reason)
-            if answer.finish_reason:
-                break
-        await pieces.aclose()  # type: ignore[attr-defined]
+        async with aclosing(self.backend.generate(self.prompt, self.body.sampling(number))) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                answer.feed(piece)
+                if answer.finish_reason:
+                    break
         return answer
 
-    async def first(self) -> Any:
+    async def first(self) -> Piece:
         """Waits for the first piece, so that a refusal is an error and not the beginning of a stream."""
         self._pieces = self.backend.generate(self.prompt, self.body.sampling(0))
         return await anext(self._pieces)
 
-    async def events(self, first: Any) -> AsyncIterator[str]:
-        """Server-sent events, then the usage when it was asked for, then [DONE]."""
+    async def events(self, first: Piece) -> AsyncIterator[str]:
+        """Server-sent events, then the usage when it was asked for, then [DONE]; an engine that fails says so instead."""
         try:
             if self.is_chat:
                 yield self._event({"role": "assistant", "content": ""}, None)
             piece = first
             while True:
-                thought, said = self.answer.feed(piece.text, piece.num_tokens, piece.finish_reason)
-                if thought:
-                    yield self._event({"reasoning_content": thought}, None)
-                if said:
-                    yield self._event({"content": said} if self.is_chat else said, None)
+                for event in self._told(piece):
+                    yield event
                 if self.answer.finish_reason:
                     break
                 piece = await anext(self._pieces)
@@ -292,23 +183,51 @@ class Exchange:
             if options is not None and options.include_usage:
                 yield _line({**self._head(chunk=True), "choices": [], "usage": self._usage([self.answer])})
             yield "data: [DONE]\n\n"
+        except ModelCoreError as error:
+            yield _line(_refusal(error).body())
         finally:
             await self._pieces.aclose()
 
+    def _told(self, piece: Piece) -> list[str]:
+        """The events of one piece; with counts or log-probabilities also for a piece whose text is still held."""
+        thought, said = self.answer.feed(piece)
+        events = [self._event({"reasoning_content": thought}, None)] if thought else []
+        if said:
+            events.append(self._event({"content": said} if self.is_chat else said, None))
+        if not events and (self._counts or self.answer.scored):
+            events.append(self._event({} if self.is_chat else "", None))
+        return events
+
+    @property
+    def _counts(self) -> bool:
+        options = self.body.stream_options
+        return options is not None and options.continuous_usage_stats
+
     def _event(self, delta: Any, finish_reason: str | None) -> str:
+        """One chunk; it takes the log-probabilities that no chunk has taken yet."""
         value = {"delta": delta} if self.is_chat else {"text": delta}
         choice = {"index": 0, **value, "finish_reason": finish_reason}
-        return _line({**self._head(chunk=True), "choices": [choice]})
+        if self.body.num_top is not None:
+            scored, self.answer.scored = self.answer.scored, []
+            choice["logprobs"] = self._logprobs(scored, offset=self._offset) if scored else None
+            self._offset += sum(len(one.text) for one in scored)
+        usage = {"usage": self._usage([self.answer])} if self._counts else {}
+        return _line({**self._head(chunk=True), "choices": [choice], **usage})
+
+    def _logprobs(self, scored: list[Any], *, offset: int = 0) -> dict[str, Any]:
+        return chat_logprobs(scored) if self.is_chat else text_logprobs(scored, offset=offset)
 
     def _head(self, *, chunk: bool = False) -> dict[str, Any]:
         kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.is_chat else "text_completion"
         return {"id": self.id, "object": kind, "created": self.created, "model": self.served_name}
 
     def _choice(self, number: int, answer: Answer) -> dict[str, Any]:
+        asked = self.body.num_top is not None
+        more = {"finish_reason": answer.finish_reason, "logprobs": self._logprobs(answer.scored) if asked else None}
         if not self.is_chat:
-            return {"index": number, "text": answer.content, "finish_reason": answer.finish_reason}
+            return {"index": number, "text": answer.content, **more}
         message = {"role": "assistant", "content": answer.content, "reasoning_content": answer.reasoning or None}
-        return {"index": number, "message": message, "finish_reason": answer.finish_reason}
+        return {"index": number, "message": message, **more}
 
     def _usage(self, answers: list[Answer]) -> dict[str, Any]:
         generated = sum(answer.num_tokens for answer in answers)
@@ -317,6 +236,28 @@ class Exchange:
             "prompt_tokens": len(self.prompt), "completion_tokens": generated, "total_tokens": len(self.prompt) + generated,
             "completion_tokens_details": {"reasoning_tokens": thought},
         }  # fmt: skip
+
+
+def _refusal(error: ModelCoreError) -> Refused:
+    """What the caller can mend is a 400; an engine that is full or has failed is a 503."""
+    if isinstance(error, EngineError):
+        return Refused(503, error.message, code="engine_unavailable")
+    return Refused(400, error.message, param=error.field)
+
+
+async def _unless_gone(work: Coroutine[Any, Any, T], request: Request) -> T:
+    """The result of `work`. Raises ClientLeft, with `work` cancelled, when the reader goes away before."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+    both: list[asyncio.Future[Any]] = [task, gone]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft
+        return task.result()
+    finally:
+        gone.cancel()
+        if task.cancel():
+            await asyncio.wait([task])
 
 
 async def _disconnected(request: Request) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -10,13 +12,14 @@ from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, status
 from rest_framework.decorators import action
+from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from model_core.errors import ConfigError
 from r1platform.access import for_user
 from r1platform.api import CursorPaging, ProjectViewSet, wanted_project
-from r1platform.models import Role
+from r1platform.models import ApiKey, Role
 from serving_app import services
 from serving_app.api.serializers import (
     ConversationDetailSerializer,
@@ -26,6 +29,9 @@ from serving_app.api.serializers import (
     NewMessageSerializer,
     SaidSerializer,
 )
+from serving_app.gateway.auth import SCOPE as INFERENCE
+from serving_app.gateway.errors import GatewayError
+from serving_app.gateway.limits import LIMITS
 from serving_app.models import Conversation, Deployment, Message
 
 _MESSAGE = OpenApiParameter("message_id", int, OpenApiParameter.PATH)
@@ -39,6 +45,7 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
     serializer_class = ConversationSerializer
     filterset_fields = ["project", "deployment"]
     write_role = Role.VIEWER
+    more_scopes = {"send": INFERENCE, "regenerate": INFERENCE, "edit": INFERENCE}
     lookup_value_regex = r"\d{1,17}"
 
     def get_queryset(self) -> QuerySet[Conversation]:
@@ -85,9 +92,10 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Says something; the answer is written by the server and read from here or from the socket."""
         conversation, values = self.get_object(), self._values(NewMessageSerializer, request)
         parent = self._message(conversation, values["parent"]) if values.get("parent") is not None else None
-        said = services.message_send(
-            conversation=conversation, user=_user(request), content=values["content"], parent=parent
-        )
+        with counted(request) as key_id:
+            said = services.message_send(
+                conversation=conversation, user=_user(request), content=values["content"], parent=parent, key_id=key_id
+            )
         return self._said(*said)
 
     @extend_schema(parameters=[_MESSAGE], request=None, responses=MessageSerializer)
@@ -104,7 +112,8 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
     def regenerate(self, request: Request, pk: str, message_id: str) -> Response:
         """Another answer beside this one."""
         message = self._message(self.get_object(), int(message_id))
-        made = services.message_regenerate(message=message, user=_user(request))
+        with counted(request) as key_id:
+            made = services.message_regenerate(message=message, user=_user(request), key_id=key_id)
         return Response(MessageSerializer(made).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(parameters=[_MESSAGE], request=EditSerializer, responses={201: SaidSerializer})
@@ -113,7 +122,9 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Another wording beside a message of the user, with its own answer."""
         message = self._message(self.get_object(), int(message_id))
         values = self._values(EditSerializer, request)
-        return self._said(*services.message_edit(message=message, user=_user(request), **values))
+        with counted(request) as key_id:
+            said = services.message_edit(message=message, user=_user(request), key_id=key_id, **values)
+        return self._said(*said)
 
     def _own_deployment(self, request: Request, values: dict[str, Any]) -> None:
         """A deployment of a project that the caller cannot see is answered as one that does not exist."""
@@ -135,6 +146,26 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         serializer = kind(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
+
+
+@contextmanager
+def counted(request: Request) -> Iterator[int | None]:
+    """The API key that an answer is booked on, counted into its limits; `generation` counts it out when the answer ends.
+
+    Raises Throttled when the key may not ask for more now. A browser's session has no key and no such limit.
+    """
+    if not isinstance(request.auth, ApiKey):
+        yield None
+        return
+    try:
+        LIMITS.enter(request.auth.pk)
+    except GatewayError as error:
+        raise Throttled(wait=error.retry_after, detail=error.message) from None
+    try:
+        yield request.auth.pk
+    except BaseException:
+        LIMITS.leave(request.auth.pk)
+        raise
 
 
 def _user(request: Request) -> User:

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from model_core.errors import ConfigError
 from serving_app.gateway.errors import GatewayError
+from serving_app.texts import storable
 
 MAX_BYTES = 4 << 20
 """Longest body; far above any context of a model."""
+STREAM_OPTIONS = {"include_usage": True, "continuous_usage_stats": True}
+"""What engines are asked for in every stream, so that an answer that is left early is booked as it was."""
 B = TypeVar("B", bound="Body")
+Text = Annotated[str, AfterValidator(storable)]
 Dropped = Annotated[Any, Field(exclude=True)]
 """Accepted because clients send it, without a meaning here; never passed on."""
 
@@ -32,7 +36,7 @@ class Sampling(_Strict):
     min_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=2)
@@ -42,6 +46,8 @@ class StreamOptions(_Strict):
     """What a stream carries besides the answer."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
+    """Counts so far in every event."""
 
 
 class Body(Sampling):
@@ -59,10 +65,10 @@ class Body(Sampling):
     prompt_cache_key: Dropped = None
 
     def upstream(self) -> dict[str, Any]:
-        """The body for the engine: what was said, and usage counts in every stream."""
+        """The body for the engine: what was said, and usage counts in every event of a stream."""
         said = self.model_dump(exclude_none=True, exclude_unset=True)
         if self.stream:
-            said["stream_options"] = {"include_usage": True}
+            said["stream_options"] = dict(STREAM_OPTIONS)
         else:
             said.pop("stream_options", None)
         return said
@@ -71,6 +77,11 @@ class Body(Sampling):
     def wants_usage(self) -> bool:
         """Whether the caller asked for the usage event of a stream."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def wants_counts(self) -> bool:
+        """Whether the caller asked for the counts so far in every event."""
+        return self.stream_options is not None and self.stream_options.continuous_usage_stats
 
 
 class TextPart(_Strict):
@@ -143,9 +154,10 @@ def check_parameters(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(error: ValidationError) -> tuple[str, str]:
-    """What is wrong with the first wrong field, and its name."""
-    first = error.errors(include_url=False)[0]
-    param = ".".join(str(part) for part in first["loc"] if str(part) not in {"str", "list[constrained-str]"})
+    """What is wrong with the first wrong field, and its name; our own sentences before those of pydantic."""
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "value_error"), found[0])
+    param = ".".join(str(part) for part in first["loc"] if not _is_branch(str(part))).encode(errors="replace").decode()
     if first["type"] == "json_invalid":
         return f"The body is not valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}.", ""
     if first["type"] == "extra_forbidden":
@@ -154,4 +166,10 @@ def _sentence(error: ValidationError) -> tuple[str, str]:
         return f"The parameter “{param}” is missing.", param
     value = repr(first["input"])
     shown = value if len(value) < 80 else value[:77] + "…"
-    return f"“{param}”: {first['msg'][:1].lower()}{first['msg'][1:]}; it is {shown}.", param
+    said = first["msg"].removeprefix("Value error, ")
+    return f"“{param}”: {said[:1].lower()}{said[1:]}; it is {shown}.", param
+
+
+def _is_branch(part: str) -> bool:
+    """Whether a part of a place in the body is only which of several allowed types was tried."""
+    return part in {"str", "list[constrained-str]"} or part.startswith(("function-after[", "list[function-after"))

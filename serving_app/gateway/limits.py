@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -24,9 +25,25 @@ class Limits:
         self.requests_per_minute = requests_per_minute
         self.concurrent = concurrent
         self._counts: dict[int, _Count] = {}
+        self._lock = threading.Lock()
 
     def enter(self, key_id: int) -> None:
-        """Counts a request in. Raises GatewayError 429 with the time to wait."""
+        """Counts a request in, from any thread. Raises GatewayError 429 with the time to wait."""
+        with self._lock:
+            self._enter(key_id)
+
+    def running(self, key_id: int) -> int:
+        """Requests of the key that have not left."""
+        count = self._counts.get(key_id)
+        return count.running if count is not None else 0
+
+    def leave(self, key_id: int) -> None:
+        """Counts it out again."""
+        with self._lock:
+            if (count := self._counts.get(key_id)) is not None:
+                count.running -= 1
+
+    def _enter(self, key_id: int) -> None:
         now = time.monotonic()
         count = self._counts.get(key_id)
         if count is None:
@@ -43,11 +60,6 @@ class Limits:
             raise GatewayError(429, message, code="rate_limit_exceeded", retry_after=wait)
         count.tokens -= 1
         count.running += 1
-
-    def leave(self, key_id: int) -> None:
-        """Counts it out again."""
-        if (count := self._counts.get(key_id)) is not None:
-            count.running -= 1
 
     def _forget_idle(self) -> None:
         if len(self._counts) >= MAX_KEPT:

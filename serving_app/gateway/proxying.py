@@ -1,13 +1,14 @@
 """Asks an engine for a caller and passes its answer on: bytes as they come when streaming, JSON otherwise.
 
-One HTTP client per event loop. A replica that cannot be reached before it has answered is passed over for the next one;
-after the first byte nothing is tried twice.
+One HTTP client per event loop. A replica to which no connection can be made is passed over for the next one; once a
+request was sent nothing is tried twice, so that a prompt which ends one engine does not end the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -23,6 +24,8 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 600.0
 """Longest pause before the first and between two pieces of an answer."""
 MAX_ERROR_BYTES = 64 << 10
+_TOO_LONG = re.compile(r"context length|longer than the model", re.IGNORECASE)
+"""How engines say that a prompt does not fit, where they give no code."""
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30)
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
 
@@ -70,9 +73,9 @@ class Exchange:
         self.usage = found.get("usage") or {}
         return found
 
-    async def stream(self, *, keep_usage: bool) -> AsyncGenerator[bytes, None]:
+    async def stream(self, *, keep_usage: bool, keep_counts: bool = False) -> AsyncGenerator[bytes, None]:
         """The server-sent events as the engine sends them; one that breaks off ends with an error event."""
-        events = StreamFilter(keep_usage=keep_usage)
+        events = StreamFilter(keep_usage=keep_usage, keep_counts=keep_counts)
         try:
             async for piece in self.response.aiter_raw():
                 if passed := events.feed(piece):
@@ -95,41 +98,55 @@ class Exchange:
             await self.response.aclose()
 
     def _broken(self, error: Exception) -> GatewayError:
-        TABLE.expire()
-        slow = isinstance(error, httpx.TimeoutException)
-        self.status = 504 if slow else 502
-        if slow:
-            message = f"“{self.route.name}” has said nothing for {ANSWER_SECONDS:.0f} s. Ask again, or ask for less."
-            return GatewayError(504, message, code="engine_timeout")
-        message = f"The engine of “{self.route.name}” broke off while it answered. Ask again."
-        return GatewayError(502, message, code="engine_broke_off")
+        found = _broke_off(self.route, error)
+        self.status = found.status
+        return found
 
 
 async def open_exchange(route: Route, path: str, body: dict[str, Any]) -> Exchange:
     """Sends the body to the least busy replica and returns its answer, headers read.
 
-    Raises GatewayError: 503 when no replica is ready, 502 when none can be reached, 504 when it is too slow, and what
-    the engine refuses (a prompt that is too long) with the engine's own sentence.
+    When no replica of the table can be reached the table is read anew, once. Raises GatewayError: 503 when no replica is
+    ready, 502 when none can be reached or the engine breaks off, 504 when it is too slow, and what the engine refuses (a
+    prompt that is too long) with the engine's own sentence.
     """
-    if not route.upstreams:
-        raise GatewayError(503, route.why_not, code="model_not_ready", retry_after=5)
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
+    exchange = await _ask_one_of(route, route.upstreams, path, content)
+    if exchange is None:
+        newer = await TABLE.anew(route.name)
+        if newer is None or not newer.upstreams:
+            raise GatewayError(503, (newer or route).why_not, code="model_not_ready", retry_after=5)
+        untried = tuple(upstream for upstream in newer.upstreams if upstream not in route.upstreams)
+        exchange = await _ask_one_of(newer, untried, path, content)
+    if exchange is None:
+        message = f"No replica of “{route.name}” can be reached. Try again in a few seconds; its page says more."
+        raise GatewayError(502, message, code="engine_unreachable", retry_after=2)
+    if exchange.response.status_code != httpx.codes.OK:
+        raise await _refused(exchange)
+    return exchange
+
+
+async def _ask_one_of(route: Route, upstreams: tuple[Upstream, ...], path: str, content: bytes) -> Exchange | None:
+    """The answer of the first replica to which a connection can be made; None when there is none."""
     started = time.monotonic()
-    for upstream in BUSY.order(route.upstreams):
+    for upstream in BUSY.order(upstreams):
         try:
             response = await _send(upstream, path, content)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.RemoteProtocolError):
-            TABLE.expire()
+        except (httpx.ConnectError, httpx.ConnectTimeout):
             continue
-        except httpx.TimeoutException as error:
-            message = f"“{route.name}” has said nothing for {ANSWER_SECONDS:.0f} s. Ask again, or ask for less."
-            raise GatewayError(504, message, code="engine_timeout") from error
-        exchange = Exchange(route, upstream, response, started)
-        if response.status_code != httpx.codes.OK:
-            raise await _refused(exchange)
-        return exchange
-    message = f"No replica of “{route.name}” can be reached. Try again in a few seconds; its page says more."
-    raise GatewayError(502, message, code="engine_unreachable", retry_after=2)
+        except httpx.HTTPError as error:
+            raise _broke_off(route, error) from error
+        return Exchange(route, upstream, response, started)
+    return None
+
+
+def _broke_off(route: Route, error: Exception) -> GatewayError:
+    """What a caller is told of an engine that was asked and did not answer to the end."""
+    TABLE.expire()
+    if isinstance(error, httpx.TimeoutException):
+        message = f"“{route.name}” has said nothing for {ANSWER_SECONDS:.0f} s. Ask again, or ask for less."
+        return GatewayError(504, message, code="engine_timeout")
+    return GatewayError(502, f"The engine of “{route.name}” broke off while it answered. Ask again.", code="engine_broke_off")
 
 
 async def _send(upstream: Upstream, path: str, content: bytes) -> httpx.Response:
@@ -166,13 +183,9 @@ async def _refused(exchange: Exchange) -> GatewayError:
     said = said if isinstance(said, dict) else {"message": str(said)}
     message = str(said.get("message") or said.get("detail") or "")[:2000]
     if response.status_code in {400, 413, 422}:
-        param = said.get("param")
-        return GatewayError(
-            400,
-            message or f"The engine of “{name}” refused the request.",
-            code=_text(said.get("code")),
-            param=_text(param),
-        )
+        code = _text(said.get("code")) or ("context_length_exceeded" if _TOO_LONG.search(message) else None)
+        message = message or f"The engine of “{name}” refused the request."
+        return GatewayError(400, message, code=code, param=_text(said.get("param")))
     if response.status_code in {429, 503}:
         message = message or f"The engine of “{name}” is full."
         return GatewayError(response.status_code, message, code="engine_full", retry_after=1)

@@ -74,6 +74,13 @@ class RoutingTable:
             self._begin()
         return self._routes.get(name)
 
+    async def anew(self, name: str) -> Route | None:
+        """The route as the database has it now."""
+        asked = time.monotonic()
+        while self._read_at < asked:
+            await self._read()
+        return self._routes.get(name)
+
     async def all(self) -> list[Route]:
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             await self._read()
@@ -92,12 +99,19 @@ class RoutingTable:
         task = self._reading.get(loop)
         if task is None or task.done():
             task = self._reading[loop] = loop.create_task(self._load())
+            task.add_done_callback(_heard)
         return task
 
     async def _load(self) -> None:
         at = time.monotonic()
         self._routes = await in_database(read_routes)
         self._read_at = at
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """A reading that fails fails who waits for it; one that nobody waits for is tried again by the next request."""
+    if not task.cancelled():
+        task.exception()
 
 
 def read_routes() -> dict[str, Route]:

@@ -1,6 +1,8 @@
-"""Looks at a stream of server-sent events without parsing it: only the last event, with the counts, is read.
+"""Looks at a stream of server-sent events without parsing it: only the counts are read.
 
-Pieces are cut at event borders, so that a piece that is held back or dropped is always a whole event.
+Engines are asked for counts in every event, so that those of an answer that is left early are known; the caller sees only
+the counts that were asked for. Pieces are cut at event borders, so that a piece that is held back or dropped is always a
+whole event.
 """
 
 from __future__ import annotations
@@ -11,15 +13,17 @@ from typing import Any
 
 _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"(?!")')
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
+_USAGE = re.compile(rb',\s*"usage":\s*(\{(?:[^{}]|\{[^{}]*\})*\}|null)')
+"""The counts beside choices. Inside a text of the answer its quotes would be escaped, so it is not found there."""
 _BORDER = b"\n\n"
 MAX_EVENT_BYTES = 8 << 20
 
 
 class StreamFilter:
-    """Feeds pieces through; drops the usage event unless the caller asked for it, and keeps what it says."""
+    """Feeds pieces through; takes out the counts that the caller did not ask for, and keeps what they say."""
 
-    def __init__(self, *, keep_usage: bool) -> None:
-        self.keep_usage = keep_usage
+    def __init__(self, *, keep_usage: bool, keep_counts: bool = False) -> None:
+        self.keep_usage, self.keep_counts = keep_usage, keep_counts
         self.usage: dict[str, Any] | None = None
         self.num_events = 0
         self.has_text = False
@@ -40,6 +44,7 @@ class StreamFilter:
             self.is_done = True
         if _NO_CHOICES.search(whole):
             return self._without_usage(whole)
+        whole = self._without_counts(whole)
         self.num_events += whole.count(_BORDER)
         return whole
 
@@ -48,11 +53,20 @@ class StreamFilter:
         for event in whole.split(_BORDER)[:-1]:
             if _NO_CHOICES.search(event) and (usage := _usage(event)) is not None:
                 self.usage = usage
-                if not self.keep_usage:
-                    continue
-            kept.append(event + _BORDER)
+                if self.keep_usage:
+                    kept.append(event + _BORDER)
+                continue
+            kept.append(self._without_counts(event) + _BORDER)
             self.num_events += 1
         return b"".join(kept)
+
+    def _without_counts(self, data: bytes) -> bytes:
+        """Keeps the newest counts beside choices, and takes them out of what is passed on."""
+        if b'"usage"' not in data:
+            return data
+        if found := _USAGE.findall(data):
+            self.usage = json.loads(found[-1]) or self.usage
+        return data if self.keep_counts else _USAGE.sub(b"", data)
 
 
 def _usage(event: bytes) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
@@ -11,6 +11,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
@@ -25,7 +26,6 @@ from serving_app.gateway.stream import reasoning_tokens
 from serving_app.gateway.usage import USAGE
 from serving_app.models import UsageRecord
 
-logger = logging.getLogger(__name__)
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 CLIENT_LEFT = 499
 
@@ -42,6 +42,9 @@ def endpoint(method: str) -> Callable[[View], View]:
                 return await view(request, *args, **kwargs)
             except GatewayError as error:
                 return error.response()
+            except (OperationalError, InterfaceError):
+                message = "The platform's database cannot be reached. Try again in a few seconds."
+                return GatewayError(503, message, code="database_away", retry_after=5).response()
 
         return login_not_required(csrf_exempt(answer))
 
@@ -89,6 +92,7 @@ async def _complete(request: HttpRequest, kind: type[Body], path: str) -> HttpRe
     route = await _route(caller, body.model)
     LIMITS.enter(caller.key_id)
     booking = Booking(caller, route)
+    _close_with_request(booking)
     try:
         exchange = booking.exchange = await open_exchange(route, path, body.upstream())
         if not body.stream:
@@ -102,17 +106,25 @@ async def _complete(request: HttpRequest, kind: type[Body], path: str) -> HttpRe
     except BaseException:
         await _abandon(booking, CLIENT_LEFT)
         raise
-    events = _events(exchange, booking, keep_usage=body.wants_usage)
+    events = _events(exchange, booking, body)
     return StreamingHttpResponse(
         events, content_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
 
 
-async def _events(exchange: Exchange, booking: Booking, *, keep_usage: bool) -> AsyncGenerator[bytes, None]:
+def _close_with_request(booking: Booking) -> None:
+    """However the request ends, its booking ends: a stream that is never begun runs no `finally` of its own."""
+    task = asyncio.current_task()
+    assert task is not None, "a view runs in the task of its request"
+    task.add_done_callback(lambda _task: booking.abandon())
+
+
+async def _events(exchange: Exchange, booking: Booking, body: Body) -> AsyncGenerator[bytes, None]:
     """The stream with its book-keeping; a client that leaves cancels it here, and the engine with it."""
     status = CLIENT_LEFT
     try:
-        async with aclosing(exchange.stream(keep_usage=keep_usage)) as pieces:
+        stream = exchange.stream(keep_usage=body.wants_usage, keep_counts=body.wants_counts)
+        async with aclosing(stream) as pieces:
             async for piece in pieces:
                 yield piece
         status = exchange.status
@@ -152,6 +164,16 @@ def _model(route: Route) -> dict[str, Any]:
     }  # fmt: skip
 
 
+_background: set[asyncio.Task[None]] = set()
+"""Keeps tasks that nobody waits for until they are done."""
+
+
+def _in_background(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+
+
 class Booking:
     """One request in the limits and in the usage; closed exactly once, however it ends."""
 
@@ -161,6 +183,13 @@ class Booking:
         self.started = time.monotonic()
         self.exchange: Exchange | None = None
         self._open = True
+
+    def abandon(self) -> None:
+        """Ends what has not ended: the client has left before its stream began."""
+        if self._open:
+            self.close(CLIENT_LEFT)
+            if self.exchange is not None:
+                _in_background(self.exchange.close())
 
     def close(self, status: int) -> None:
         """Counts the request out and writes down what it used."""

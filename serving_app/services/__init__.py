@@ -8,6 +8,7 @@ from serving_app.services.conversations import (
     message_regenerate,
     message_send,
     message_stop,
+    why_not,
 )
 from serving_app.services.deployments import (
     deployment_create,
@@ -44,4 +45,5 @@ __all__ = [
     "message_transition",
     "replica_transition",
     "revision_create",
+    "why_not",
 ]

@@ -16,6 +16,7 @@ from serving_app import generation
 from serving_app.gateway.body import check_parameters
 from serving_app.models import Conversation, Deployment, Message
 from serving_app.states import GENERATION_ENDS, DeploymentState, GenerationState
+from serving_app.texts import refuse_unstorable
 from serving_app.transitions import message_transition
 
 MAX_CHARS = 100_000
@@ -80,9 +81,9 @@ def conversation_delete(*, conversation: Conversation, user: User) -> None:
 
 @transaction.atomic
 def message_send(
-    *, conversation: Conversation, user: User, content: str, parent: Message | None = None
+    *, conversation: Conversation, user: User, content: str, parent: Message | None = None, key_id: int | None = None
 ) -> tuple[Message, Message]:
-    """Adds what the user says after `parent` (else at the newest end) and queues the answer.
+    """Adds what the user says after `parent` (else at the newest end) and queues the answer, booked on the API key.
 
     Raises ConfigError for an empty or too long text, EngineError when no model can answer, IllegalTransition while the
     message before it is still being answered.
@@ -96,7 +97,7 @@ def message_send(
     if before is not None and before.state not in GENERATION_ENDS:
         raise IllegalTransition("Answer", before.pk, before.state, "sent again")
     said = Message.objects.create(conversation=locked, parent=before, role="user", content=text)
-    answer = _queue(locked, said)
+    answer = _queue(locked, said, key_id)
     changes = {} if locked.title else {"title": text.splitlines()[0][:80]}
     Conversation.objects.filter(pk=locked.pk).update(updated_at=Now(), **changes)
     _announce(locked.pk, said)
@@ -104,7 +105,9 @@ def message_send(
 
 
 @transaction.atomic
-def message_edit(*, message: Message, user: User, content: str) -> tuple[Message, Message]:
+def message_edit(
+    *, message: Message, user: User, content: str, key_id: int | None = None
+) -> tuple[Message, Message]:
     """Another wording beside a message of the user, with its own answer; the old branch stays."""
     locked = _locked(message.conversation)
     assert locked.user_id == user.pk, "doors let only the owner through"
@@ -112,13 +115,13 @@ def message_edit(*, message: Message, user: User, content: str) -> tuple[Message
         raise ConfigError("Only your own messages can be edited; an answer can be regenerated.", field="message")
     _answerable(locked)
     said = Message.objects.create(conversation=locked, parent=message.parent, role="user", content=_said(content))
-    answer = _queue(locked, said)
+    answer = _queue(locked, said, key_id)
     _announce(locked.pk, said)
     return said, answer
 
 
 @transaction.atomic
-def message_regenerate(*, message: Message, user: User) -> Message:
+def message_regenerate(*, message: Message, user: User, key_id: int | None = None) -> Message:
     """Another answer beside this one; for a message of the user that has none, its first."""
     locked = _locked(message.conversation)
     assert locked.user_id == user.pk, "doors let only the owner through"
@@ -127,7 +130,7 @@ def message_regenerate(*, message: Message, user: User) -> Message:
         raise IllegalTransition("Answer", message.pk, message.state, "generated again")
     said = message.parent if message.role == "assistant" else message
     assert said is not None, "an answer has a question"
-    return _queue(locked, said)
+    return _queue(locked, said, key_id)
 
 
 def message_stop(*, message: Message, user: User) -> None:
@@ -149,6 +152,13 @@ def message_interrupt(*, message: Message) -> bool:
         )  # fmt: skip
     except IllegalTransition:
         return False
+
+
+def why_not(error: IllegalTransition) -> str:
+    """Why an answer could not be stopped, followed or given again, as a sentence."""
+    if error.current in GENERATION_ENDS:
+        return "That answer has ended already."
+    return "That answer is still being written. Wait for its end or stop it first."
 
 
 def _locked(conversation: Conversation) -> Conversation:
@@ -184,20 +194,20 @@ def _said(content: str) -> str:
 def _text(value: str, field: str) -> str:
     if len(value) > MAX_CHARS:
         raise ConfigError(f"The text has {len(value)} characters; at most {MAX_CHARS} fit. Shorten it.", field=field)
-    return value.replace("\x00", "")
+    return refuse_unstorable(value, field)
 
 
 def _title(value: str) -> str:
-    return value.replace("\x00", "").strip()[:160]
+    return refuse_unstorable(value, "title").strip()[:160]
 
 
-def _queue(conversation: Conversation, said: Message) -> Message:
+def _queue(conversation: Conversation, said: Message, key_id: int | None) -> Message:
     answer = Message.objects.create(
         conversation=conversation, parent=said, role="assistant", state=GenerationState.QUEUED, heartbeat_at=Now()
     )
     answer.refresh_from_db()
     _announce(conversation.pk, answer)
-    transaction.on_commit(lambda: generation.start(answer.pk))
+    transaction.on_commit(lambda: generation.start(answer.pk, key_id))
     return answer
 
 

@@ -20,11 +20,14 @@ from serving_app.asking import ask_to_reconcile
 from serving_app.gateway.routing import TABLE
 from serving_app.models import Deployment, DeploymentRevision
 from serving_app.states import DeploymentState
+from serving_app.texts import refuse_unstorable
 from serving_app.transitions import deployment_refresh, deployment_transition
 from training_app.models import Checkpoint
 
 MAX_REPLICAS = 16
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}"
+_DELETED = r"--deleted-\d+$"
+"""How names of deleted deployments end."""
 _NAME_RULE = "Use 1 to 80 letters, digits, “-” and “_”, beginning with a letter or digit."
 
 
@@ -43,6 +46,8 @@ def deployment_create(
     """A deployment with its first revision. Raises ConfigError or CheckpointError at the field that is wrong."""
     if not re.fullmatch(NAME, name):
         raise ConfigError(f"“{name}” cannot be a model's name. {_NAME_RULE}", field="name")
+    if re.search(_DELETED, name):
+        raise ConfigError(f"“{name}” ends as the names of deleted deployments do. Choose another name.", field="name")
     _check_replicas(replicas, lowest=1)
     resolved = _resolve(project, checkpoint, engine, engine_config)
     try:
@@ -138,6 +143,7 @@ def deployment_scale(*, deployment: Deployment, user: User, replicas: int) -> No
 @transaction.atomic
 def deployment_update(*, deployment: Deployment, user: User, description: str) -> None:
     """Changes what is only shown."""
+    refuse_unstorable(description, "description")
     if len(description) > 2000:
         raise ConfigError(
             f"The description has {len(description)} characters; at most 2000 fit. Shorten it.", field="description"

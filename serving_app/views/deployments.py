@@ -94,7 +94,7 @@ def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> Js
 
 @require_POST
 def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpResponse:
-    """Stops, starts, scales, rolls back or deletes."""
+    """Stops, starts or deletes; a new revision has a page of its own (`deployment_new`)."""
     deployment = deployment_of(request, deployment_id)
     if verb not in _VERBS:
         raise Http404(f"A deployment cannot “{verb}”.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -136,7 +137,9 @@ def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
     return {"deployment": found.pk if found else None}
 
 
+@transaction.atomic
 def _begin(request: HttpRequest, project: Project, form: ConversationForm, said: str) -> HttpResponse:
+    """The conversation with its first message, or neither."""
     values = form.cleaned_data
     made = services.conversation_create(
         project=project,

@@ -82,6 +82,7 @@ def stub_engine() -> Iterator[None]:
 def threads_let_go(django_db_setup: None) -> Iterator[None]:
     """Closes the connections of the database threads before the database is dropped."""
     yield
+    until(lambda: USAGE._thread is None or not USAGE._thread.is_alive())
     release_connections()
 
 

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+GIVES_UP = "This engine gives up for good: "
 MAX_PROMPT = 20_000
 
 
@@ -37,6 +38,7 @@ class Engine:
         self.running = 0
         self.aborted = 0
         self.broken = False
+        self.failed = False
 
     def app(self) -> Starlette:
         return Starlette(
@@ -59,6 +61,8 @@ class Engine:
     async def chat(self, request: Request) -> Response:
         if request.headers.get("authorization") != f"Bearer {self.key}":
             return JSONResponse({"error": {"message": "wrong key"}}, status_code=401)
+        if self.failed:
+            return JSONResponse({"error": {"message": "failed"}}, status_code=500)
         if time.monotonic() < self.ready_at:
             return JSONResponse({"error": {"message": "loading"}}, status_code=503)
         body = json.loads(await request.body())
@@ -101,16 +105,21 @@ class Engine:
 
         self.running += 1
         tokens, done = 0, False
+        options = body.get("stream_options") or {}
+
+        def counts() -> dict[str, Any]:
+            return {"usage": self.usage(tokens)} if options.get("continuous_usage_stats") else {}
+
         try:
             yield event({"role": "assistant", "content": ""})
             async for channel, piece in self.pieces(said):
                 tokens += 1
-                yield event({"reasoning_content" if channel == "reasoning" else "content": piece})
+                yield event({"reasoning_content" if channel == "reasoning" else "content": piece}, **counts())
                 if said.startswith("die") and tokens == 2:
                     self.exit()
                     raise ConnectionResetError("told to die")
             yield event({}, choice={"finish_reason": "stop"})
-            if (body.get("stream_options") or {}).get("include_usage"):
+            if options.get("include_usage"):
                 yield event(None, usage=self.usage(tokens))
             yield b"data: [DONE]\n\n"
             done = True
@@ -148,7 +157,9 @@ class Engine:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--gives-up", action="store_true")
     parser.add_argument("--name", required=True)
     parser.add_argument("--ready-after", type=float, default=0.0)
     parser.add_argument("--crash", action="store_true")
@@ -160,9 +171,12 @@ def main() -> None:
         raise SystemExit(1)
     if args.stubborn:
         os.environ["STUBBORN"] = "1"
+    if args.gives_up:
+        print(f"{GIVES_UP}model.safetensors is damaged.", flush=True)
     engine = Engine(key=os.environ["STUB_KEY"], name=args.name, ready_after=args.ready_after, may_exit=True)
+    engine.failed = args.gives_up
     server = uvicorn.Server(
-        uvicorn.Config(engine.app(), host="127.0.0.1", port=args.port, log_level="error", lifespan="off")
+        uvicorn.Config(engine.app(), host=args.host, port=args.port, log_level="error", lifespan="off")
     )
     if args.stubborn:
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

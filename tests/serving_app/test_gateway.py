@@ -210,7 +210,7 @@ def test_revoked_keys_and_memberships_end_within_a_second(
 ) -> None:
     mine, his = key_of(alice), key_of(bob)
     assert ask(web, mine, chat("say hi")).status_code == ask(web, his, chat("say hi")).status_code == 200
-    api_key_revoke(key=ApiKey.objects.get(user=alice))
+    api_key_revoke(key=ApiKey.objects.get(user=alice), by=alice)
     member_set(project=project, user=bob, role=None, by=alice)
     until(lambda: ask(web, mine, chat("say hi")).status_code == 401, seconds=3)
     until(lambda: ask(web, his, chat("say hi")).status_code == 404, seconds=3)

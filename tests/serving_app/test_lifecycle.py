@@ -13,18 +13,20 @@ from django.contrib.auth.models import User
 from django.db import connections, transaction
 from django.db.models.functions import Now
 
-from model_core.errors import CheckpointError, ConfigError, UnknownName
+from model_core.errors import CheckpointError, ConfigError, MachineError, UnknownName
 from r1platform.lib.leases import leases_of
 from r1platform.lib.processes import ProcessRef, group_pids, is_alive
 from r1platform.lib.storage import replica_dir, run_dir
 from r1platform.lib.transitions import IllegalTransition, StaleFence
 from r1platform.models import Device, DeviceKind, Node, Project
-from serving_app import observed, placement, selectors, services, shutdown, supervisor
+from serving_app import engine_process, observed, placement, selectors, services, shutdown, supervisor, transitions
+from serving_app.gateway import routing
 from serving_app.models import Deployment, Replica
 from serving_app.placement import reconcile_deployment
 from serving_app.states import REPLICA_ENDS
 from serving_app.supervisor import ReplicaSupervisor
-from tests.serving_app.conftest import until
+from tests.serving_app.conftest import Served, key_of, until
+from tests.serving_app.test_gateway import ask, chat
 from training_app.models import Checkpoint
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,6 +57,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     monkeypatch.setattr(placement, "BACKOFF_SECONDS", (0,))
     monkeypatch.setattr(supervisor, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(supervisor, "SEEN_SECONDS", 0.1)
     yield made
     Deployment.objects.update(desired_replicas=0)
     Replica.objects.exclude(state__in=REPLICA_ENDS).update(stop_wanted=True)
@@ -158,6 +161,35 @@ def test_engine_that_never_starts_is_given_up_with_its_reason(create: Any, alice
     reconciled(made, "ready")
 
 
+def test_engine_that_gives_up_is_not_tried_again(create: Any) -> None:
+    """An engine that says of itself that it has failed is not waited for, whether or not its process ends."""
+    made = reconciled(create(engine_config={"gives_up": True}), "failed")
+    (replica,) = replicas(made)
+    assert replica.state == "failed" and replica.permanent and replica.state_reason == "model.safetensors is damaged."
+    assert group_pids(engine_of(replica)) == []
+
+
+def test_damaged_checkpoint_on_the_builtin_engine_fails_with_its_sentence(create: Any) -> None:
+    made = reconciled(create(engine="builtin"), "failed", seconds=60)
+    (replica,) = replicas(made)
+    assert replica.permanent and replica.state_reason == made.state_reason
+    assert "\n" not in made.state_reason and "model.safetensors is damaged" in made.state_reason
+
+
+def test_engine_listens_where_other_machines_reach_its_node(create: Any, node: Node) -> None:
+    Node.objects.update(address="127.0.0.2")
+    made = reconciled(create(), "ready")
+    (replica,) = replicas(made)
+    assert replica.base_url.startswith("http://127.0.0.2:"), "the stub is reached there and nowhere else"
+
+
+def test_addresses_of_nodes_become_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine_process.bind_address("127.0.0.1") == engine_process.bind_address("localhost") == "127.0.0.1"
+    assert engine_process.bind_address("10.1.2.3") == "10.1.2.3" and engine_process.bind_address("fd00::1") == "fd00::1"
+    with pytest.raises(MachineError, match="R1_NODE_ADDRESS"):
+        engine_process.bind_address("no.such.host.invalid")
+
+
 def test_checkpoint_that_vanished_is_not_tried_again(create: Any, checkpoint: Checkpoint) -> None:
     made = create()
     directory = run_dir(checkpoint.run_id, 1) / "checkpoints" / "step_00000012"
@@ -166,21 +198,28 @@ def test_checkpoint_that_vanished_is_not_tried_again(create: Any, checkpoint: Ch
     assert len(replicas(made)) == 1 and "COMPLETE" in made.state_reason
 
 
-def test_new_revision_takes_over_when_it_is_ready(create: Any, alice: User) -> None:
+def test_new_revision_takes_over_and_no_request_fails(
+    create: Any, alice: User, web: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The web process learns of the change from the database only, as one of several does."""
+    monkeypatch.setattr(supervisor, "SEEN_SECONDS", 2 * routing.FRESH_SECONDS)
+    monkeypatch.setattr(transitions, "TABLE", routing.RoutingTable())
     made = reconciled(create(), "ready")
     (old,) = replicas(made)
     services.revision_create(deployment=made, user=alice, engine_config={"ready_after": 0.6})
-    seen = set()
+    seen, key, answers = set(), key_of(alice), []
 
     def taken_over() -> bool:
         reconcile_deployment(made.pk)
-        answering = selectors.ready_replicas(made)
-        seen.add(len(answering))
+        answers.append(ask(web, key, chat("say hi")))
+        seen.add(len(selectors.ready_replicas(made)))
         made.refresh_from_db()
         assert made.state == "ready"
         return [r.state for r in replicas(made)] == ["stopped", "ready"]
 
     until(taken_over)
+    answers += [ask(web, key, chat("say hi")) for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {200}, [a.text for a in answers if a.status_code != 200]
     assert seen == {1}, "somebody answered at every moment"
     assert selectors.ready_replicas(made) == [replicas(made)[1]] and old.pk != replicas(made)[1].pk
 
@@ -241,8 +280,11 @@ def test_stale_fence_writes_nothing(create: Any) -> None:
 
 
 def test_silent_node_makes_unreachable_then_lost_then_elsewhere(create: Any, node: Node, worker: Worker) -> None:
+    """Its device stays held until the node is heard again and has ended the engine that it kept."""
+    Device.objects.filter(node=node).update(kind=DeviceKind.CUDA)
     made = reconciled(create(), "ready")
     (replica,) = replicas(made)
+    ref, holder = engine_of(replica), f"replica:{replica.pk}"
     Node.objects.update(heartbeat_at=Now() - 2 * placement.NODE_ALIVE)
     stale = {"fence": 9, "heartbeat_at": Now() - 2 * placement.SILENT}
     Replica.objects.filter(pk=replica.pk).update(**stale)
@@ -254,10 +296,15 @@ def test_silent_node_makes_unreachable_then_lost_then_elsewhere(create: Any, nod
     Replica.objects.filter(pk=replica.pk).update(heartbeat_at=Now() - 2 * placement.LOST)
     reconcile_deployment(made.pk)
     replica.refresh_from_db()
-    assert replica.state == "lost"
+    assert replica.state == "lost" and is_alive(ref) and len(leases_of(holder)) == 1
     reconcile_deployment(made.pk)
     assert replicas(made)[-1].state == "queued" and "No node is up" in replicas(made)[-1].state_reason
-    os.killpg(engine_of(replica).pid, signal.SIGKILL)
+    assert len(worker.threads) == 1 and made.pk in placement.deployments_to_reconcile()
+    Deployment.objects.update(desired_replicas=0)
+    Node.objects.update(heartbeat_at=Now())
+    until(lambda: reconcile_deployment(made.pk) and not leases_of(holder))
+    assert group_pids(ref) == [] and Replica.objects.get(pk=replica.pk).state == "lost"
+    until(lambda: made.pk not in placement.deployments_to_reconcile())
 
 
 def test_gpu_nodes_lease_and_say_who_holds(create: Any, node: Node, alice: User) -> None:

@@ -37,6 +37,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Transformer(ModelConfig.parse({"vocab_size": len(tokenizer), "max_position_embeddings": 256}))
     with torch.no_grad():
         model.lm_head.weight.normal_(0, 0.5)
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("</think>")] *= 2
     directory = tmp_path_factory.mktemp("model")
     save_pretrained(model, directory, tokenizer)
     return directory
@@ -77,12 +78,27 @@ def builtin(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def ask(url: str, text: str, **values: Any) -> Any:
     given = {"model": NAME, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 24, **values}
     with OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
-        return client.chat.completions.create(**given)
+        found = client.chat.completions.create(**given)
+        return list(found) if values.get("stream") else found
 
 
-def said(answer: Any) -> str:
+def said(answer: Any) -> tuple[str, str]:
+    """What was thought and what was said."""
     message = answer.choices[0].message
-    return (message.reasoning_content or "") + (message.content or "")
+    return (getattr(message, "reasoning_content", None) or "").strip(), (message.content or "").strip()
+
+
+def said_in(delta: Any) -> str:
+    return (getattr(delta, "reasoning_content", None) or "") + (delta.content or "")
+
+
+def streamed(url: str, text: str) -> tuple[str, str]:
+    parts = {"reasoning_content": "", "content": ""}
+    for event in ask(url, text, stream=True):
+        for choice in event.choices:
+            for name in parts:
+                parts[name] += getattr(choice.delta, name, None) or ""
+    return parts["reasoning_content"].strip(), parts["content"].strip()
 
 
 def test_both_engines_give_the_same_greedy_answers(sglang: str, builtin: str) -> None:
@@ -90,7 +106,10 @@ def test_both_engines_give_the_same_greedy_answers(sglang: str, builtin: str) ->
     ours, theirs = ([ask(url, text) for text in texts] for url in (builtin, sglang))
     assert [a.usage.completion_tokens for a in ours] == [a.usage.completion_tokens for a in theirs]
     assert [a.usage.prompt_tokens for a in ours] == [a.usage.prompt_tokens for a in theirs]
-    assert [said(a).strip() for a in ours] == [said(a).strip() for a in theirs]
+    assert [said(a) for a in ours] == [said(a) for a in theirs]
+    assert [streamed(sglang, text) for text in texts] == [said(a) for a in theirs]
+    thinks = [bool(said(a)[0]) for a in theirs]
+    assert any(thinks) and not all(thinks), "text before </think> was thought, text without a mark is an answer"
 
 
 def test_it_streams_and_counts(sglang: str) -> None:
@@ -102,6 +121,10 @@ def test_it_streams_and_counts(sglang: str) -> None:
             )
         )  # fmt: skip
     assert sum(event.usage.completion_tokens for event in events if event.usage) == 8
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    so_far = ask(sglang, "1", max_tokens=8, stream=True, stream_options=options)
+    texts = [event for event in so_far if event.choices and said_in(event.choices[0].delta)]
+    assert so_far[-1].usage.completion_tokens == 8 and texts and all(event.usage.prompt_tokens for event in texts)
     metrics = ENGINES.get("sglang")().read_metrics(sglang)
     assert metrics["running"] == 0 and metrics["ttft_seconds"] > 0
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from model_core.config import StrictModel
 from model_core.registry import registered
-from model_core.serving.protocol import Command, Readiness, first_token
+from model_core.serving.protocol import LOOPBACK, Command, Readiness, first_token
 
 
 @registered
@@ -33,11 +33,14 @@ class Builtin:
         """It is part of the project."""
         return None
 
-    def command(self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any) -> Command:
+    def command(
+        self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK
+    ) -> Command:
         """`python -m model_core serve`."""
         root = str(Path(__file__).resolve().parents[3])
         argv = [
-            sys.executable, "-m", "model_core", "serve", str(model_dir), "--port", str(port), "--served-name", served_name,
+            sys.executable, "-m", "model_core", "serve", str(model_dir), "--host", host, "--port", str(port),
+            "--served-name", served_name,
             "--max-running-requests", str(config.max_running_requests), "--num-threads", str(config.num_threads),
         ]  # fmt: skip
         env = {"R1_ENGINE_KEY": api_key, "PYTHONPATH": root, "OMP_NUM_THREADS": str(config.num_threads)}
@@ -49,8 +52,9 @@ class Builtin:
             answer = httpx.get(f"{base_url}/health", timeout=5, trust_env=False)
         except httpx.HTTPError:
             return Readiness("starting", "Its server is not up yet.")
-        if answer.status_code != 200:
-            return Readiness("loading", str(answer.json().get("detail", "")))
+        if answer.status_code != httpx.codes.OK:
+            phase = "failed" if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR else "loading"
+            return Readiness(phase, _detail(answer))
         return first_token(base_url, api_key, served_name)
 
     def read_metrics(self, base_url: str) -> dict[str, Any]:
@@ -59,3 +63,10 @@ class Builtin:
             return dict(httpx.get(f"{base_url}/metrics", timeout=5, trust_env=False).json())
         except (httpx.HTTPError, ValueError):
             return {}
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json().get("detail", ""))
+    except ValueError:
+        return f"Its server answers {answer.status_code}."

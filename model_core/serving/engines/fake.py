@@ -11,7 +11,7 @@ from pydantic import Field
 from model_core.config import StrictModel
 from model_core.registry import registered
 from model_core.serving.engines.builtin import Builtin
-from model_core.serving.protocol import Command, Readiness
+from model_core.serving.protocol import LOOPBACK, Command, Readiness
 
 
 @registered
@@ -31,11 +31,13 @@ class Fake:
         """It needs nothing."""
         return None
 
-    def command(self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any) -> Command:
+    def command(
+        self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK
+    ) -> Command:
         """The same server over an echo; `model_dir` is not read."""
         argv = [
-            sys.executable, "-m", "model_core", "serve", "fake", "--port", str(port), "--served-name", served_name,
-            "--pause", str(config.pause),
+            sys.executable, "-m", "model_core", "serve", "fake", "--host", host, "--port", str(port),
+            "--served-name", served_name, "--pause", str(config.pause),
         ]  # fmt: skip
         return Command(argv, {"R1_ENGINE_KEY": api_key, "PYTHONPATH": str(Path(__file__).resolve().parents[3])})
 

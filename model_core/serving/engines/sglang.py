@@ -15,9 +15,10 @@ from pydantic import Field
 
 from model_core.config import StrictModel
 from model_core.registry import registered
-from model_core.serving.protocol import Command, Readiness, first_token
+from model_core.serving.protocol import LOOPBACK, Command, Readiness, first_token
 
 CPU_PARTS = Path(__file__).parent / "_sglang_cpu"
+REASONING = Path(__file__).parent / "_sglang_reasoning"
 _NAMES = {
     "sglang:num_running_reqs": "running", "sglang:num_queue_reqs": "queued", "sglang:gen_throughput": "tokens_per_second",
     "sglang:token_usage": "kv_use", "sglang:cache_hit_rate": "cache_hit_rate",
@@ -63,14 +64,16 @@ class SGLang:
             return None
         return f"SGLang is not installed ({python} is not there). Install it with: ./r1 engine install sglang"
 
-    def command(self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any) -> Command:
+    def command(
+        self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK
+    ) -> Command:
         """`python -m sglang.launch_server`; the key is in a file-less environment, read by the small entry module."""
         on_cpu = config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidia0").exists())
         argv = [
             str(python_of(_home())), str(CPU_PARTS / "launch_sglang.py"), "--model-path", str(model_dir),
-            "--host", "127.0.0.1", "--port", str(port), "--served-model-name", served_name, "--enable-metrics",
+            "--host", host, "--port", str(port), "--served-model-name", served_name, "--enable-metrics",
             "--max-running-requests", str(config.max_running_requests), "--tp-size", str(config.tensor_parallel_size),
-            "--reasoning-parser", "deepseek-r1",
+            "--reasoning-parser", "r1",
         ]  # fmt: skip
         dtype = "float32" if on_cpu and config.dtype == "auto" else config.dtype
         argv += ["--dtype", dtype]
@@ -78,11 +81,11 @@ class SGLang:
         argv += ["--max-total-tokens", str(total)] if total else []
         argv += ["--context-length", str(config.context_length)] if config.context_length else []
         if not on_cpu:
-            return Command(argv, {"R1_ENGINE_KEY": api_key})
+            return Command(argv, {"R1_ENGINE_KEY": api_key, "PYTHONPATH": str(REASONING)})
         argv += ["--device", "cpu", "--attention-backend", "torch_native"]
         binding = "|".join(str(index) for index in range(config.tensor_parallel_size))
         env = {
-            "R1_ENGINE_KEY": api_key, "PYTHONPATH": str(CPU_PARTS), "SGLANG_USE_CPU_ENGINE": "1",
+            "R1_ENGINE_KEY": api_key, "PYTHONPATH": f"{CPU_PARTS}:{REASONING}", "SGLANG_USE_CPU_ENGINE": "1",
             "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1", "SGLANG_CPU_OMP_THREADS_BIND": binding,
         }  # fmt: skip
         return Command(argv, env)

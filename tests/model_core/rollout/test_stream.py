@@ -9,7 +9,7 @@ from model_core.config import ModelConfig
 from model_core.errors import ConfigError
 from model_core.model import Transformer
 from model_core.rollout import Sampler
-from model_core.rollout.stream import Request, StreamingSampler
+from model_core.rollout.stream import Request, StreamingSampler, Token
 
 EOS, PAD = 1, 0
 
@@ -35,10 +35,10 @@ class Heard:
         self.tokens: list[int] = []
         self.finish: str | None = None
 
-    def __call__(self, token: int, _logprob: float, finish: str | None) -> None:
+    def __call__(self, token: Token) -> None:
         assert self.finish is None, "nothing comes after the last token"
-        self.tokens.append(token)
-        self.finish = finish
+        self.tokens.append(token.id)
+        self.finish = token.finish
 
 
 def drain(sampler: StreamingSampler) -> None:

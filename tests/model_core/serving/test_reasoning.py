@@ -15,6 +15,11 @@ TEXTS = [
     ("<think></think>42", "", "42"),
     ("x <think>y", "", "x <think>y"),
     ("<think>a</think>b</think>", "a", "b</think>"),
+    ("a<b</think>c", "a<b", "c"),
+    ("</think>42", "", "42"),
+    ("a</think>b</think>", "a", "b</think>"),
+    (" \n<think>a</think>b", "a", "b"),
+    ("plain </thin", "", "plain </thin"),
     ("", "", ""),
     ("<thi", "", "<thi"),
 ]

@@ -14,33 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from openai import BadRequestError, NotFoundError, OpenAI
 
-from model_core.config import ModelConfig, TokenizerConfig
-from model_core.data.dataset import Row
-from model_core.data.tokenizer import conversation_ids, decode, prompt_ids, train_tokenizer
-from model_core.model import Transformer, save_pretrained
+from model_core.data.tokenizer import conversation_ids, decode, prompt_ids
 from model_core.rollout import Sampler
 from model_core.serving.engines import ENGINES
 
 KEY = "engine-key"
-TEXT = "What is 17 + 25? <think>7+5=12 carry 1; 1+2+1=4</think>42"
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model with a tokenizer."""
-    torch.manual_seed(0)
-    rows = [Row(prompt=TEXT, completion=TEXT, answer="42", task="", meta={})]
-    tokenizer = train_tokenizer(TokenizerConfig(kind="byte_bpe", vocab_size=300), rows)
-    config = {"vocab_size": len(tokenizer), "hidden_size": 32, "max_position_embeddings": 128}
-    model = Transformer(ModelConfig.parse(config))
-    with torch.no_grad():
-        model.lm_head.weight.normal_(0, 0.5)
-    directory = tmp_path_factory.mktemp("model")
-    save_pretrained(model, directory, tokenizer)
-    return directory
 
 
 def serve(name: str, model_dir: Path, log: Path, **config: Any) -> Iterator[str]:
@@ -133,6 +113,60 @@ def test_a_stop_text_ends_the_answer_before_it(client: OpenAI) -> None:
     assert "".join(event.choices[0].text for event in pieces if event.choices) == cut.text
 
 
+def test_logprobs_of_a_chat_are_those_of_the_model(client: OpenAI, model_dir: Path) -> None:
+    whole = ask(client, logprobs=True, top_logprobs=3, max_tokens=6)
+    tokens = whole.choices[0].logprobs.content
+    assert len(tokens) == 6 and "".join(t.token for t in tokens).replace("<|unk|>", "") == joined(whole)
+    for token in tokens:
+        assert [t.logprob for t in token.top_logprobs] == sorted((t.logprob for t in token.top_logprobs), reverse=True)
+        assert token.logprob <= 0 and token.top_logprobs[0].token == token.token, "greedy takes the likeliest"
+        assert abs(token.top_logprobs[0].logprob - token.logprob) < 1e-4
+    events = list(ask(client, logprobs=True, top_logprobs=3, max_tokens=6, stream=True))
+    streamed = [t for e in events for c in e.choices if c.logprobs for t in c.logprobs.content]
+    assert [(t.token, t.logprob) for t in streamed] == [(t.token, t.logprob) for t in tokens]
+    assert ask(client).choices[0].logprobs is None
+
+
+def test_logprobs_of_a_text_have_the_shape_of_completions(client: OpenAI) -> None:
+    given = {"model": "tiny", "prompt": "17", "temperature": 0, "max_tokens": 5, "logprobs": 2}
+    choice = client.completions.create(**given).choices[0]
+    found = choice.logprobs
+    assert choice.text and len(found.tokens) == len(found.token_logprobs) == len(found.text_offset) == 5
+    assert found.text_offset == [sum(map(len, found.tokens[:n])) for n in range(5)]
+    assert all(1 <= len(top) <= 2 and token in top for token, top in zip(found.tokens, found.top_logprobs, strict=True))
+    pieces = [c.logprobs for e in client.completions.create(**given, stream=True) for c in e.choices if c.logprobs]
+    assert [t for piece in pieces for t in piece.tokens] == found.tokens
+    assert [o for piece in pieces for o in piece.text_offset] == found.text_offset
+
+
+def test_cuts_leave_what_they_say(client: OpenAI) -> None:
+    greedy = joined(ask(client))
+    for cut in ({"top_k": 1}, {"min_p": 1.0}):
+        assert joined(ask(client, temperature=1.5, seed=3, extra_body=cut)) == greedy
+    assert joined(ask(client, temperature=1e-6)) == greedy
+    assert joined(ask(client, temperature=1.5, seed=3, extra_body={"top_k": -1, "min_p": 0.0})) != greedy
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "neutral"),
+    [("presence_penalty", 0.5, 0), ("frequency_penalty", -1, 0.0), ("repetition_penalty", 1.1, 1.0), ("echo", True, False),
+     ("logit_bias", {"5": 1}, {}), ("best_of", 2, 1)],
+)  # fmt: skip
+def test_what_it_cannot_do_is_refused_by_name(client: OpenAI, name: str, value: Any, neutral: Any) -> None:
+    with pytest.raises(BadRequestError, match=f"no “{name}”") as caught:
+        ask(client, extra_body={name: value})
+    assert caught.value.param == name
+    assert ask(client, extra_body={name: neutral}).usage.completion_tokens > 0
+
+
+def test_counts_so_far_come_with_every_event(client: OpenAI) -> None:
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    counts = [event.usage for event in ask(client, stream=True, stream_options=options)]
+    assert None not in counts
+    numbers = [usage.completion_tokens for usage in counts]
+    assert numbers == sorted(numbers) and set(numbers) >= set(range(1, numbers[-1] + 1))
+
+
 def test_n_with_a_seed(client: OpenAI) -> None:
     first = ask(client, n=3, temperature=1.0, seed=4)
     again = ask(client, n=3, temperature=1.0, seed=4)
@@ -145,6 +179,15 @@ def test_what_cannot_be_answered_is_refused_with_a_sentence(client: OpenAI) -> N
         ask(client, "word " * 200)
     with pytest.raises(BadRequestError, match="context of 128"):
         ask(client, "word " * 200, stream=True)
+    with pytest.raises(BadRequestError, match=r"prompt has \d+ tokens, too many .* context of 128") as caught:
+        ask(client, "word " * 200)
+    assert caught.value.code == "context_length_exceeded"
+    with pytest.raises(BadRequestError, match=r"max_tokens is 127") as caught:
+        ask(client, max_tokens=127)
+    assert caught.value.code == "context_length_exceeded"
+    with pytest.raises(BadRequestError, match="n=1") as caught:
+        ask(client, n=2, stream=True)
+    assert caught.value.param == "n"
     with pytest.raises(BadRequestError, match="max_tokens"):
         ask(client, max_tokens=0)
     with pytest.raises(NotFoundError, match="this serves “tiny”"):

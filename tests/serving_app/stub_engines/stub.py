@@ -41,15 +41,20 @@ class Stub:
         """Seconds of loading."""
         crash: bool = False
         """Ends at once."""
+        gives_up: bool = False
+        """Says that it has failed, with a sentence that another start does not mend."""
         stubborn: bool = False
         """Does not hear SIGTERM."""
 
     def installed(self) -> str | None:
         return None
 
-    def command(self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any) -> Command:
-        argv = [sys.executable, str(SERVER), "--port", str(port), "--name", served_name]
+    def command(
+        self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str
+    ) -> Command:
+        argv = [sys.executable, str(SERVER), "--host", host, "--port", str(port), "--name", served_name]
         argv += ["--ready-after", str(config.ready_after)]
+        argv += ["--gives-up"] if config.gives_up else []
         argv += ["--crash"] if config.crash else []
         argv += ["--stubborn"] if config.stubborn else []
         return Command(argv, {"STUB_KEY": api_key})
@@ -62,6 +67,8 @@ class Stub:
             )
         except httpx.HTTPError:
             return Readiness("starting", "Its server is not up yet.")
+        if answer.status_code == 500:
+            return Readiness("failed", "It is broken.")
         if answer.status_code == 503:
             return Readiness("loading", "3 of 7 tensors are loaded.")
         return Readiness("ready") if answer.is_success else Readiness("warming", answer.text)

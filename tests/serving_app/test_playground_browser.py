@@ -1,0 +1,61 @@
+"""The chat page in a real browser: it goes on in the branch that it shows, and says “Waiting” only while it waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.urls import reverse
+from playwright.sync_api import expect
+
+from r1platform.models import Node, Project
+from serving_app import generation
+from serving_app.models import Message
+from tests.browser.test_b_pages import Site, chromium, site
+from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_run
+
+__all__ = ["chromium", "site"]
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def no_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers stay queued; the test writes them."""
+    monkeypatch.setattr(generation, "start", lambda *_: None)
+
+
+def test_a_message_goes_to_the_branch_that_is_shown_and_the_address_follows(
+    site: Site, project: Project, alice: User, node: Node
+) -> None:
+    deployment = make_deployment(project, make_checkpoint(make_run(project), node))
+    conversation = make_conversation(project, alice, deployment)
+    first = conversation.messages.get(role="assistant")
+    Message.objects.create(conversation=conversation, parent=first.parent, role="assistant", content="No.", state="done")
+    site.hello = {"type": "snapshot", "conversation": {"id": conversation.pk}, "messages": []}
+    page = site.open(reverse("conversation", args=[conversation.pk]) + f"?at={first.pk}")
+    page.locator("[data-composer] textarea").fill("And twice that?")
+    page.locator("[data-composer] textarea").press("Enter")
+    waiting = page.locator("[data-waiting]")
+    expect(waiting).to_have_text("Waiting for the model…")
+    answer = conversation.messages.latest("id")
+    assert answer.parent is not None and answer.parent.parent_id == first.pk
+    page.wait_for_url(f"**?at={answer.pk}")
+    site.send(type="delta", message=answer.pk, seq=1, channel="content", text="84")
+    expect(page.locator(f"[data-message='{answer.pk}'] [data-content]")).to_have_text("84")
+    expect(waiting).to_have_count(0)
+    Message.objects.filter(pk=answer.pk).update(content="84", state="done", seq=2)
+    page.reload()
+    expect(page.locator("[data-message]")).to_have_count(4)
+    page.locator(f"[data-message='{answer.pk}'] form[action*=regenerate] button").click()
+    expect(waiting).to_have_count(1)
+    page.wait_for_url(f"**?at={conversation.messages.latest('id').pk}")
+
+
+def test_counts_that_are_not_known_are_not_shown(site: Any, project: Project, alice: User) -> None:
+    conversation = make_conversation(project, alice)
+    conversation.messages.filter(role="assistant").update(usage={"completion_tokens": 3, "prompt_tokens": None})
+    site.hello = {"type": "snapshot", "conversation": {"id": conversation.pk}, "messages": []}
+    foot = site.open(reverse("conversation", args=[conversation.pk])).locator(".turn-foot").last
+    expect(foot).to_contain_text("3 out")
+    expect(foot).not_to_contain_text("None")
