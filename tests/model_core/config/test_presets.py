@@ -16,6 +16,6 @@ def test_a_name_is_the_preset_written_out(name: str) -> None:
 
 
 def test_an_unknown_name_is_told_with_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match="no model preset “huge”. There are: tiny, small") as refused:
+    with pytest.raises(ConfigError, match=r"no model preset “huge”\. There are: tiny, small") as refused:
         RunConfig.parse({"phase": "cold_start", "model": "huge"})
     assert refused.value.field == "model"
