@@ -2,11 +2,13 @@
 
 A line is {"seq": int, "time": seconds since the epoch, "kind": str, "payload": {…}}; seq starts at 1 and has no gap.
 The kinds and the keys of their payloads are `KINDS`. Readers ignore an unfinished last line. The metric names that
-`scalars` may carry, with unit and meaning, are `METRICS`.
+`scalars` may carry, with unit and meaning, are `METRICS`. A number that is not finite is the string "nan", "inf" or "-inf",
+wherever it stands. When rank 0 is killed, the next one writes the end.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -16,19 +18,19 @@ from typing import Any
 
 KINDS: dict[str, str] = {
     "started": "phase, num_processes, device, num_parameters, num_active_parameters, versions",
-    "stage": "stage (loading | measuring | sampling | updating | saving | exporting), step",
+    "stage": "stage (loading | measuring | sampling | updating | saving), step",
     "progress": "stage, step, total, fraction, remaining_seconds",
-    "scalars": "step, tokens, process_seconds, values {metric name: number or null}",
+    "scalars": "step, tokens, process_seconds, values {metric name: number, null, or “nan”, “inf”, “-inf” as a string}",
     "evaluation": "step, when (before | during | after), accuracy, accuracy_low, accuracy_high, quality, quality_low, "
                   "quality_high, num_problems, components {reward component: mean}, unscored, examples",
     "rollouts": "step, file (relative path), num_groups, num_rollouts",
     "experts": "step, layers [[share of tokens per expert]], bias [[value per expert]], max_violation [per layer]",
-    "checkpoint": "step, path (relative), metrics, size_bytes, sha256, is_final",
+    "checkpoint": "step, path (relative), metrics, size_bytes, sha256, is_final; the last one is told again when measured",
     "checkpoint_removed": "step",
     "fallback": "message: something was done another way than configured",
     "warning": "message",
     "stopping": "reason, step",
-    "error": "type, message, field, rank, step",
+    "error": "type, message, field, rank, stage, step",
     "finished": "the content of result.json",
 }
 
@@ -67,7 +69,7 @@ METRICS: dict[str, tuple[str, str]] = {
 
 
 class EventWriter:
-    """Appends events; a line is on its way to the disk when `emit` returns. One writer a file.
+    """Appends events; a line is handed to the system when `emit` returns, and on the disk after `close`. One writer a file.
 
     Going on in a file that exists continues its numbers, and cuts an unfinished last line off first.
     """
@@ -78,11 +80,18 @@ class EventWriter:
         self._file = self.path.open("ab", buffering=0)
 
     def emit(self, kind: str, **payload: Any) -> int:
-        """Writes one event and returns its number. Non-finite numbers are written as strings "nan", "inf", "-inf"."""
+        """Writes one event and returns its number. Non-finite numbers are written as strings "nan", "inf", "-inf".
+
+        Raises OSError when the line does not fit on the disk; nothing of it is then left, and its number is free.
+        """
         assert kind in KINDS, kind
+        line = {"seq": self.seq + 1, "time": time.time(), "kind": kind, "payload": _finite(payload)}
+        data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        written = self._file.write(data)
+        if written != len(data):
+            os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - (written or 0))
+            raise OSError(errno.ENOSPC, f"only {written or 0} of {len(data)} bytes of an event could be written", str(self.path))
         self.seq += 1
-        line = {"seq": self.seq, "time": time.time(), "kind": kind, "payload": _finite(payload)}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         return self.seq
 
     def close(self) -> None:

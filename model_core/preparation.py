@@ -32,7 +32,7 @@ Progress = Callable[[float, str], None]
 def prepare(
     config: PrepareConfig, *, out: Path, source_path: Path | None = None, on_progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Writes the version into `out` and returns its manifest. Raises DataError; `out` is then not there."""
+    """Writes the version into `out` and returns its manifest. Raises DataError or ConfigError; `out` is then not there."""
     if out.exists():
         raise DataError(f"{out} exists: a version is immutable; prepare into another directory.")
     work = out.with_name(out.name + ".part")

@@ -29,19 +29,24 @@ class Registry:
     def __init__(self, package: str, *, kind: str) -> None:
         self.package = package
         self.kind = kind
+        self._found: dict[str, Any] = {}
 
     def names(self) -> list[str]:
         """Names in alphabetical order, found by listing the folder."""
         paths = importlib.import_module(self.package).__path__
         return sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_") and not m.ispkg)
 
-    def get(self, name: str) -> Any:
-        """The class called `name`. Raises UnknownName with the names that exist."""
-        if name not in self.names():
-            raise UnknownName(f"There is no {self.kind} “{name}”. There are: {', '.join(self.names())}.")
+    def get(self, name: str, *, field: str = "") -> Any:
+        """The class called `name`. Raises UnknownName at `field` with the names that exist."""
+        if name in self._found:
+            return self._found[name]
+        names = self.names()
+        if name not in names:
+            raise UnknownName(f"There is no {self.kind} “{name}”. There are: {', '.join(names)}.", field=field)
         module = importlib.import_module(f"{self.package}.{name}")
         found = [v for v in vars(module).values() if getattr(v, _MARK, None) == module.__name__]
         assert len(found) == 1, f"{module.__name__} must hold exactly one @registered class"
+        self._found[name] = found[0]
         return found[0]
 
     def items(self) -> Iterator[tuple[str, Any]]:

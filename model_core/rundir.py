@@ -1,13 +1,17 @@
 """The run directory: the only interface between the platform and the trainer.
 
     config.json      {"run": RunConfig, "paths": RunPaths}, complete and resolved, written before the start
-    command.json     argv, environment differences, versions, git revision
+    command.json     how the platform started it: argv and environment differences; absent when started by hand
     events.jsonl     rank 0 appends; see `model_core.events`
-    stop             created to ask for an end; read at step boundaries and agreed by all ranks
-    stdout.log       everything the processes print
-    checkpoints/step_00000012/{model,state}/ metadata.json COMPLETE
-    samples/         rollouts, one gzipped JSONL a step
+    stop             created to ask for an end; read at step boundaries and between rounds of sampling, agreed by all ranks
+    stdout.log       everything the processes print, when the starter sends it there
+    checkpoints/step_00000012/{model,state}/ metadata.json COMPLETE; written as part_00000012 and renamed when whole
+    samples/         rollouts, one gzipped JSONL a step of reinforcement or a round of rejection sampling
+    errors/          rank_1.json …: why a rank failed, for the first rank to tell
     result.json      last of all; its absence means that the trainer did not get to its end
+
+A directory is one run: where result.json is, training is refused; where there are only checkpoints, the trainer was killed
+and training goes on from the newest of them.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ class RunDir:
         self.log = self.path / "stdout.log"
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
+        self.errors = self.path / "errors"
         self.result = self.path / "result.json"
 
     @classmethod
@@ -56,7 +61,10 @@ class RunDir:
             raise ConfigError(f"{self.path} has no config.json: it is not a run directory.") from None
         except json.JSONDecodeError as error:
             raise ConfigError(f"{self.config} is not valid JSON: {error}.") from error
-        return RunConfig.parse(stored.get("run", {})), RunPaths.parse(stored.get("paths", {}), prefix="paths")
+        run, paths = (stored.get("run", {}), stored.get("paths", {})) if isinstance(stored, dict) else (None, None)
+        if not isinstance(run, dict) or not isinstance(paths, dict):
+            raise ConfigError(f'{self.config} must be an object {{"run": {{…}}, "paths": {{…}}}}; write it so.')
+        return RunConfig.parse(run), RunPaths.parse(paths, prefix="paths")
 
     def ask_to_stop(self, reason: str) -> None:
         """Asks the trainer to write a checkpoint and end; asking twice is harmless."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from model_core.config import RewardConfig
 from model_core.rewards import REWARDS
@@ -29,7 +30,7 @@ class Rubric:
 
     def __init__(self, config: RewardConfig) -> None:
         self.weights = dict(config.weights)
-        self._rewards: dict[str, Reward] = {name: REWARDS.get(name)() for name in self.weights}
+        self._rewards: dict[str, Reward] = {name: _component(name, config.settings.get(name, {})) for name in self.weights}
         self._accuracy = SolutionAccuracy()
 
     def score(self, samples: Sequence[Sample]) -> list[Scored]:
@@ -45,3 +46,9 @@ class Rubric:
         correct = None if accuracy.value is None else accuracy.value >= 1.0
         detail = "; ".join(f"{name}: {score.detail}" for name, score in scores.items())
         return Scored(total, components, correct, detail)
+
+
+def _component(name: str, settings: dict[str, Any]) -> Reward:
+    cls = REWARDS.get(name)
+    made: Reward = cls(cls.Config.parse(settings, prefix=f"reward.settings.{name}"))
+    return made

@@ -67,7 +67,9 @@ def attempt_finish(
 
 def _decide(run: PhaseRun, attempt: RunAttempt, result: dict[str, Any] | None, how: str) -> _End:
     if result is None:
-        return _without_result(run, attempt, how)
+        return _crashed(run, attempt, how)
+    if _is_crash(result):
+        return _crashed(run, attempt, result["error"]["message"])
     status = result.get("status")
     if status == "succeeded":
         return _measured(run, result)
@@ -113,7 +115,12 @@ def _stopped(run: PhaseRun, result: dict[str, Any]) -> _End:
     return _End(AttemptState.STOPPED, RunState.QUEUED, reason, {})
 
 
-def _without_result(run: PhaseRun, attempt: RunAttempt, how: str) -> _End:
+def _is_crash(result: dict[str, Any] | None) -> bool:
+    """Whether a trainer, or one of its ranks, died without saying why: that is worth another try."""
+    return result is None or (result.get("error") or {}).get("type") == "RankEnded"
+
+
+def _crashed(run: PhaseRun, attempt: RunAttempt, how: str) -> _End:
     """The trainer died. People who asked for an end get one; else it is tried again a few times."""
     log = run_dir(attempt.run_id, attempt.number) / "stdout.log"
     words = f"{how}\n{last_words(log)}".strip()
@@ -123,7 +130,7 @@ def _without_result(run: PhaseRun, attempt: RunAttempt, how: str) -> _End:
         return _End(AttemptState.FAILED, RunState.PAUSED, f"Paused, though not in order: {words}", {})
     crashes = 1
     for before in run.attempts.filter(number__lt=attempt.number).order_by("-number"):
-        if before.state != AttemptState.FAILED or before.result is not None:
+        if before.state != AttemptState.FAILED or not _is_crash(before.result):
             break
         crashes += 1
     if crashes < MAX_CRASHES:

@@ -50,8 +50,10 @@ def _prepare(directory: Path) -> dict[str, Any]:
         stored = json.loads((directory / CONFIG).read_text())
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise ConfigError(f"{directory} has no readable {CONFIG}: {error}.") from error
-    config = PrepareConfig.parse(stored.get("prepare", {}))
-    source = stored.get("source_path")
+    asked, source = (stored.get("prepare", {}), stored.get("source_path")) if isinstance(stored, dict) else (None, None)
+    if not isinstance(asked, dict) or not isinstance(source, str | None):
+        raise ConfigError(f'{directory / CONFIG} must be an object {{"prepare": {{…}}, "source_path": file or null}}.')
+    config = PrepareConfig.parse(asked)
     shutil.rmtree(directory / DATA, ignore_errors=True)
     events = EventWriter(directory / EVENTS)
     told = 0.0

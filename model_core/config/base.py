@@ -1,4 +1,7 @@
-"""The one base of every configuration: frozen, strict, unknown keys refused, docstrings under fields kept."""
+"""The one base of every configuration: frozen, unknown keys refused, docstrings under fields kept.
+
+Strict as JSON is: a number in quotes or `true` is no number, and no number is infinite; an integer is a float.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from model_core.errors import ConfigError
 class StrictModel(BaseModel):
     """Base of all configuration; the docstring under a field becomes its description in forms and schemas."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
     @classmethod
     def parse(cls, values: dict[str, Any], *, prefix: str = "") -> Self:

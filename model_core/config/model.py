@@ -74,6 +74,12 @@ class ModelConfig(StrictModel):
             raise ValueError(f"n_routed_experts {self.n_routed_experts} must divide by n_group {self.n_group}")
         if self.topk_group > self.n_group:
             raise ValueError(f"topk_group {self.topk_group} must not exceed n_group {self.n_group}")
+        reachable = self.topk_group * self.n_routed_experts // self.n_group
+        if self.num_experts_per_tok > reachable:
+            raise ValueError(
+                f"num_experts_per_tok is {self.num_experts_per_tok}, but {self.topk_group} of {self.n_group} groups hold only "
+                f"{reachable} experts; lower it or raise topk_group"
+            )
         return self
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from model_core.config.base import StrictModel
 
@@ -17,9 +18,20 @@ class MappingConfig(StrictModel):
     completion: str = ""
     """Field with the whole demonstration; empty: the rows have none."""
     answer: str = ""
-    """Field with the expected answer; empty: taken from the completion."""
+    """Field with the expected answer; empty: found in the completion by `answer_pattern`, else none is known."""
     answer_pattern: str = ""
     r"""Regular expression whose first group is the answer inside the completion, e.g. `####\s*(.+)$` for GSM8K."""
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _finds_an_answer(cls, value: str) -> str:
+        try:
+            num_groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"this is no regular expression ({error}); mend it") from error
+        if value and not num_groups:
+            raise ValueError("it has no group: put the part that is the answer in parentheses")
+        return value
 
 
 class FilterStep(StrictModel):
@@ -35,7 +47,7 @@ class PrepareConfig(StrictModel):
     """Preparation of one dataset version."""
 
     source: str
-    """File name in model_core/sources: "generated", "jsonl", "csv", "parquet", "text"."""
+    """File name in model_core/sources, for example "generated", "jsonl", "csv" or "text"."""
     source_config: dict[str, Any] = Field(default_factory=dict)
     """The source's own settings."""
     mapping: MappingConfig = Field(default_factory=MappingConfig)
@@ -54,10 +66,11 @@ class PrepareConfig(StrictModel):
         from model_core.sources import SOURCES
 
         config = super().parse(values, prefix=prefix)
-        source_config = SOURCES.get(config.source).Config.parse(config.source_config, prefix="source_config")
+        source_config = SOURCES.get(config.source, field="source").Config.parse(config.source_config, prefix="source_config")
         filters = [
             step.model_copy(
-                update={"config": FILTERS.get(step.name).Config.parse(step.config, prefix=f"filters.{i}").resolved()}
+                update={"config": FILTERS.get(step.name, field=f"filters.{i}.name").Config
+                        .parse(step.config, prefix=f"filters.{i}").resolved()}
             )
             for i, step in enumerate(config.filters)
         ]

@@ -7,13 +7,16 @@ a `RunConfig`, and writes the paths into the run directory when an attempt start
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from model_core.config.base import StrictModel
 from model_core.config.model import ModelConfig, preset
 from model_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from model_core.registry import Registry
 
 
 class ParallelConfig(StrictModel):
@@ -52,7 +55,7 @@ class BudgetConfig(StrictModel):
 
 
 class RewardConfig(StrictModel):
-    """Weights of the reward components, by file name in `model_core/rewards`; the default is the article's."""
+    """Reward components by file name in `model_core/rewards`; the default is the article's."""
 
     weights: dict[str, float] = Field(
         default_factory=lambda: {
@@ -60,6 +63,32 @@ class RewardConfig(StrictModel):
         }
     )
     """Factor of each component in the sum; they need not add to 1."""
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """The components' own settings by name; those of a component without a weight are left out."""
+
+    @field_validator("weights")
+    @classmethod
+    def _not_empty(cls, value: dict[str, float]) -> dict[str, float]:
+        if not value:
+            raise ValueError("a reward needs at least one component with a weight")
+        return value
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, prefix: str = "reward") -> Self:
+        """Validates and fills in the settings of each weighted component. Raises ConfigError or UnknownName."""
+        from model_core.rewards import REWARDS
+
+        return super().parse(values, prefix=prefix)._with_settings(REWARDS, prefix)
+
+    def _with_settings(self, rewards: Registry, prefix: str) -> Self:
+        for name in self.settings:
+            rewards.get(name, field=f"{prefix}.settings.{name}")
+        settings = {
+            name: rewards.get(name, field=f"{prefix}.weights.{name}")
+            .Config.parse(self.settings.get(name, {}), prefix=f"{prefix}.settings.{name}").resolved()
+            for name in self.weights
+        }
+        return self.model_copy(update={"settings": settings})
 
 
 class HeldOutConfig(StrictModel):
@@ -81,12 +110,15 @@ class CheckpointConfig(StrictModel):
     """When checkpoints are written and which are kept; the last one of a run always is."""
 
     every_steps: int = Field(0, ge=0)
-    """Steps between checkpoints; 0: only at the end, at a stop and at the budget's end."""
+    """Steps between checkpoints that are measured too, so that the best can be told; 0: none but the last."""
+    every_seconds: float = Field(15.0, ge=0)
+    """Seconds between checkpoints that protect a run that is killed; writing takes at most 2 % of the time, so that large
+    ones are rarer. 0: none, a killed run begins anew."""
     keep_last: int = Field(2, ge=1)
     """How many of the newest are kept."""
     keep_best: int = Field(1, ge=0)
-    """How many of the best by `metric` are kept besides."""
-    metric: str = "quality"
+    """How many of the best by `metric` are kept besides, of those that were measured."""
+    metric: Literal["quality", "quality_low", "quality_high", "accuracy", "accuracy_low", "accuracy_high"] = "quality"
     """Key of the held-out measurement by which "best" is judged; higher is better."""
 
 
@@ -142,12 +174,11 @@ class RunConfig(StrictModel):
         from model_core.phases import PHASES
         from model_core.rewards import REWARDS
 
-        config = super().parse(values, prefix=prefix)
-        where = f"{prefix}.phase_config" if prefix else "phase_config"
-        phase_config = PHASES.get(config.phase).Config.parse(config.phase_config, prefix=where)
-        for name in config.reward.weights:
-            REWARDS.get(name)
-        return config.model_copy(update={"phase_config": phase_config.resolved()})
+        config, where = super().parse(values, prefix=prefix), f"{prefix}." if prefix else ""
+        phase = PHASES.get(config.phase, field=f"{where}phase")
+        phase_config = phase.Config.parse(config.phase_config, prefix=f"{where}phase_config")
+        reward = config.reward._with_settings(REWARDS, f"{where}reward")
+        return config.model_copy(update={"phase_config": phase_config.resolved(), "reward": reward})
 
 
 class RunPaths(StrictModel):

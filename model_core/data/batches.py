@@ -16,13 +16,13 @@ from torch import Tensor
 class Batch:
     """`tokens_BT` is what the model reads, `targets_BT` what it must say next; only targets under `mask_BT` count.
 
-    `attention_BT` is 1 where `tokens_BT` is not padding.
+    `real_BT` is 1 where the next token is not padding either: what a row's last token is routed to decides nothing.
     """
 
     tokens_BT: Tensor
     targets_BT: Tensor
     mask_BT: Tensor
-    attention_BT: Tensor
+    real_BT: Tensor
 
 
 def make_batch(
@@ -32,13 +32,13 @@ def make_batch(
     longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
     tokens_BT = torch.full((len(sequences), longest), pad)
     mask_BT = torch.zeros(len(sequences), longest)
-    attention_BT = torch.zeros(len(sequences), longest)
+    real_BT = torch.zeros(len(sequences), longest)
     for row, (prompt, completion) in enumerate(sequences):
         end = len(prompt) + len(completion)
         tokens_BT[row, :end] = torch.tensor(prompt + completion)
         mask_BT[row, len(prompt) : end] = 1.0
-        attention_BT[row, :end] = 1.0
-    parts = tokens_BT[:, :-1], tokens_BT[:, 1:], mask_BT[:, 1:], attention_BT[:, :-1]
+        real_BT[row, :end] = 1.0
+    parts = tokens_BT[:, :-1], tokens_BT[:, 1:], mask_BT[:, 1:], real_BT[:, 1:]
     return Batch(*(part.contiguous().to(device) for part in parts))
 
 

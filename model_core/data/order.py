@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 
@@ -16,6 +18,7 @@ def indices_of_step(step: int, *, num_examples: int, batch_size: int, seed: int)
     return taken
 
 
-def _permutation(epoch: int, num_examples: int, seed: int) -> list[int]:
+@lru_cache(maxsize=2)
+def _permutation(epoch: int, num_examples: int, seed: int) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(num_examples, generator=generator).tolist()
+    return tuple(torch.randperm(num_examples, generator=generator).tolist())

@@ -1,11 +1,15 @@
-"""The chains that rejection sampling keeps: right answer, no false equation, the shortest of its prompt."""
+"""The chains that rejection sampling keeps: right answer, closed thinking, no false equation, the shortest of its prompt.
+
+Sampling goes round by round; what was kept and which round is next lie in the checkpoint's `state/`, so that a resumed
+attempt keeps the very chains that one never stopped would have kept.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,39 +17,59 @@ from model_core.data.dataset import Row, read_rows
 from model_core.errors import DataError
 from model_core.grpo import rollouts
 from model_core.grpo.rollouts import Group, Rollout
+from model_core.rewards._equations import equations
+from model_core.rewards._types import Sample
 from model_core.rollout import Sampler
 from model_core.tasks import TASKS
 from model_core.training.frame import Frame
-from model_core.training.start import encode_fitting, load_start
+from model_core.training.start import Encoded, Start, encode_fitting, load_start
 
 if TYPE_CHECKING:
     from model_core.phases.rejection_sampling import RejectionSampling
 
-_END_THINK = "</think>"
+CHAINS, PROGRESS = "chains.jsonl", "sampling.json"
 
 
-def chains_of(frame: Frame, settings: RejectionSampling.Config, rows: list[Row]) -> tuple[list[Row], int]:
-    """The rows to train on, and the tokens that sampling them took; a resumed attempt takes those that it had.
+@dataclass
+class Kept:
+    """How far sampling is: the chains so far, the first row that was not asked yet, whether no more is wanted."""
 
-    Raises DataError when no chain could be kept.
+    chains: list[Row] = field(default_factory=list)
+    next_row: int = 0
+    is_done: bool = False
+
+    def files(self) -> dict[str, str]:
+        """What a checkpoint keeps of it."""
+        lines = [json.dumps({"prompt": row.prompt, "completion": row.completion, "answer": row.answer, "task": row.task})
+                 for row in self.chains]
+        progress = {"next_row": self.next_row, "is_done": self.is_done}
+        return {CHAINS: "".join(line + "\n" for line in lines), PROGRESS: json.dumps(progress)}
+
+    @classmethod
+    def read(cls, directory: Path) -> Kept:
+        """What an earlier attempt had."""
+        progress = json.loads((directory / PROGRESS).read_text())
+        return cls(read_rows(directory, Path(CHAINS).stem), progress["next_row"], progress["is_done"])
+
+
+def chains_of(frame: Frame, settings: RejectionSampling.Config, rows: list[Row]) -> list[Row]:
+    """The rows to train on; none, or not all, when the run is to end first. Counts the tokens that sampling took.
+
+    Raises DataError when every prompt was asked and no chain could be kept.
     """
     resume_from = frame.context.paths.resume_from
-    if resume_from:
-        chains = read_rows(Path(resume_from) / "state", "chains")
-        num_tokens = 0
-    else:
-        chains, num_tokens = _sample(frame, settings, rows)
-    if not chains:
+    kept = Kept.read(Path(resume_from) / "state") if resume_from else Kept()
+    if not kept.is_done:
+        _sample(frame, settings, rows, kept)
+    if kept.is_done and not kept.chains:
         raise DataError("Not one sampled chain was right, so there is nothing to learn from. Train the model that "
                         "samples further, or draw more samples.", field="phase_config.num_samples")
-    lines = [json.dumps({"prompt": row.prompt, "completion": row.completion, "answer": row.answer, "task": row.task})
-             for row in chains]
-    frame.extra_state["chains.jsonl"] = "".join(line + "\n" for line in lines)
-    return chains, num_tokens
+    frame.extra_state.update(kept.files())
+    return kept.chains
 
 
 def best_chain(group: Group) -> Rollout | None:
-    """The shortest completion that is right, came to its end and has no false equation; None when there is none."""
+    """The shortest completion that is right, came to its end and reasons without a false equation; None without one."""
     good = [rollout for rollout in group.rollouts if _is_good(group.row, rollout)]
     return min(good, key=lambda rollout: len(rollout.tokens), default=None)
 
@@ -53,14 +77,21 @@ def best_chain(group: Group) -> Rollout | None:
 def _is_good(row: Row, rollout: Rollout) -> bool:
     if not rollout.scored.correct or rollout.finish_reason != "stop":
         return False
-    if not row.task:
-        return True
-    reasoning = rollout.text.partition("<think>")[2].partition(_END_THINK)[0]
-    _right, wrong = TASKS.get(row.task)().check_steps(row.prompt, reasoning)
-    return bool(wrong == 0)
+    reasoning = _sample_of(row, rollout).reasoning
+    if not reasoning.strip() or rollout.text.count("</think>") != 1:
+        return False
+    if row.task:
+        _right, wrong = TASKS.get(row.task)().check_steps(row.prompt, reasoning)
+        return bool(wrong == 0)
+    return all(equation.holds for equation in equations(reasoning))
 
 
-def _sample(frame: Frame, settings: RejectionSampling.Config, rows: Sequence[Row]) -> tuple[list[Row], int]:
+def _sample_of(row: Row, rollout: Rollout) -> Sample:
+    return Sample(row.prompt, rollout.text, row.answer, row.task, len(rollout.tokens), rollout.finish_reason)
+
+
+def _sample(frame: Frame, settings: RejectionSampling.Config, rows: Sequence[Row], kept: Kept) -> None:
+    """Asks the rows that are left, round by round, until enough is kept or the run is to end."""
     source = load_start(frame.context.paths.rollouts_from or frame.context.paths.start_from or "")
     encoded = encode_fitting(
         source.tokenizer, [replace(row, completion=None) for row in rows], reserve=settings.max_new_tokens,
@@ -68,26 +99,43 @@ def _sample(frame: Frame, settings: RejectionSampling.Config, rows: Sequence[Row
     )
     sampler = Sampler(source.model.to(frame.world.device), eos_token_id=int(source.tokenizer.eos_token_id),
                       pad_token_id=int(source.tokenizer.pad_token_id))
-    sampling = rollouts.Sampling(settings.num_samples, settings.max_new_tokens, settings.temperature, settings.top_p)
-    chains: list[Row] = []
-    num_tokens, began = 0, time.monotonic()
     frame.reporter.stage("sampling", 0)
-    for number, offset in enumerate(range(0, len(rows), settings.prompts_per_round)):
-        part = range(offset, min(offset + settings.prompts_per_round, len(rows)))
-        collected = rollouts.collect(
-            sampler, source.tokenizer, [(rows[i], encoded[i][0]) for i in part], sampling=sampling,
-            rubric=frame.rubric, world=frame.world, seed=frame.config.seed * 1_000_003 + number,
-        )
-        chains += [_row(group, best) for group in collected.groups if (best := best_chain(group))]
-        num_tokens += sum(len(g.prompt_tokens) + len(r.tokens) for g in collected.groups for r in g.rollouts)
-        frame.keep_rollouts(number, collected.groups)
-        done = max(len(chains) / settings.num_chains, (part.stop) / len(rows))
-        frame.reporter.progress("sampling", len(chains), settings.num_chains, seconds=time.monotonic() - began,
-                                done=min(1.0, done))
-        if len(chains) >= settings.num_chains or frame.wants_to_end():
+    began, began_at = time.monotonic(), _fraction(kept, settings, rows)
+    while True:
+        kept.is_done = len(kept.chains) >= settings.num_chains or kept.next_row >= len(rows)
+        frame.extra_state.update(kept.files())
+        if kept.is_done or frame.wants_to_end(save_when_due=True):
             break
-    return chains[: settings.num_chains], num_tokens
+        _one_round(frame, settings, rows, encoded, sampler, source, kept)
+        frame.reporter.progress(
+            "sampling", len(kept.chains), settings.num_chains, seconds=time.monotonic() - began,
+            fraction=_fraction(kept, settings, rows), began_at=began_at,
+        )
+
+
+def _one_round(
+    frame: Frame, settings: RejectionSampling.Config, rows: Sequence[Row], encoded: Sequence[Encoded], sampler: Sampler,
+    source: Start, kept: Kept,
+) -> None:
+    number = kept.next_row // settings.prompts_per_round
+    part = range(kept.next_row, min(kept.next_row + settings.prompts_per_round, len(rows)))
+    collected = rollouts.collect(
+        sampler, source.tokenizer, [(rows[i], encoded[i][0]) for i in part], rubric=frame.rubric, world=frame.world,
+        sampling=rollouts.Sampling(settings.num_samples, settings.max_new_tokens, settings.temperature, settings.top_p),
+        seed=frame.config.seed * 1_000_003 + number,
+    )
+    kept.chains += [_row(group, best) for group in collected.groups if (best := best_chain(group))]
+    kept.chains = kept.chains[: settings.num_chains]
+    kept.next_row = part.stop
+    frame.counters.tokens += sum(len(g.prompt_tokens) + len(r.tokens) for g in collected.groups for r in g.rollouts)
+    frame.keep_rollouts(number, collected.groups)
+
+
+def _fraction(kept: Kept, settings: RejectionSampling.Config, rows: Sequence[Row]) -> float:
+    return min(1.0, max(len(kept.chains) / settings.num_chains, kept.next_row / len(rows)))
 
 
 def _row(group: Group, best: Rollout) -> Row:
-    return Row(prompt=group.row.prompt, completion=best.text, answer=group.row.answer, task=group.row.task)
+    """The demonstration, with the opening mark that a model may leave out."""
+    text = best.text if best.text.startswith("<think>") else f"<think>{best.text}"
+    return Row(prompt=group.row.prompt, completion=text, answer=group.row.answer, task=group.row.task)

@@ -40,6 +40,9 @@ class PolicySteps:
         frame.reporter.stage("updating", step + 1)
         items = lessons(collected.groups)
         values = {**rollouts.metrics(collected.groups), **collected.seconds}
+        if not items:
+            frame.reporter.emit("warning", message=(
+                f"Step {step + 1} taught nothing: in every group the rewards were equal, or could not be told."))
         loss = self._update(items, step, values) if items else 0.0
         if self._settings.kl_probe and not self._settings.kl_coef:
             values["kl"] = self._probe([Lesson(g.prompt_tokens, r) for g in collected.groups for r in g.rollouts])
@@ -95,6 +98,6 @@ class PolicySteps:
         batch = make_batch([(c.prompt, c.rollout.tokens) for c in chosen], pad=self._pad,
                            device=self._frame.world.device)
         mine_BT = scattered([c.rollout.logprobs for c in chosen], batch.mask_BT)
-        logits_BTV = self._reference(batch.tokens_BT, attention_mask=batch.attention_BT)
+        logits_BTV = self._reference(batch.tokens_BT)
         theirs_BT = token_values(logits_BTV, batch.targets_BT, temperature=self._settings.temperature).logprobs_BT
         return float((kl_estimate(mine_BT, theirs_BT) * batch.mask_BT).sum() / batch.mask_BT.sum())

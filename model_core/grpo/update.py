@@ -87,7 +87,7 @@ class MinibatchLosses:
         mask_BT = batch.mask_BT * weight
         old_BT = scattered([c.rollout.logprobs for c in chosen], batch.mask_BT)
         advantages_B = torch.tensor([c.rollout.advantage for c in chosen], device=device)
-        logits_BTV = model(batch.tokens_BT, attention_mask=batch.attention_BT)
+        logits_BTV = model(batch.tokens_BT, attention_mask=batch.real_BT * weight)
         values = token_values(logits_BTV, batch.targets_BT, temperature=objective.temperature)
         total, sums = policy_loss(values.logprobs_BT, old_BT, advantages_B, mask_BT,
                                   clip_low=objective.clip_low, clip_high=objective.clip_high)
@@ -98,7 +98,7 @@ class MinibatchLosses:
         self._compare(values.logprobs_BT, old_BT, mask_BT)
         if objective.kl_coef and self._reference is not None:
             with torch.no_grad():
-                reference = token_values(self._reference(batch.tokens_BT, attention_mask=batch.attention_BT),
+                reference = token_values(self._reference(batch.tokens_BT),
                                          batch.targets_BT, temperature=objective.temperature)
             kl = (kl_estimate(values.logprobs_BT, reference.logprobs_BT) * mask_BT).sum()
             self._watch("kl", kl)

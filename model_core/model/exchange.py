@@ -27,6 +27,11 @@ FIXED = {
     "moe_layer_freq": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "torch_dtype": "float32", "dtype": "float32",
     "rope_scaling": None, "num_nextn_predict_layers": 0, "attention_dropout": 0.0, "ep_size": 1,
 }  # fmt: skip
+_COMPUTED = {
+    "hidden_act": "silu", "attention_bias": False, "moe_layer_freq": 1, "topk_method": "noaux_tc", "scoring_func": "sigmoid",
+    "rope_interleave": True,
+}  # fmt: skip
+"""What the model computes and cannot be told otherwise; a config.json that is silent means this."""
 _FORBIDDEN = {".py", ".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
@@ -77,10 +82,13 @@ def read_config(path: Path) -> ModelConfig:
         raise CheckpointError(f"{path} has no config.json.") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}/config.json is not JSON: {error}.") from error
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{path}/config.json is a {type(stored).__name__}, not an object with the model's shape.")
     if "auto_map" in stored:
         raise CheckpointError(f"{path}/config.json has auto_map, which runs code at load; remove it to use the model.")
     if stored.get("model_type") != "deepseek_v3":
         raise CheckpointError(f"{path} is a {stored.get('model_type')!r} model; deepseek_v3 is what can be built here.")
+    _refuse_other_computations(stored, path)
     known = {name: stored[name] for name in ModelConfig.model_fields if stored.get(name) is not None}
     rope = stored.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default" or stored.get("rope_scaling"):
@@ -88,6 +96,17 @@ def read_config(path: Path) -> ModelConfig:
     if "rope_theta" in rope:
         known["rope_theta"] = rope["rope_theta"]
     return ModelConfig.parse({**known, "q_lora_rank": stored.get("q_lora_rank")}, prefix="config.json")
+
+
+def _refuse_other_computations(stored: dict[str, Any], path: Path) -> None:
+    for name, value in _COMPUTED.items():
+        if stored.get(name) not in (value, None):
+            raise CheckpointError(f"{path}: {name} is {stored[name]!r}, which cannot be built here, only {value!r}.")
+    heads, kv_heads = stored.get("num_attention_heads"), stored.get("num_key_value_heads")
+    if kv_heads not in (heads, None):
+        raise CheckpointError(f"{path}: num_key_value_heads is {kv_heads}, but latent attention has {heads}, one a head.")
+    if stored.get("quantization_config"):
+        raise CheckpointError(f"{path} holds quantized weights (quantization_config), which cannot be read here; convert them.")
 
 
 def _derived(config: ModelConfig) -> dict[str, Any]:

@@ -99,9 +99,7 @@ class Experts(nn.Module):
 
 
 class MoE(nn.Module):
-    """Routed and shared experts; counts the tokens that each routed expert got since the last reset."""
-
-    tokens_per_expert: Tensor
+    """Routed and shared experts; how many tokens each got is counted by `model_core.training.balance`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -110,14 +108,9 @@ class MoE(nn.Module):
         self.shared_experts = (
             MLP(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts) if config.n_shared_experts else None
         )
-        self.register_buffer("tokens_per_expert", torch.zeros(config.n_routed_experts), persistent=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_TD = x_BTD.flatten(0, 1)
         weights_TK, chosen_TK = self.gate(x_TD)
-        if self.training:
-            with torch.no_grad():
-                counts_E = torch.bincount(chosen_TK.flatten(), minlength=self.experts.num_experts)
-                self.tokens_per_expert += counts_E.to(self.tokens_per_expert.dtype)
         out_BTD: Tensor = self.experts(x_TD, chosen_TK, weights_TK).view_as(x_BTD)
         return out_BTD if self.shared_experts is None else out_BTD + self.shared_experts(x_BTD)

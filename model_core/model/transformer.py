@@ -65,7 +65,8 @@ class Transformer(nn.Module):
 
     def forward(self, tokens_BT: Tensor, *, positions_BT: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:
         """Logits BTV. Rows are padded on the right: causality alone then keeps padding out of every real token, so
-        `attention_mask` changes no logit of a real token and is not looked at."""
+        `attention_mask` changes no logit of a real token and is not looked at here; it says which tokens count as load
+        of the experts (`model_core.training.balance`)."""
         hidden_BTD, _latents = self.hidden(tokens_BT, positions_BT)
         logits: Tensor = self.lm_head(hidden_BTD)
         return logits
@@ -84,7 +85,8 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def initialise(self) -> None:
         """Fresh weights: embedding N(0, 0.5²), gate and head N(0, 0.02²), matrices N(0, 1/fan_in), and those that write
-        into the residual stream also divided by √(2 · layers). Source: measured for small models, docs/experiments.md."""
+        into the residual stream also divided by √(2 · layers). A head that is the embedding is drawn as a head: at 0.5 the
+        first logits would be far apart. Source: measured for small models, docs/experiments.md."""
         residual = 1 / math.sqrt(2 * self.config.num_hidden_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
@@ -96,7 +98,8 @@ class Transformer(nn.Module):
                 module.gate_up_proj.normal_(0, 1 / math.sqrt(module.gate_up_proj.shape[-1]))
                 module.down_proj.normal_(0, residual / math.sqrt(module.down_proj.shape[-1]))
         self.lm_head.weight.normal_(0, 0.02)
-        self.model.embed_tokens.weight.normal_(0, 0.5)
+        if not self.config.tie_word_embeddings:
+            self.model.embed_tokens.weight.normal_(0, 0.5)
 
 
 def count_parameters(config: ModelConfig) -> tuple[int, int]:

@@ -41,7 +41,7 @@ class ColdStart:
 
         settings = self.Config.parse(config.phase_config, prefix="phase_config")
         rows = training_rows(context.paths, need_completion=True)
-        start = new_or_loaded(config, context.paths.resume_from or context.paths.start_from, rows)
+        start = new_or_loaded(config, context.paths, rows)
         examples = encode_fitting(start.tokenizer, rows, limit=start.model_config.max_position_embeddings,
                                   field="model.max_position_embeddings")
         frame = Frame(config, settings, context, start)

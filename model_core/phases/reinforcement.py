@@ -6,6 +6,7 @@ better than their group. Source: DeepSeekMath (arXiv 2402.03300), section 4.1; D
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -37,7 +38,7 @@ class Reinforcement:
         adamw_lr: float = Field(2e-4, gt=0, le=10)
         """Peak learning rate."""
         warmup_steps: int = Field(5, ge=0)
-        """Steps of linear warm-up."""
+        """Steps of linear warm-up; at most all steps, which is what a short phase gets when nothing is said."""
         constant_fraction: float = Field(1.0, ge=0, le=1)
         """Share of the steps after which the rate begins to fall."""
         router_bias_speed: float = Field(1e-4, ge=0, le=1)
@@ -70,19 +71,23 @@ class Reinforcement:
         from model_core.errors import ConfigError
         from model_core.grpo.steps import PolicySteps
         from model_core.training.frame import Frame
-        from model_core.training.start import encode_fitting, load_start, training_rows
+        from model_core.training.start import answerable, begin, encode_fitting, load_start, needs_answers, training_rows
 
         settings = self.Config.parse(config.phase_config, prefix="phase_config")
         if context.paths.start_from is None:
             raise ConfigError("Reinforcement needs a checkpoint to start from; choose one.", field="start_from")
         rows = training_rows(context.paths, need_completion=False)
-        start = load_start(context.paths.resume_from or context.paths.start_from)
+        if needs_answers(config):
+            rows = answerable(rows, context.reporter)
+        start = begin(context.paths)
         encoded = encode_fitting(
             start.tokenizer, [replace(row, completion=None) for row in rows], reserve=settings.max_new_tokens,
             limit=start.model_config.max_position_embeddings, field="phase_config.max_new_tokens",
         )
+        reference = None
+        if settings.kl_coef > 0 or settings.kl_probe > 0:
+            is_new = context.paths.resume_from is None
+            reference = copy.deepcopy(start.model) if is_new else load_start(context.paths.start_from).model
         frame = Frame(config, settings, context, start)
         problems = [(row, prompt) for row, (prompt, _completion) in zip(rows, encoded, strict=True)]
-        wants_reference = settings.kl_coef > 0 or settings.kl_probe > 0
-        reference = load_start(context.paths.start_from).model if wants_reference else None
         return frame.run(PolicySteps(frame, settings, problems, reference))

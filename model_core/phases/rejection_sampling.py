@@ -56,16 +56,16 @@ class RejectionSampling:
         from model_core.errors import ConfigError
         from model_core.grpo.chains import chains_of
         from model_core.training.frame import Frame
-        from model_core.training.start import encode_fitting, load_start, training_rows
+        from model_core.training.start import answerable, begin, encode_fitting, training_rows
         from model_core.training.supervised import SupervisedSteps
 
         settings = self.Config.parse(config.phase_config, prefix="phase_config")
         if context.paths.start_from is None:
             raise ConfigError("Rejection sampling needs a checkpoint to start from; choose one.", field="start_from")
-        rows = training_rows(context.paths, need_completion=False)
-        start = load_start(context.paths.resume_from or context.paths.start_from)
+        rows = answerable(training_rows(context.paths, need_completion=False), context.reporter)
+        start = begin(context.paths)
         limit = start.model_config.max_position_embeddings
         frame = Frame(config, settings, context, start)
-        chains, num_tokens = chains_of(frame, settings, rows)
+        chains = chains_of(frame, settings, rows)
         examples = encode_fitting(start.tokenizer, chains, limit=limit, field="phase_config.max_new_tokens")
-        return frame.run(SupervisedSteps(frame, examples, batch_size=settings.batch_size), tokens_before=num_tokens)
+        return frame.run(SupervisedSteps(frame, examples, batch_size=settings.batch_size))

@@ -1,15 +1,19 @@
-"""Finds and recomputes the equations of a reasoning: `3+2=5`, `12 * 4 = 48`, `<<48/2=24>>`; chains `1+2=3=3` too."""
+"""Finds and recomputes the equations of a reasoning: `3+2=5`, `12 * 4 = 48`, `<<48/2=24>>`; chains `1+2=3=3` too.
+
+The text is a model's and may be anything: one pass over it, in time that grows with its length and not with its square.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
-_NUMBER = r"-?\d+(?:\.\d+)?"
-_SIDE = rf"{_NUMBER}(?:\s*[-+*/×·]\s*{_NUMBER})*"
-_EQUATION = re.compile(rf"(?<![\w.])({_SIDE})\s*=\s*({_NUMBER})(?![\w.]*\d)")
-_TERM = re.compile(rf"\s*([-+*/×·]?)\s*({_NUMBER[2:]})")
+_DIGITS = r"\d++(?:\.\d++)?+"
+_LEFT = re.compile(rf"(?<![\w.])-?{_DIGITS}(?:\s*+[-+*/×·]\s*+-?{_DIGITS})*+")
+_RIGHT = re.compile(rf"\s*+=\s*+(-?{_DIGITS})(?![\w.]*\d)")
+_TERM = re.compile(rf"\s*([-+*/×·]?)\s*({_DIGITS})")
 MAX_DIGITS = 30
 
 
@@ -22,14 +26,17 @@ class Equation:
     holds: bool
 
 
-def equations(text: str) -> list[Equation]:
+@lru_cache(maxsize=1024)
+def equations(text: str) -> tuple[Equation, ...]:
     """Every equation with an operation on its left, in order of appearance."""
-    found = []
-    for left, right in _EQUATION.findall(text):
-        if re.search(r"\d\s*[-+*/×·]", left):
-            value = evaluate(left)
-            found.append(Equation(left, right, value is not None and value == evaluate(right)))
-    return found
+    found, place = [], 0
+    while side := _LEFT.search(text, place):
+        result = _RIGHT.match(text, side.end())
+        place = side.end() if result is None else result.end()
+        if result is not None and re.search(r"\d\s*[-+*/×·]", side[0]):
+            value = evaluate(side[0])
+            found.append(Equation(side[0], result[1], value is not None and value == evaluate(result[1])))
+    return tuple(found)
 
 
 def evaluate(side: str) -> Fraction | None:

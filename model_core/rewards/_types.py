@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 
@@ -19,13 +20,13 @@ class Sample:
     finish_reason: str
     """"stop" or "length"."""
 
-    @property
+    @cached_property
     def reasoning(self) -> str:
         """Text before `</think>`, without an opening tag (which R1's template may have written already)."""
         head, tag, _tail = self.completion.partition("</think>")
         return head.removeprefix("<think>") if tag or self.completion.startswith("<think>") else ""
 
-    @property
+    @cached_property
     def answer(self) -> str:
         """Text after `</think>`; the whole text when there is no thinking at all; empty while still thinking."""
         head, tag, tail = self.completion.partition("</think>")

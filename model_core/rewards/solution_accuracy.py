@@ -18,6 +18,7 @@ class SolutionAccuracy:
     """1 for the expected answer, 0 for another; unscored where none is known."""
 
     bounds = (0.0, 1.0)
+    needs_answer = True
 
     class Config(StrictModel):
         """No settings."""

@@ -8,6 +8,7 @@ are mostly shown terse and stories mostly stepwise, so that what a cold start do
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from model_core.config.base import StrictModel
+from model_core.errors import ConfigError
 from model_core.evaluation.answers import number_of
 from model_core.registry import registered
 from model_core.rewards._equations import equations
@@ -28,6 +30,8 @@ STORIES = (
     "{a} found {x} {item} in May and {y} {item} in June. How many {item} did {a} find?",
 )
 HELD_OUT_ONE_IN = 5
+PLENTY = 20
+"""With so many times more prompts than wanted, no split runs short."""
 
 
 @registered
@@ -50,7 +54,11 @@ class Sums:
         self.config = config or self.Config()
 
     def generate(self, seed: int, num_train: int, num_held_out: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields ("train" | "held_out", row) with no prompt twice; no prompt of one split can be in the other."""
+        """Yields ("train" | "held_out", row) with no prompt twice; no prompt of one split can be in the other.
+
+        Raises ConfigError when there are not so many different prompts.
+        """
+        self._check_room(num_train, num_held_out)
         draw, seen = random.Random(seed), set[str]()
         wanted = {"train": num_train, "held_out": num_held_out}
         while any(wanted.values()):
@@ -87,6 +95,38 @@ class Sums:
         if len(found) == 1 and len(found[0].left) > 2 * self._width(prompt):
             return found[0].right
         return found[-1].right + "".join(equation.right[-1] for equation in reversed(found[:-1]))
+
+    def _check_room(self, num_train: int, num_held_out: int) -> None:
+        """Counts the prompts that there are, split by split, where they are not far more than wanted anyway."""
+        if self._num_prompts() > PLENTY * (num_train + num_held_out):
+            return
+        held_out = [is_held_out(prompt) for prompt in self._prompts()]
+        for split, wanted, exist in (
+            ("num_held_out", num_held_out, sum(held_out)), ("num_train", num_train, len(held_out) - sum(held_out))
+        ):
+            if wanted > exist:
+                raise ConfigError(
+                    f"{split} is {wanted}, but only {exist} different problems of {self.config.num_digits} digits exist for "
+                    "it; lower it or raise num_digits.", field=f"source_config.{split}",
+                )
+
+    def _num_prompts(self) -> int:
+        num_operands = 9 * int("1" + "0" * (self.config.num_digits - 1))
+        num_stories = len(NAMES) * len(ITEMS) * (2 * (len(NAMES) - 1) + 1)
+        forms = (1 if self.config.story_fraction < 1 else 0) + (num_stories if self.config.story_fraction > 0 else 0)
+        return num_operands * num_operands * forms
+
+    def _prompts(self) -> Iterator[str]:
+        """Every prompt once; the last story names one person only."""
+        low, high = 10 ** (self.config.num_digits - 1), 10**self.config.num_digits
+        for x, y in itertools.product(range(low, high), repeat=2):
+            if self.config.story_fraction < 1:
+                yield f"{x}+{y}="
+            if self.config.story_fraction > 0:
+                yield from {
+                    story.format(a=a, b=b, x=x, y=y, item=item)
+                    for story in STORIES for a, b in itertools.permutations(NAMES, 2) for item in ITEMS
+                }
 
     def _width(self, prompt: str) -> int:
         return max((len(number) for number in re.findall(r"\d+", prompt)), default=0)

@@ -1,9 +1,12 @@
-"""Checkpoints: written whole or not at all, verified before they are used, thinned out by age and quality.
+"""Checkpoints on the disk: sealed when whole, verified before they are used, thinned out by age and quality.
 
     step_00000012/model/         Hugging Face directory, safetensors
                   state/         DeepSpeed's state, counters; read only by a resumed attempt of the same run
-                  metadata.json  step, phase, metrics, sha256 of every file
+                  metadata.json  step, phase, metrics, layout of the state, sha256 of every file
                   COMPLETE       last; without it the directory is no checkpoint
+    part_00000012/               one that is being written; `saving` fills it
+
+Every file and directory is on the disk before the marker is, and the marker before the name.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,17 @@ def verify(directory: str | Path) -> dict[str, Any]:
     Raises CheckpointError when the marker is missing or a file differs from what was written.
     """
     directory = Path(directory)
+    metadata = read_metadata(directory)
+    for name, expected in metadata["files"].items():
+        path = directory / name
+        if not path.is_file() or _sha256(path) != expected:
+            raise CheckpointError(f"{path} is missing or damaged: its content is not what was written. "
+                                  "Choose another checkpoint.")
+    return metadata
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """Metadata of a complete checkpoint whose files were verified before. Raises CheckpointError."""
     if not (directory / COMPLETE).is_file():
         raise CheckpointError(
             f"{directory} has no {COMPLETE} marker: it does not exist or was not written to its end. "
@@ -36,16 +51,29 @@ def verify(directory: str | Path) -> dict[str, Any]:
         )
     try:
         metadata: dict[str, Any] = json.loads((directory / METADATA).read_text())
-        files: dict[str, str] = metadata["files"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
+        files = metadata["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"{directory} has no readable metadata.json ({error}). Choose another checkpoint."
         raise CheckpointError(message) from error
-    for name, expected in files.items():
-        path = directory / name
-        if not path.is_file() or _sha256(path) != expected:
-            raise CheckpointError(f"{path} is missing or damaged: its content is not what was written. "
-                                  "Choose another checkpoint.")
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{directory}/metadata.json names no files. Choose another checkpoint.")
     return metadata
+
+
+def newest_whole(candidates: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The first of `candidates` that verifies, and why those before it did not.
+
+    Raises the CheckpointError of the first when none does.
+    """
+    refused: list[CheckpointError] = []
+    for directory in candidates:
+        try:
+            verify(directory)
+        except CheckpointError as error:
+            refused.append(error)
+        else:
+            return directory, [error.message for error in refused]
+    raise refused[0]
 
 
 def seal(directory: Path, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -56,15 +84,48 @@ def seal(directory: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     own = {directory / METADATA, directory / COMPLETE}
     files = {str(path.relative_to(directory)): path for path in sorted(directory.rglob("*"))
              if path.is_file() and path not in own}
-    hashes = {name: _sha256(path) for name, path in files.items()}
+    hashes = {name: _sha256(path, sync=True) for name, path in files.items()}
     size = sum(path.stat().st_size for path in files.values())
     digest = hashlib.sha256("".join(f"{name} {value}\n" for name, value in hashes.items()).encode()).hexdigest()
     complete = {**metadata, "created": time.time(), "size_bytes": size, "sha256": digest, "files": hashes}
     write_json(directory / METADATA, complete)
-    with (directory / COMPLETE).open("w") as marker:
-        marker.flush()
-        os.fsync(marker.fileno())
+    for folder in [*(path for path in directory.rglob("*") if path.is_dir()), directory]:
+        _sync(folder)
+    (directory / COMPLETE).touch()
+    _sync(directory / COMPLETE)
+    _sync(directory)
     return complete
+
+
+def amend(directory: Path, **changes: Any) -> dict[str, Any]:
+    """Changes what metadata.json says besides the files, which stay sealed as they are."""
+    metadata = {**read_metadata(directory), **changes}
+    write_json(directory / METADATA, metadata)
+    _sync(directory)
+    return metadata
+
+
+def publish(part: Path, directory: Path) -> None:
+    """Gives a sealed checkpoint its name; one of the same step is replaced."""
+    if directory.exists():
+        _remove(directory)
+    part.rename(directory)
+    _sync(directory.parent)
+
+
+def tidy(rundir: RunDir) -> None:
+    """Removes what an earlier start did not get done, and names what it had sealed."""
+    if not rundir.checkpoints.is_dir():
+        return
+    for part in rundir.checkpoints.glob("part_*"):
+        directory = part.with_name(part.name.replace("part_", "step_"))
+        if (part / COMPLETE).is_file() and not (directory / COMPLETE).is_file():
+            publish(part, directory)
+        else:
+            _remove(part)
+    for directory in rundir.checkpoints.glob("step_*"):
+        if not (directory / COMPLETE).is_file():
+            _remove(directory)
 
 
 def prune(rundir: RunDir, config: CheckpointConfig, *, keep: Path) -> list[int]:
@@ -76,16 +137,31 @@ def prune(rundir: RunDir, config: CheckpointConfig, *, keep: Path) -> list[int]:
         kept.update(path for _score, path in sorted(scored)[-config.keep_best :])
     removed = [path for path in complete if path not in kept]
     for path in removed:
-        (path / COMPLETE).unlink()
-        shutil.rmtree(path)
+        _remove(path)
     return [int(path.name.removeprefix("step_")) for path in removed]
 
 
 def _score(path: Path, metric: str) -> float | None:
-    value = json.loads((path / METADATA).read_text()).get("metrics", {}).get(metric)
+    value = read_metadata(path).get("metrics", {}).get(metric)
     return None if value is None else float(value)
 
 
-def _sha256(path: Path) -> str:
+def _remove(directory: Path) -> None:
+    (directory / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path, *, sync: bool = False) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if sync:
+            os.fsync(file.fileno())
+    return digest

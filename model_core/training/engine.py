@@ -7,6 +7,7 @@ DeepSpeed clips and torch's AdamW updates the shards. `docs/architecture.md` tel
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model_core.config import RunConfig
-from model_core.errors import ConfigError
+from model_core.config import ModelConfig, RunConfig
+from model_core.errors import CheckpointError, ConfigError
+from model_core.model import Transformer
 from model_core.training.groups import build_optimizer, set_rates
 from model_core.training.settings import OptimizationConfig
 from model_core.training.world import World
@@ -24,19 +26,24 @@ from model_core.training.world import World
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What one update did: this rank's share of the loss, the norm before clipping (all ranks), the highest rate."""
+    """What one update did: this rank's share of the loss, the norm before clipping (all ranks), the highest rate.
+
+    `is_skipped` is the same on all ranks: the gradient was not finite and no weight was changed.
+    """
 
     loss: float
     grad_norm: float | None
     lr: float
+    is_skipped: bool = False
 
 
 class TrainingEngine:
     """DeepSpeed's engine with the two operations that training needs: `update`, and saving or loading its state."""
 
-    def __init__(self, model: nn.Module, config: RunConfig, settings: OptimizationConfig, world: World) -> None:
+    def __init__(self, model: Transformer, config: RunConfig, settings: OptimizationConfig, world: World) -> None:
         import deepspeed
 
+        check_experts(model.config, config)
         self.world = world
         self.stage = zero_stage(config)
         self.optimizer_kind = optimizer_kind(config, settings)
@@ -46,9 +53,15 @@ class TrainingEngine:
         self._engine, _optimizer, _loader, _scheduler = deepspeed.initialize(
             model=model,
             optimizer=lambda _parameters: build_optimizer(model, settings, self.optimizer_kind, clip_norm=clip_here),
-            config=deepspeed_config(config, settings, world),
+            config=deepspeed_config(config, settings, model.config),
         )
         self._clips_here = self.stage == 0
+        self.layout = {
+            "parallel.num_processes": config.parallel.num_processes, "parallel.zero_stage": self.stage,
+            "parallel.expert": config.parallel.expert, "precision.dtype": config.precision.dtype,
+            "phase_config.optimizer": self.optimizer_kind, "phase_config.layer_lr_decay": settings.layer_lr_decay,
+        }
+        """How the saved state is cut, by the setting that decides it: a state is read back only by the same layout."""
 
     @property
     def module(self) -> nn.Module:
@@ -62,7 +75,7 @@ class TrainingEngine:
         Each callable runs one forward pass and returns its part of the loss, already divided by what the whole batch
         of all ranks is divided by. All ranks must give equally many.
         """
-        lr = set_rates(self._engine.optimizer.param_groups, rate_factor)
+        lr = set_rates(self._groups(), rate_factor)
         self._engine.train()
         total = 0.0
         for compute in losses:
@@ -71,22 +84,39 @@ class TrainingEngine:
             # DeepSpeed takes the mean over ranks of what is meant as a sum.
             self._engine.backward(loss * self.world.size)
         self._engine.step()
-        return UpdateReport(loss=total, grad_norm=self._norm(), lr=lr)
+        norm = self._norm()
+        is_finite = norm is None or math.isfinite(norm)
+        is_skipped = not is_finite or not self._engine.was_step_applied()
+        return UpdateReport(loss=total, grad_norm=norm, lr=lr, is_skipped=is_skipped)
 
     def save(self, directory: Path, counters: dict[str, Any]) -> None:
         """Writes what exact resuming needs besides `model/`; all ranks must call it."""
         self._engine.save_checkpoint(str(directory), tag="engine", client_state={"counters": counters})
 
     def load(self, directory: Path) -> dict[str, Any]:
-        """Reads it back and returns the counters. Raises ConfigError when the run was split another way."""
+        """Reads it back and returns the counters; rates and decay stay those of this run's configuration.
+
+        Raises CheckpointError when there is no state for this rank. The caller has compared the `layout`.
+        """
+        wanted = [{name: group[name] for name in ("peak_lr", "weight_decay")} for group in self._groups()]
         path, client_state = self._engine.load_checkpoint(str(directory), tag="engine")
         if path is None:
-            raise ConfigError(
-                f"The state in {directory} does not fit this run's parallel settings; resume with those it was "
-                "saved with.", field="parallel.num_processes",
-            )
+            raise CheckpointError(f"{directory} holds no state of rank {self.world.rank}. Choose another checkpoint.")
+        for group, values in zip(self._groups(), wanted, strict=True):
+            group.update(values)
         counters: dict[str, Any] = client_state["counters"]
         return counters
+
+    def state_bytes(self) -> int:
+        """About what one checkpoint of all ranks takes on the disk: the weights twice and the optimizer's states."""
+        weights = 4 * sum(parameter.numel() for parameter in self.module.parameters())
+        states = getattr(self._engine.optimizer, "state", {})
+        own = sum(value.nbytes for state in states.values() for value in state.values() if isinstance(value, Tensor))
+        return 2 * weights + own * self.world.size
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = self._engine.optimizer.param_groups
+        return groups
 
     def _norm(self) -> float | None:
         if self._clips_here:
@@ -124,15 +154,40 @@ def check_parallel(config: RunConfig) -> None:
         raise ConfigError("zero_stage 3 (split weights) cannot sample here; choose 0, 1 or 2.", field=where)
     if config.parallel.expert > 1 and stage == 0:
         raise ConfigError("Split experts need zero_stage 1 or 2: at stage 0 the gradient norm misses some.", field=where)
-    if config.model.n_routed_experts % config.parallel.expert:
+
+
+def check_experts(shape: ModelConfig, config: RunConfig) -> None:
+    """Raises ConfigError when the experts of the model that is trained, new or loaded, cannot be split as asked for."""
+    num_ranks, where = config.parallel.expert, "parallel.expert"
+    if num_ranks == 1:
+        return
+    if shape.first_k_dense_replace >= shape.num_hidden_layers:
+        raise ConfigError(f"expert is {num_ranks}, but the model has no expert layer; set it to 1.", field=where)
+    if shape.n_routed_experts % num_ranks:
         raise ConfigError(
-            f"{config.model.n_routed_experts} routed experts cannot be split over {config.parallel.expert} ranks; "
-            "choose a divisor.", field="parallel.expert",
+            f"{shape.n_routed_experts} routed experts cannot be split over {num_ranks} ranks; choose a divisor.",
+            field=where,
         )
+    if shape.n_group == shape.n_routed_experts:
+        raise ConfigError(f"n_group is {shape.n_group}: groups of one expert cannot be split; set expert to 1.", field=where)
 
 
-def deepspeed_config(config: RunConfig, settings: OptimizationConfig, world: World) -> dict[str, Any]:
-    """DeepSpeed's configuration; every default that would surprise is written out."""
+def check_layout(saved: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raises ConfigError at the first setting by which a saved state is cut another way than this run's.
+
+    An empty `saved` is of a checkpoint that does not tell; DeepSpeed then decides.
+    """
+    for field, value in here.items():
+        if saved.get(field, value) != value:
+            name = field.rpartition(".")[2]
+            raise ConfigError(
+                f"{name} is {value}, but the checkpoint was saved with {saved[field]}, and its optimizer state cannot be "
+                f"cut anew. Resume with {name} {saved[field]}, or start a new run from the checkpoint.", field=field,
+            )
+
+
+def deepspeed_config(config: RunConfig, settings: OptimizationConfig, shape: ModelConfig) -> dict[str, Any]:
+    """DeepSpeed's configuration for a model of `shape`; every default that would surprise is written out."""
     stage = zero_stage(config)
     return {
         "train_micro_batch_size_per_gpu": 1,  # a label only: batches are ours
@@ -145,16 +200,16 @@ def deepspeed_config(config: RunConfig, settings: OptimizationConfig, world: Wor
         "fp16": {"enabled": config.precision.dtype == "float16", "initial_scale_power": 12},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
-        **({"expert_parallel": expert_parallel(config)} if config.parallel.expert > 1 else {}),
+        **({"expert_parallel": expert_parallel(config, shape)} if config.parallel.expert > 1 else {}),
     }
 
 
-def expert_parallel(config: RunConfig) -> dict[str, Any]:
-    """AutoEP's part: the preset knows the module names of DeepSeek-V3, which ours are."""
+def expert_parallel(config: RunConfig, shape: ModelConfig) -> dict[str, Any]:
+    """AutoEP's part: the preset knows the module names of DeepSeek-V3, which ours are; the gate is that of `shape`."""
     return {
         "enabled": True, "autoep_size": config.parallel.expert, "preset_model": "deepseek_v3",
-        "route_norm": config.model.norm_topk_prob, "routed_scaling_factor": config.model.routed_scaling_factor,
-        "num_expert_groups": config.model.n_group, "num_limited_groups": config.model.topk_group,
+        "route_norm": shape.norm_topk_prob, "routed_scaling_factor": shape.routed_scaling_factor,
+        "num_expert_groups": shape.n_group, "num_limited_groups": shape.topk_group,
     }
 
 

@@ -2,15 +2,15 @@
 
 A phase gives `run` one function that makes a step. Everything that phases have in common is here: when to measure and
 to save, what is told, how a run ends (steps, budget, stop) and how an attempt goes on where an earlier one was stopped.
+How a checkpoint is written is in `saving`.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,22 @@ from torch import Tensor, nn
 
 from model_core.config import RunConfig, RunPaths
 from model_core.data.dataset import read_rows
-from model_core.errors import TrainingError
 from model_core.grpo.rollouts import Group
 from model_core.grpo.rollouts import write as write_rollouts
-from model_core.model import Transformer, count_parameters, export_state
+from model_core.model import Transformer, count_parameters
 from model_core.rollout import Sampler
 from model_core.rundir import RunDir
 from model_core.scoring import Rubric
-from model_core.training import checkpoints
 from model_core.training.balance import ExpertBalance, load_event, load_metrics
-from model_core.training.engine import TrainingEngine, UpdateReport
+from model_core.training.checkpoints import read_metadata
+from model_core.training.engine import TrainingEngine, UpdateReport, check_layout
+from model_core.training.failures import NonFiniteGradient, NonFiniteLoss
 from model_core.training.measuring import measure
 from model_core.training.reporter import Reporter, versions
+from model_core.training.saving import Counters, Saver
 from model_core.training.schedule import rate_factor
 from model_core.training.settings import OptimizationConfig
+from model_core.training.signals import StopSignals
 from model_core.training.start import Start
 from model_core.training.weights import is_split, whole_state
 from model_core.training.world import World
@@ -46,16 +48,16 @@ class Context:
     paths: RunPaths
     world: World
     reporter: Reporter
+    signals: StopSignals | None = None
 
 
-@dataclass
-class Counters:
-    """What a resumed attempt must know besides weights and optimizer."""
+@dataclass(frozen=True)
+class Ending:
+    """What the first rank decided at a step boundary: why the run ends ("" when it goes on), whether to save by the clock."""
 
-    step: int = 0
-    tokens: int = 0
-    device_seconds: float = 0.0
-    before: dict[str, Any] | None = None
+    by: str
+    reason: str
+    is_time_to_save: bool
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,8 @@ class Outcome:
     values: dict[str, float | None] = field(default_factory=dict)
 
 
-class NonFiniteLoss(TrainingError):
-    """The loss became NaN or infinite; `rank` and `step` say where."""
-
-    def __init__(self, rank: int, step: int) -> None:
-        super().__init__(
-            f"The loss of rank {rank} is not a finite number in step {step}. The last checkpoint is unharmed: resume "
-            "from it with a lower learning rate, or a lower clip_norm."
-        )
-        self.rank = rank
-        self.step = step
+MAX_SKIPPED = {"float32": 5, "bfloat16": 5, "float16": 20}
+"""Updates in a row that may be skipped for a gradient that is not finite; float16 looks for its scale that way."""
 
 
 class Frame:
@@ -98,7 +92,9 @@ class Frame:
         """Small text files that a phase wants back when it is resumed, by name in the checkpoint's `state/`."""
         self._train_seconds = 0.0
         self._last_tick = 0.0
+        self._num_skipped = 0
         self._measured: dict[str, Any] | None = None
+        self._saver = Saver(context.rundir, config, self.engine, start.model_config, start.tokenizer, self.reporter, self.world)
         self.reporter.emit(
             "started", phase=config.phase, num_processes=self.world.size, device=self.world.device.type,
             num_parameters=num_total, num_active_parameters=num_active, versions=versions(),
@@ -107,38 +103,38 @@ class Frame:
         if context.paths.resume_from:
             self._resume(Path(context.paths.resume_from))
 
-    def run(self, one_step: Callable[[int], Outcome], *, tokens_before: int = 0) -> dict[str, Any]:
+    def run(self, one_step: Callable[[int], Outcome]) -> dict[str, Any]:
         """Makes the steps that are left and returns the content of result.json."""
-        counters = self.counters
-        counters.tokens += tokens_before if counters.step == 0 else 0
-        if counters.step == 0 and counters.before is None:
+        counters, total = self.counters, self.settings.steps
+        ending = self._ending()
+        if not ending.by and counters.step == 0 and counters.before is None:
             counters.before = self.measure("before")
+            ending = self._ending()
         first, began = counters.step, time.monotonic()
-        ended_by, reason = self._ending()
-        while not ended_by and counters.step < self.settings.steps:
+        while not ending.by and counters.step < total:
             self._step(one_step)
-            done = counters.step - first
             self.reporter.progress(
-                "updating", counters.step, self.settings.steps, seconds=time.monotonic() - began,
-                done=None if first == 0 else done / (self.settings.steps - first),
+                "updating", counters.step, total, seconds=time.monotonic() - began, began_at=first / total
             )
-            ended_by, reason = self._ending()
-            is_last = bool(ended_by) or counters.step >= self.settings.steps
+            ending = self._ending()
+            is_last = bool(ending.by) or counters.step >= total
             if not is_last:
-                self._measure_and_save_when_due()
-        return self._finish(ended_by or "steps", reason)
+                self._measure_and_save_when_due(is_time=ending.is_time_to_save)
+        return self._finish(ending.by or "steps", ending.reason)
 
     def update(self, losses: Sequence[Callable[[nn.Module], Tensor]], *, step: int) -> UpdateReport:
-        """One optimizer step and one move of the routing bias; see `TrainingEngine.update`."""
-        began = time.monotonic()
-        self.balance.reset()
-        settings = self.settings
+        """One optimizer step and one move of the routing bias; see `TrainingEngine.update`.
+
+        Raises NonFiniteGradient when too many in a row changed nothing.
+        """
+        began, settings = time.monotonic(), self.settings
         report = self.engine.update(losses, rate_factor=rate_factor(
             step, total=settings.steps, warmup=settings.warmup_steps, constant_fraction=settings.constant_fraction,
             final_fraction=settings.final_lr_fraction,
         ))
         loads = self.balance.take_loads()
-        if settings.router_bias_speed and loads.numel():
+        self._watch(report, step + 1)
+        if settings.router_bias_speed and loads.numel() and not report.is_skipped:
             self.balance.move(loads, settings.router_bias_speed)
         self._loads = loads if self._loads.shape != loads.shape else self._loads + loads
         self._train_seconds += time.monotonic() - began
@@ -168,9 +164,15 @@ class Frame:
         self.reporter.emit("rollouts", step=step, file=f"samples/{path.name}", num_groups=len(groups),
                            num_rollouts=sum(len(group.rollouts) for group in groups))
 
-    def wants_to_end(self) -> bool:
-        """Whether a stop was asked for or the budget is used up; all ranks must call it."""
-        return bool(self._ending()[0])
+    def wants_to_end(self, *, save_when_due: bool = False) -> bool:
+        """Whether a stop was asked for or the budget is used up; all ranks must call it.
+
+        Between the parts of something long before the first step it also saves, when the clock asks for it.
+        """
+        ending = self._ending()
+        if save_when_due and ending.is_time_to_save and not ending.by:
+            self.save()
+        return bool(ending.by)
 
     def measure(self, when: str) -> dict[str, Any] | None:
         """Answers held-out problems and tells the result; None when there are none."""
@@ -188,40 +190,13 @@ class Frame:
         self._scalars(values)
         return result
 
-    def save(self, *, is_final: bool) -> Path:
-        """Writes a checkpoint of this moment and thins out the older ones; all ranks must call it."""
-        counters, world = self.counters, self.world
-        directory = self.context.rundir.checkpoint(counters.step)
-        self.reporter.stage("saving", counters.step)
-        if world.is_first:
-            shutil.rmtree(directory, ignore_errors=True)
-            (directory / "state").mkdir(parents=True)
-        world.barrier()
-        self._tick()
-        self.engine.save(directory / "state", asdict(counters))
-        state = whole_state(self.engine.module)
-        if world.is_first:
-            for name, text in self.extra_state.items():
-                (directory / "state" / name).write_text(text)
-            self._write_model(directory, state, is_final=is_final)
-        world.barrier()
-        return directory
+    def save(self) -> Path:
+        """Writes a checkpoint of this moment and thins out the older ones; all ranks must call it.
 
-    def _write_model(self, directory: Path, state: dict[str, Tensor], *, is_final: bool) -> None:
-        counters = self.counters
-        export_state({name: tensor.detach().float().cpu() for name, tensor in state.items()}, self.model_config,
-                     directory / "model", self.tokenizer)
-        metrics = {key: value for key, value in (self._measured or {}).items() if isinstance(value, int | float)}
-        metadata = checkpoints.seal(directory, {
-            "step": counters.step, "phase": self.config.phase, "tokens": counters.tokens, "metrics": metrics,
-            "model_config": self.model_config.resolved(), "is_final": is_final,
-        })
-        self.reporter.emit(
-            "checkpoint", step=counters.step, path=f"checkpoints/{directory.name}", metrics=metrics,
-            size_bytes=metadata["size_bytes"], sha256=metadata["sha256"], is_final=is_final,
-        )
-        for step in checkpoints.prune(self.context.rundir, self.config.checkpoint, keep=directory):
-            self.reporter.emit("checkpoint_removed", step=step)
+        Raises MachineError when the disk is full.
+        """
+        self._tick()
+        return self._saver.save(self.counters, metrics=_numbers(self._measured), extra_state=self.extra_state)
 
     def _step(self, one_step: Callable[[int], Outcome]) -> None:
         began, step = time.monotonic(), self.counters.step
@@ -247,12 +222,25 @@ class Frame:
         self.reporter.emit("scalars", step=self.counters.step, tokens=self.counters.tokens,
                            process_seconds=self.reporter.process_seconds, values=values)
 
-    def _measure_and_save_when_due(self) -> None:
-        step, held_out = self.counters.step, self.config.held_out
-        if held_out.every_steps and step % held_out.every_steps == 0 and held_out.num_problems_during:
+    def _watch(self, report: UpdateReport, step: int) -> None:
+        """Tells of an update that was skipped, and ends the run after many in a row."""
+        self._num_skipped = self._num_skipped + 1 if report.is_skipped else 0
+        if not report.is_skipped:
+            return
+        self.reporter.emit("warning", message=(
+            f"An update of step {step} was skipped: the gradient was not finite ({self._num_skipped} in a row)."))
+        if self._num_skipped >= MAX_SKIPPED[self.config.precision.dtype]:
+            raise NonFiniteGradient(step, self._num_skipped)
+
+    def _measure_and_save_when_due(self, *, is_time: bool) -> None:
+        """A checkpoint that is due by its step is measured too, so that the best can be told; one by the clock is not."""
+        step, held_out, saving = self.counters.step, self.config.held_out, self.config.checkpoint
+        is_due = bool(saving.every_steps) and step % saving.every_steps == 0
+        wants_measure = bool(held_out.every_steps) and step % held_out.every_steps == 0
+        if held_out.num_problems_during and (wants_measure or (is_due and saving.keep_best)):
             self._measured = self.measure("during")
-        if self.config.checkpoint.every_steps and step % self.config.checkpoint.every_steps == 0:
-            self.save(is_final=False)
+        if is_due or is_time:
+            self.save()
 
     def _tick(self) -> None:
         """Adds the time since the last call to what the run, over all attempts, has used."""
@@ -260,16 +248,22 @@ class Frame:
         self.counters.device_seconds += (now - self._last_tick) * self.world.size
         self._last_tick = now
 
-    def _ending(self) -> tuple[str, str]:
-        """Why the run ends at this boundary ("" when it goes on), decided by the first rank for all."""
+    def _ending(self) -> Ending:
+        """Whether the run ends at this boundary or should save, decided by the first rank for all."""
         self._tick()
-        decided: tuple[str, str] = self.world.gather(self._own_ending() if self.world.is_first else ("", ""))[0]
+        decided: Ending = self.world.gather(self._own_ending() if self.world.is_first else None)[0]
         return decided
 
-    def _own_ending(self) -> tuple[str, str]:
+    def _own_ending(self) -> Ending:
+        by, reason = self._why_end()
+        return Ending(by, reason, is_time_to_save=self._saver.is_due())
+
+    def _why_end(self) -> tuple[str, str]:
         stop, budget = self.context.rundir.stop, self.config.budget
         if stop.exists():
             return "stop", stop.read_text().strip() or "asked to stop"
+        if self.context.signals is not None and self.context.signals.received:
+            return "stop", f"The trainer got {self.context.signals.received}."
         used = self.counters.device_seconds
         if budget.device_seconds and used >= budget.device_seconds:
             return "budget", f"{used:.0f} of {budget.device_seconds:.0f} device seconds are used"
@@ -281,8 +275,11 @@ class Frame:
         counters = self.counters
         if ended_by != "steps":
             self.reporter.emit("stopping", reason=reason, step=counters.step)
-        self._measured = None if ended_by == "stop" else self.measure("after")
-        final = self.save(is_final=ended_by != "stop")
+        self._measured = None
+        final = self.save()  # first of all: what follows may break or take long
+        if ended_by != "stop":
+            self._measured = self.measure("after")
+            self._saver.finish(final, _numbers(self._measured))
         before, after = counters.before or {}, self._measured or {}
         seconds = self.reporter.process_seconds
         return {
@@ -297,7 +294,8 @@ class Frame:
         }
 
     def _resume(self, checkpoint: Path) -> None:
-        checkpoints.verify(checkpoint)
+        """Takes up the state of a checkpoint that `start` has verified. Raises ConfigError for another layout."""
+        check_layout(read_metadata(checkpoint).get("layout", {}), self.engine.layout)
         self.counters = Counters(**self.engine.load(checkpoint / "state"))
 
     def _read_held_out(self) -> list[Any]:
@@ -316,3 +314,7 @@ class Frame:
             self.reporter.emit("fallback", message=(
                 f"AdamW updates the matrices too: Muon needs whole matrices, and ZeRO stage {self.engine.stage} "
                 "shards them."))
+
+
+def _numbers(measured: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (measured or {}).items() if isinstance(value, int | float)}

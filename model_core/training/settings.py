@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model_core.config import StrictModel
 
@@ -24,7 +24,7 @@ class OptimizationConfig(StrictModel):
     weight_decay: float = Field(0.0, ge=0, lt=1)
     """Decoupled weight decay."""
     warmup_steps: int = Field(20, ge=0)
-    """Steps of linear warm-up."""
+    """Steps of linear warm-up; at most all steps, which is what a short phase gets when nothing is said."""
     constant_fraction: float = Field(0.5, ge=0, le=1)
     """Share of the steps after which the rate begins to fall."""
     final_lr_fraction: float = Field(0.1, ge=0, le=1)
@@ -35,5 +35,21 @@ class OptimizationConfig(StrictModel):
     """Largest global norm of the gradient; 0: not clipped."""
     router_bias_speed: float = Field(1e-3, ge=0, le=1)
     """Step of the routing bias towards equal expert loads, after each update; 0: off."""
-    max_micro_tokens: int = Field(16384, ge=1)
-    """Most padded tokens in one forward pass; a larger batch is split, which changes memory and not the result."""
+    max_micro_tokens: int = Field(4096, ge=1)
+    """Most padded tokens in one forward pass; a larger batch is split, which changes memory and not the result. On a CPU
+    4096 is a third faster than 16384, because activations stay near the cache; a GPU may want more."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_phase(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "warmup_steps" in values or not isinstance(values.get("steps"), int):
+            return values
+        return {**values, "warmup_steps": min(cls.model_fields["warmup_steps"].default, values["steps"])}
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> Self:
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps} but steps is {self.steps}: the rate would never reach its peak; lower it"
+            )
+        return self

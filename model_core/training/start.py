@@ -1,4 +1,7 @@
-"""What a run starts with: rows that fit, a tokenizer, a model; and the checks of the configuration against them."""
+"""What a run starts with: rows that fit, a tokenizer, a model; and the checks of the configuration against them.
+
+Where a resumed attempt goes on is decided once, in `resumed`, and verified there.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from model_core.config import ModelConfig, RunConfig, RunPaths
 from model_core.data.dataset import Row, read_rows
 from model_core.data.tokenizer import encode_rows, train_tokenizer
-from model_core.errors import ConfigError, DataError
+from model_core.errors import CheckpointError, ConfigError, DataError, ModelCoreError
 from model_core.model import Transformer, load_pretrained
-from model_core.training.checkpoints import verify
+from model_core.rewards import REWARDS
+from model_core.rundir import RunDir
+from model_core.training.checkpoints import newest_whole, read_metadata, tidy, verify
 from model_core.training.engine import check_parallel
+from model_core.training.reporter import Reporter
 from model_core.training.world import World
 
 Encoded = tuple[list[int], list[int]]
@@ -44,7 +50,52 @@ def check_machine(config: RunConfig, world: World) -> None:
         what = "GPUs" if torch.cuda.is_available() else "CPU cores"
         raise ConfigError(f"num_processes is {world.size}, but this machine has {num_places} {what}; lower it.",
                           field="parallel.num_processes")
+    if config.precision.dtype == "float16" and world.device.type == "cpu":
+        raise ConfigError("dtype is float16, which needs a GPU; choose float32 or bfloat16 on the CPU.",
+                          field="precision.dtype")
     check_parallel(config)
+
+
+def resumed(rundir: RunDir, paths: RunPaths, world: World, reporter: Reporter) -> RunPaths:
+    """`paths` with the checkpoint that this start goes on from, which is whole; the first rank looks for all.
+
+    The newest that this very directory holds comes first: its trainer was killed. Then `resume_from` and, where it is
+    damaged, the older ones beside it. Raises CheckpointError when there are some, but none is whole.
+    """
+    found: tuple[str | None, list[str]] | ModelCoreError | None = None
+    if world.is_first:
+        try:
+            found = _where_to_go_on(rundir, paths)
+        except ModelCoreError as error:
+            found = error
+    decided = world.gather(found)[0]
+    if isinstance(decided, ModelCoreError):
+        raise decided
+    resume_from, messages = decided
+    for message in messages:
+        reporter.emit("fallback", message=message)
+    return paths.model_copy(update={"resume_from": resume_from})
+
+
+def _where_to_go_on(rundir: RunDir, paths: RunPaths) -> tuple[str | None, list[str]]:
+    tidy(rundir)
+    own = rundir.complete_checkpoints()[::-1]
+    candidates = [*own, *_with_older(paths.resume_from)]
+    if not candidates:
+        return None, []
+    chosen, refused = newest_whole(candidates)
+    messages = [f"{message} An older one is taken." for message in refused]
+    if chosen in own:
+        messages.append(f"{rundir.path} holds checkpoints of an earlier start: it goes on from {chosen.name}.")
+    return str(chosen), messages
+
+
+def _with_older(resume_from: str | None) -> list[Path]:
+    if resume_from is None:
+        return []
+    asked = Path(resume_from)
+    beside = RunDir(asked.parents[1]).complete_checkpoints() if asked.parent.name == "checkpoints" else []
+    return [asked, *(path for path in reversed(beside) if path.name < asked.name)]
 
 
 def training_rows(paths: RunPaths, *, need_completion: bool) -> list[Row]:
@@ -62,10 +113,34 @@ def training_rows(paths: RunPaths, *, need_completion: bool) -> list[Row]:
     return rows
 
 
-def new_or_loaded(config: RunConfig, start_from: str | None, rows: list[Row]) -> Start:
-    """The model that the run begins with: that of `start_from`, else a new one with a tokenizer of `rows`."""
-    if start_from is not None:
-        return load_start(start_from)
+def answerable(rows: list[Row], reporter: Reporter) -> list[Row]:
+    """The rows whose answer is known; tells how many are left out. Raises DataError when there is none."""
+    known = [row for row in rows if row.answer is not None]
+    if not known:
+        raise DataError("No row of the dataset has an answer to compare with, so no sampled answer could be judged. Map a "
+                        "field or an answer pattern, or choose another dataset.", field="dataset")
+    if len(known) < len(rows):
+        reporter.emit("warning", message=f"{len(rows) - len(known)} of {len(rows)} rows have no answer and are left out.")
+    return known
+
+
+def needs_answers(config: RunConfig) -> bool:
+    """Whether a component of the reward can judge nothing without an expected answer."""
+    return any(getattr(REWARDS.get(name), "needs_answer", False) for name in config.reward.weights)
+
+
+def begin(paths: RunPaths) -> Start:
+    """The model that an attempt goes on with: of the checkpoint that `resumed` chose and verified, else of `start_from`."""
+    if paths.resume_from is not None:
+        return _load(Path(paths.resume_from), read_metadata(Path(paths.resume_from)))
+    assert paths.start_from is not None, "the phase says at which field a checkpoint is wanted"
+    return load_start(paths.start_from)
+
+
+def new_or_loaded(config: RunConfig, paths: RunPaths, rows: list[Row]) -> Start:
+    """The model that the run begins with: a loaded one, else a new one with a tokenizer of `rows`."""
+    if paths.resume_from is not None or paths.start_from is not None:
+        return begin(paths)
     tokenizer = train_tokenizer(config.tokenizer, rows)
     model_config = config.model
     if model_config.vocab_size == 0:
@@ -81,17 +156,27 @@ def new_or_loaded(config: RunConfig, start_from: str | None, rows: list[Row]) ->
 
 def load_start(checkpoint: str | Path) -> Start:
     """Model and tokenizer of a checkpoint. Raises CheckpointError when it is incomplete or damaged."""
-    metadata = verify(checkpoint)
-    directory = Path(checkpoint) / "model"
-    model_config = ModelConfig.parse(metadata["model_config"], prefix="model")
+    return _load(Path(checkpoint), verify(checkpoint))
+
+
+def _load(checkpoint: Path, metadata: dict[str, Any]) -> Start:
+    shape, directory = metadata.get("model_config"), checkpoint / "model"
+    if not isinstance(shape, dict):
+        raise CheckpointError(f"{checkpoint}/metadata.json has no model_config: it is no checkpoint of this trainer. "
+                              "Choose another checkpoint.")
+    model_config = ModelConfig.parse(shape, prefix="model")
     model = load_pretrained(directory)
     return Start(model, load_tokenizer(directory), model_config)
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in a checkpoint's `model/`; nothing in it is executed."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    """The tokenizer in a checkpoint's `model/`; nothing in it is executed. Raises CheckpointError when there is none."""
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{directory} has no readable tokenizer ({str(error)[:200]}). Choose another checkpoint.") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{directory} has no fast tokenizer with an end and a padding token. Choose another checkpoint.")
     return tokenizer
 
 
@@ -100,7 +185,7 @@ def encode_fitting(
 ) -> list[Encoded]:
     """Token ids of `rows`. Raises ConfigError for `field` when one is longer than `limit` less `reserve` tokens."""
     encoded = encode_rows(tokenizer, rows)
-    longest = max(len(prompt) + len(completion) for prompt, completion in encoded)
+    longest = max((len(prompt) + len(completion) for prompt, completion in encoded), default=0)
     if longest + reserve > limit:
         num_long = sum(len(p) + len(c) + reserve > limit for p, c in encoded)
         room = f" and {reserve} tokens of answer" if reserve else ""

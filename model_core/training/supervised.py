@@ -30,17 +30,17 @@ class SupervisedSteps:
         num_targets = sum(len(completion) for _prompt, completion in chosen)
         passes = passes_of_rank([len(p) + len(c) for p, c in chosen], max_tokens=frame.settings.max_micro_tokens,
                                 rank=world.rank, size=world.size)
-        losses = [self._loss([chosen[i] for i in indices], counts / num_targets) for indices, counts in passes]
+        losses = [self._loss([chosen[i] for i in indices], float(counts), num_targets) for indices, counts in passes]
         report = frame.update(losses, step=step)
         tokens = sum(len(chosen[i][0]) + len(chosen[i][1]) for indices, counts in passes if counts for i in indices)
         values = {"lr": report.lr, "grad_norm": report.grad_norm}
         return Outcome(num_tokens=tokens, loss_share=report.loss, values=values)
 
-    def _loss(self, examples: list[Encoded], scale: float) -> Callable[[nn.Module], Tensor]:
+    def _loss(self, examples: list[Encoded], weight: float, num_targets: int) -> Callable[[nn.Module], Tensor]:
         def loss(model: nn.Module) -> Tensor:
             batch = make_batch(examples, pad=self._pad, device=self._frame.world.device)
-            logits_BTV = model(batch.tokens_BT, attention_mask=batch.attention_BT)
-            return scale * cross_entropy(logits_BTV, batch.targets_BT, batch.mask_BT)
+            logits_BTV = model(batch.tokens_BT, attention_mask=batch.real_BT * weight)
+            return weight / num_targets * cross_entropy(logits_BTV, batch.targets_BT, batch.mask_BT)
 
         return loss
 

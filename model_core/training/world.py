@@ -7,10 +7,12 @@ communicated, so that the numbers of a laptop do not depend on a process group.
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -26,6 +28,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    pids: tuple[int, ...] = ()
+    """Process of each rank; 0 for one on another machine."""
 
     @property
     def is_first(self) -> bool:
@@ -45,6 +49,18 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def is_alive(self, rank: int) -> bool:
+        """Whether the process of `rank` is there, as far as can be seen from this machine."""
+        pid = self.pids[rank] if self.pids else 0
+        try:
+            return pid == 0 or psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def is_first_alive(self) -> bool:
+        """Whether every rank before this one is gone, so that this one tells the end."""
+        return not any(self.is_alive(rank) for rank in range(self.rank))
 
     def barrier(self) -> None:
         """Waits for all."""
@@ -77,4 +93,11 @@ def join() -> World:
     deepspeed.init_distributed(verbose=False, timeout=_TIMEOUT)
     local_rank = int(os.environ["LOCAL_RANK"])
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device, pids=_pids())
+
+
+def _pids() -> tuple[int, ...]:
+    mine = (socket.gethostname(), os.getpid())
+    everybody: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everybody, mine)
+    return tuple(pid if host == mine[0] else 0 for host, pid in everybody)

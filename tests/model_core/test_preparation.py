@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from model_core.__main__ import main
 from model_core.config import PrepareConfig
 from model_core.errors import DataError
 from model_core.preparation import mapped, prepare, split_of
@@ -93,3 +94,15 @@ def test_real_gsm8k_goes_through(tmp_path: Path) -> None:
     asked = config(source="jsonl", mapping=GSM8K_MAPPING, filters=[{"name": "exact_duplicates"}])
     manifest = prepare(asked, out=tmp_path / "v", source_path=GSM8K)
     assert manifest["num_rows"] + manifest["num_held_out"] + manifest["funnel"][0]["dropped"] == 7473
+
+
+@pytest.mark.parametrize(("content", "field", "words"), [
+    ("[]", "", "must be an object"), ('{"prepare": 3}', "", "must be an object"),
+    (json.dumps({"prepare": {"source": "generated", "source_config": {
+        "num_train": 100, "task_config": {"num_digits": 1, "story_fraction": 0}}}}), "source_config.num_held_out", "only"),
+])
+def test_what_cannot_be_prepared_is_said_in_the_result(tmp_path: Path, content: str, field: str, words: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    assert main(["prepare", str(tmp_path)]) == 2
+    error = json.loads((tmp_path / "result.json").read_text())["error"]
+    assert error["type"] == "ConfigError" and error["field"] == field and words in error["message"]

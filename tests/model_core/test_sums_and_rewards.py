@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model_core.config import RewardConfig
+from model_core.errors import ConfigError
 from model_core.rewards import REWARDS
 from model_core.rewards._equations import equations
 from model_core.rewards._types import Sample
@@ -27,6 +31,24 @@ def total(completion: str) -> float:
 def test_no_prompt_is_in_both_splits_whatever_the_seed() -> None:
     rows = [item for seed in (0, 1) for item in Sums().generate(seed, 300, 100)]
     assert all((split == "held_out") == is_held_out(row["prompt"]) for split, row in rows)
+
+
+@pytest.mark.parametrize("values", [{"num_digits": 1, "story_fraction": 0.0}, {"num_digits": 2, "story_fraction": 0.0}])
+def test_as_many_problems_as_there_are_can_be_had_and_no_more(values: dict[str, Any]) -> None:
+    task, prompts = Sums(Sums.Config(**values)), set(Sums(Sums.Config(**values))._prompts())
+    num_held_out = sum(is_held_out(prompt) for prompt in prompts)
+    num_train = len(prompts) - num_held_out
+    assert len(list(task.generate(0, num_train, num_held_out))) == len(prompts) == task._num_prompts()
+    for wanted, field in (((num_train + 1, 1), "num_train"), ((1, num_held_out + 1), "num_held_out")):
+        with pytest.raises(ConfigError, match="only") as refused:
+            next(task.generate(0, *wanted))
+        assert refused.value.field == f"source_config.{field}"
+
+
+def test_stories_are_counted_rightly() -> None:
+    task = Sums(Sums.Config(num_digits=1, story_fraction=0.5))
+    prompts = list(task._prompts())
+    assert len(prompts) == len(set(prompts)) == task._num_prompts()
 
 
 def test_same_seed_same_rows() -> None:
@@ -83,3 +105,10 @@ def test_every_reward_stays_in_its_bounds_and_is_a_function(name: str, text: str
 )  # fmt: skip
 def test_equations_are_found_and_recomputed(text: str, held: list[bool]) -> None:
     assert [equation.holds for equation in equations(text)] == held
+
+
+@pytest.mark.parametrize("text", ["1+" * 50_000, "1+1=" * 2 + "1a" * 50_000, "=1" * 50_000, "1 " * 50_000, "=" + "1" * 50_000 + "a1"])
+def test_equations_are_looked_for_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    equations(text)
+    assert time.process_time() - began < 1

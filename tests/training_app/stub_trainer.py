@@ -1,7 +1,7 @@
 """A trainer that trains nothing: it counts steps, tells of them, writes checkpoints and obeys the stop file.
 
 Started as `python stub_trainer.py RUN_DIR`. What it does comes from `stub.json` of the run directory:
-{"steps": 20, "pause": 0.01, "crash_at": 7, "quality": 0.9, "error": "…"}. It goes on from `resume_from`.
+{"steps": 20, "pause": 0.01, "crash_at": 7, "rank_ended_at": 7, "quality": 0.9, "error": "…"}. It goes on from `resume_from`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def main() -> int:
             save(rundir, events, step, final=False)
         if plan.get("crash_at") == step and (attempt == 1 or plan.get("always")):
             os.kill(os.getpid(), signal.SIGKILL)
+        if plan.get("rank_ended_at") == step and attempt == 1:
+            return end(rundir, "failed", step, error={"type": "RankEnded", "message": "Rank 1 ended.", "field": ""})
         time.sleep(plan.get("pause", 0.01))
     save(rundir, events, step, final=True)
     return end(rundir, "succeeded", step, quality_low=plan.get("quality", 0.9), accuracy=0.8)

@@ -113,7 +113,7 @@ def test_two_launches_at_once_are_one(pipeline: Pipeline, alice: User) -> None:
 def test_a_launch_keeps_its_settings_when_the_plan_changes(pipeline: Pipeline, alice: User) -> None:
     phase = pipeline.phases.get(position=0)
     run = launch(pipeline, alice).runs.get(position=0)
-    config = {**phase.config, "phase_config": {**phase.config["phase_config"], "steps": 7}}
+    config = {**phase.config, "phase_config": {**phase.config["phase_config"], "steps": 7, "warmup_steps": 2}}
     services.pipeline_phase_update(
         phase=phase, user=alice, config=config, dataset_version=None, budget_fraction=0.2, num_processes=2, gate_metric="",
         gate_threshold=None, gate_action="hold",
@@ -208,7 +208,7 @@ def test_retrying_revives_the_launch(pipeline: Pipeline, alice: User) -> None:
     ("values", "error", "field"),
     [
         ({"name": ""}, ConfigError, "name"),
-        ({"phase": "magic"}, UnknownName, ""),
+        ({"phase": "magic"}, UnknownName, "phase"),
         ({"config": {"modle": {}}}, ConfigError, "modle"),
         ({"dataset_version": None}, DataError, "dataset_version"),
         ({"phase": "reinforcement"}, CheckpointError, "starts_from"),

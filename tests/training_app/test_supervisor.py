@@ -197,6 +197,18 @@ def test_a_killed_trainer_is_resumed_from_its_checkpoint(platform: Platform, run
     assert steps_of(run) == [*range(1, 9), *range(6, 21)]
 
 
+def test_a_killed_rank_is_as_good_as_a_killed_trainer(platform: Platform, run: PhaseRun, plan: Callable[..., None]) -> None:
+    plan(rank_ended_at=8)
+    platform.start(run)
+    platform.finish()
+    run.refresh_from_db()
+    assert run.state == "queued" and "Rank 1 ended. It is tried again" in run.state_reason
+    platform.start(run)
+    platform.finish()
+    run.refresh_from_db()
+    assert run.state == "succeeded" and steps_of(run) == [*range(1, 9), *range(6, 21)]
+
+
 def test_one_that_always_dies_is_given_up_with_its_last_words(
     platform: Platform, run: PhaseRun, plan: Callable[..., None]
 ) -> None:

@@ -44,4 +44,4 @@ def test_mask_is_on_the_targets_of_the_completion() -> None:
     assert batch.tokens_BT.tolist() == [[1, 2, 3], [5, 6, 0]]
     assert batch.targets_BT.tolist() == [[2, 3, 4], [6, 0, 0]]
     assert batch.mask_BT.tolist() == [[0, 1, 1], [1, 0, 0]]
-    assert batch.attention_BT.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.real_BT.tolist() == [[1, 1, 1], [1, 0, 0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,15 @@ def test_the_published_shape_counts_671b_and_37b() -> None:
         (lambda d: (d / "config.json").write_text('{"model_type": "deepseek_v3", "auto_map": {}}'), "auto_map"),
         (lambda d: (d / "config.json").write_text('{"model_type": "llama"}'), "llama"),
         (lambda d: (d / "config.json").unlink(), "no config.json"),
+        (lambda d: (d / "config.json").write_text("[]"), "a list, not an object"),
+        (lambda d: _set(d, rope_interleave=False), "rope_interleave is False"),
+        (lambda d: _set(d, hidden_act="gelu"), "hidden_act is 'gelu'"),
+        (lambda d: _set(d, scoring_func="softmax"), "scoring_func is 'softmax'"),
+        (lambda d: _set(d, topk_method="greedy"), "topk_method is 'greedy'"),
+        (lambda d: _set(d, attention_bias=True), "attention_bias is True"),
+        (lambda d: _set(d, moe_layer_freq=2), "moe_layer_freq is 2"),
+        (lambda d: _set(d, num_key_value_heads=1), "num_key_value_heads is 1"),
+        (lambda d: _set(d, quantization_config={"quant_method": "fp8"}), "quantized"),
     ],
 )
 def test_what_cannot_be_trusted_is_refused(tmp_path: Path, damage: Any, words: str) -> None:
@@ -106,6 +117,19 @@ def test_what_cannot_be_trusted_is_refused(tmp_path: Path, damage: Any, words: s
     damage(tmp_path)
     with pytest.raises(CheckpointError, match=words):
         load_pretrained(tmp_path)
+
+
+def _set(directory: Path, **values: Any) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_tied_head_begins_without_an_opinion() -> None:
+    torch.manual_seed(0)
+    model, tokens = Transformer(shape(tie_word_embeddings=True)), torch.randint(0, 97, (8, 40))
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+    assert float(loss) == pytest.approx(math.log(97), abs=0.1)
 
 
 def test_a_bad_tensor_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from model_core.config import RunConfig, RunPaths
 from model_core.rundir import RunDir
-from tests.model_core.phases.trained import BASE, Train, Trained, cold_start, execute
+from tests.model_core.phases.trained import BASE, Train, Trained, cold_start, execute, one_sum
 
 
 @pytest.fixture(scope="session")
@@ -46,5 +46,14 @@ def started(train: Train) -> Trained:
     """A cold start with a checkpoint every three steps."""
     trained = train(cold_start(checkpoint={"every_steps": 3, "keep_last": 9}, held_out={
         **BASE["held_out"], "every_steps": 4, "num_problems_during": 8}), launcher=True)
+    assert trained.status == 0, trained.output
+    return trained
+
+
+@pytest.fixture(scope="session")
+def taught(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A model that knows a single sum by heart: one that cannot add finds no right chain."""
+    directory = one_sum(tmp_path_factory.mktemp("one_sum"), num_rows=1)
+    trained = train(cold_start(steps=120, phase_config={"batch_size": 8}), dataset=str(directory))
     assert trained.status == 0, trained.output
     return trained

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from model_core.config import RunConfig, RunPaths
+from model_core.errors import CheckpointError
 from model_core.rundir import COMPLETE, RunDir
 from model_core.training.checkpoints import seal, verify
-from tests.model_core.phases.trained import TINY, Train, Trained, cold_start, execute
+from model_core.training.start import load_start
+from tests.model_core.phases.trained import BASE, TINY, Running, Train, Trained, cold_start, execute, one_sum
 
 
 def test_a_stop_leaves_a_checkpoint_that_goes_on_exactly(train: Train, started: Trained) -> None:
@@ -37,6 +41,7 @@ def test_a_used_up_budget_ends_with_a_measurement(train: Train) -> None:
     (cold_start(model={**TINY, "max_position_embeddings": 16}), {}, "model.max_position_embeddings", "do not fit"),
     (cold_start(model={**TINY, "vocab_size": 5}), {}, "model.vocab_size", "tokenizer has"),
     (cold_start(precision={"dtype": "bfloat16"}, parallel={"zero_stage": 0}), {}, "parallel.zero_stage", "stage"),
+    (cold_start(precision={"dtype": "float16"}), {}, "precision.dtype", "GPU"),
     ({"phase": "reinforcement"}, {}, "start_from", "checkpoint"),
     (cold_start(), {"dataset": "/does/not/exist"}, "dataset", "not prepared"),
 ])
@@ -88,3 +93,59 @@ def test_a_loss_that_is_no_number_names_step_and_rank(train: Train, started: Tra
     (told,) = trained.events("error")
     assert told["type"] == "NonFiniteLoss" and told["rank"] == 0 and told["step"] == 1
     assert trained.result["final_checkpoint"] is None
+
+
+def test_gradients_that_are_not_finite_are_skipped_and_then_end_the_run(train: Train, started: Trained, tmp_path: Path) -> None:
+    copy = tmp_path / "step_00000008"
+    shutil.copytree(started.checkpoint(8), copy)
+    weights = load_file(copy / "model" / "model.safetensors")
+    weights["model.embed_tokens.weight"].zero_()  # then every norm divides by its epsilon: all logits are 0
+    save_file(weights, copy / "model" / "model.safetensors", metadata={"format": "pt"})
+    shape = json.loads((copy / "model" / "config.json").read_text()) | {"rms_norm_eps": 1e-36}
+    (copy / "model" / "config.json").write_text(json.dumps(shape))
+    seal(copy, json.loads((copy / "metadata.json").read_text()))
+    trained = train(cold_start(steps=50), start_from=str(copy))
+    assert trained.status == 2, trained.output
+    (told,) = trained.events("error")
+    assert told["type"] == "NonFiniteGradient" and told["step"] == 5
+    skipped = [e["message"] for e in trained.events("warning") if "skipped" in e["message"]]
+    assert len(skipped) == 5 and "(5 in a row)" in skipped[-1]
+    assert trained.series("grad_norm")[0] in {"inf", "nan"}
+
+
+@pytest.mark.parametrize("phase", ["reinforcement", "rejection_sampling"])
+def test_data_without_answers_is_refused_before_the_first_step(
+    train: Train, started: Trained, tmp_path: Path, phase: str
+) -> None:
+    directory = one_sum(tmp_path, num_rows=4, answer=None)
+    trained = train({"phase": phase}, dataset=str(directory), start_from=started.checkpoint(8))
+    assert trained.status == 2
+    assert trained.result["error"]["type"] == "DataError" and trained.result["error"]["field"] == "dataset"
+    assert not trained.events("rollouts") and "answer" in trained.result["reason"]
+
+
+def test_sigterm_ends_at_the_next_step_with_a_checkpoint(dataset: Path, tmp_path: Path) -> None:
+    config = RunConfig.parse({**BASE, **cold_start(steps=100_000)})
+    rundir = RunDir.create(tmp_path / "run", run=config, paths=RunPaths(dataset=str(dataset)))
+    with Running(rundir) as running:
+        running.until(lambda: running.has_told("experts"))
+        running.process.send_signal(signal.SIGTERM)
+        trained = running.ended()
+    assert trained.status == 0, trained.output
+    assert trained.result["status"] == "stopped" and "SIGTERM" in trained.result["reason"]
+    verify(rundir.path / trained.result["final_checkpoint"])
+
+
+@pytest.mark.parametrize("harm", ["no model_config", "no tokenizer"])
+def test_a_checkpoint_that_lacks_something_is_a_sentence(started: Trained, tmp_path: Path, harm: str) -> None:
+    copy = tmp_path / "step_00000008"
+    shutil.copytree(started.checkpoint(8), copy)
+    metadata = json.loads((copy / "metadata.json").read_text())
+    if harm == "no model_config":
+        del metadata["model_config"]
+    else:
+        for path in (copy / "model").glob("*token*"):
+            path.unlink()
+    seal(copy, metadata)
+    with pytest.raises(CheckpointError, match="Choose another"):
+        load_start(copy)

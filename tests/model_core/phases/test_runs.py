@@ -11,7 +11,7 @@ import pytest
 
 from model_core.events import KINDS, METRICS
 from model_core.training.checkpoints import verify
-from tests.model_core.phases.trained import Train, Trained, cold_start
+from tests.model_core.phases.trained import Train, Trained, cold_start, one_sum
 
 REINFORCEMENT: dict[str, Any] = {
     "phase": "reinforcement",
@@ -30,8 +30,14 @@ def reinforced(train: Train, started: Trained) -> Trained:
 def test_a_cold_start_tells_its_whole_story(started: Trained) -> None:
     kinds = [json.loads(line)["kind"] for line in started.rundir.events.read_text().splitlines()]
     assert kinds[0] == "stage" and kinds[-1] == "finished" and set(kinds) <= set(KINDS)
-    assert [e["when"] for e in started.events("evaluation")] == ["before", "during", "after"]
-    assert [e["step"] for e in started.events("checkpoint")] == [3, 6, 8]
+    # Asked for every 4 steps; a checkpoint that is due by its step, every 3, is measured as well.
+    measured = [(e["when"], e["step"]) for e in started.events("evaluation")]
+    assert measured == [("before", 0), ("during", 3), ("during", 4), ("during", 6), ("after", 8)]
+    # The last one is written before the last measurement, and told again with it.
+    ending = [kind for kind in kinds if kind in {"checkpoint", "evaluation"}][-3:]
+    assert ending == ["checkpoint", "evaluation", "checkpoint"]
+    told = [(e["step"], e["is_final"], bool(e["metrics"])) for e in started.events("checkpoint")]
+    assert told == [(3, False, True), (6, False, True), (8, False, False), (8, True, True)]
     assert [e["step"] for e in started.events("experts")] == list(range(1, 9))
     (begun,) = started.events("started")
     assert begun["num_active_parameters"] < begun["num_parameters"]
@@ -103,13 +109,10 @@ def test_resumed_reinforcement_is_bitwise_the_same(train: Train, started: Traine
         assert resumed.series(name) == reinforced.series(name)[2:]
 
 
-def test_rejection_sampling_learns_from_kept_chains(train: Train, started: Trained, reinforced: Trained) -> None:
-    # A model that cannot add yet finds no right chain: this one learns a single sum by heart first.
-    taught = train(cold_start(steps=120, phase_config={"batch_size": 8}), dataset=str(_one_row(started)))
-    assert taught.status == 0, taught.output
+def test_rejection_sampling_learns_from_kept_chains(train: Train, taught: Trained, tmp_path: Path) -> None:
     values = {"phase": "rejection_sampling", "phase_config": {
         "steps": 4, "batch_size": 4, "num_samples": 4, "num_chains": 8, "max_new_tokens": 16}}
-    trained = train(values, dataset=str(_one_row(started)), start_from=taught.checkpoint(120),
+    trained = train(values, dataset=str(one_sum(tmp_path, num_rows=1)), start_from=taught.checkpoint(120),
                     rollouts_from=taught.checkpoint(120))
     assert trained.status == 0, trained.output
     assert len(trained.series("loss")) == 4 and trained.events("rollouts")
@@ -125,10 +128,16 @@ def test_no_right_chain_is_a_sentence(train: Train, started: Trained) -> None:
     assert trained.result["error"]["field"] == "phase_config.num_samples"
 
 
-def _one_row(started: Trained) -> Path:
-    directory = started.rundir.path / "one_row"
-    directory.mkdir(exist_ok=True)
-    row = {"prompt": "12+34=", "completion": "<think>12+34=46</think>46", "answer": "46", "task": "sums", "meta": {}}
-    for split in ("train", "held_out"):
-        (directory / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
-    return directory
+
+def test_the_loss_does_not_depend_on_how_a_batch_is_split(train: Train) -> None:
+    values = [cold_start(phase_config={"max_micro_tokens": tokens}) for tokens in (16384, 60)]
+    whole, split = [train(v) for v in values]
+    assert split.series("loss") == pytest.approx(whole.series("loss"), rel=1e-4)
+    assert [e["bias"] for e in split.events("experts")] == [e["bias"] for e in whole.events("experts")]
+
+
+def test_a_step_without_a_lesson_is_told(train: Train, started: Trained) -> None:
+    greedy = {**REINFORCEMENT["phase_config"], "steps": 2, "temperature": 1e-6}
+    trained = train({"phase": "reinforcement", "phase_config": greedy}, start_from=started.checkpoint(8))
+    assert trained.status == 0, trained.output
+    assert [e["message"][:6] for e in trained.events("warning") if "taught nothing" in e["message"]] == ["Step 1", "Step 2"]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from model_core.launch import command, environment
 from model_core.rundir import RunDir
 
+ROOT = Path(__file__).parents[3]
 TINY = {
     "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "moe_intermediate_size": 16,
     "n_routed_experts": 4, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8,
@@ -52,14 +58,67 @@ Train = Callable[..., Trained]
 
 
 def execute(rundir: RunDir, *, num_processes: int = 1, launcher: bool = False) -> Trained:
+    argv, env = _started(rundir, num_processes, launcher)
+    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return Trained(rundir, done.returncode, done.stdout[-4000:] + done.stderr[-4000:])
+
+
+class Running:
+    """A trainer at work, in a session of its own; leaving the block kills what is left of it."""
+
+    def __init__(self, rundir: RunDir, *, num_processes: int = 1) -> None:
+        argv, env = _started(rundir, num_processes, False)
+        self.rundir = rundir
+        with rundir.log.open("wb") as log:
+            self.process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def until(self, is_so: Callable[[], Any]) -> None:
+        """Waits until something is so, while the trainer lives."""
+        deadline = time.monotonic() + 120
+        while not is_so():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.rundir.log.read_text()
+            time.sleep(0.01)
+
+    def has_told(self, kind: str) -> bool:
+        """Whether there is an event of this kind."""
+        path = self.rundir.events
+        return path.exists() and f'"kind": "{kind}"' in path.read_text()
+
+    def rank(self, number: int) -> psutil.Process:
+        """The process of a rank under the launcher."""
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if child.environ().get("RANK") == str(number))
+
+    def ended(self, *, seconds: float = 60) -> Trained:
+        """What it left when it ends by itself in time."""
+        status = self.process.wait(seconds)
+        return Trained(self.rundir, status, self.rundir.log.read_text()[-8000:])
+
+
+def _started(rundir: RunDir, num_processes: int, launcher: bool) -> tuple[list[str], dict[str, str]]:
     argv = [sys.executable, "-m", "model_core", "train", str(rundir.path)]
     if launcher or num_processes > 1:
         argv = command(rundir.path, num_processes=num_processes)
     env = {**os.environ, **environment(num_processes=num_processes), "OMP_NUM_THREADS": "1"}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         env.pop(name, None)
-    done = subprocess.run(argv, env=env, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
-    return Trained(rundir, done.returncode, done.stdout[-4000:] + done.stderr[-4000:])
+    return argv, env
+
+
+def one_sum(directory: Path, *, num_rows: int, **values: Any) -> Path:
+    """A dataset with the same sum in every row."""
+    row = {"prompt": "12+34=", "completion": "<think>12+34=46</think>46", "answer": "46", "task": "sums", "meta": {}, **values}
+    for split in ("train", "held_out"):
+        (directory / f"{split}.jsonl").write_text((json.dumps(row) + "\n") * num_rows)
+    return directory
 
 
 def cold_start(*, steps: int = 8, **values: Any) -> dict[str, Any]:

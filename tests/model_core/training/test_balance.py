@@ -1,0 +1,60 @@
+"""The load of an expert is the real tokens that it got in the forward passes that count, each once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from model_core.config import ModelConfig
+from model_core.data.batches import Batch, make_batch
+from model_core.model import Transformer
+from model_core.training.balance import ExpertBalance
+from model_core.training.engine import checkpoint_blocks
+from model_core.training.world import World
+
+SHORT, LONG = ([1, 2], [3]), ([4, 5, 6, 7], [8, 9, 10, 11])
+CONFIG = ModelConfig(vocab_size=12, hidden_size=32, intermediate_size=48, moe_intermediate_size=16)
+
+
+def model() -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(CONFIG).train()
+
+
+def loads(batches: list[Batch], *, weight: float = 1.0, recompute: bool = False) -> Tensor:
+    made = model()
+    balance = ExpertBalance(made, World(0, 1, torch.device("cpu")))
+    if recompute:
+        checkpoint_blocks(made)
+    for batch in batches:
+        made(batch.tokens_BT, attention_mask=batch.real_BT * weight).sum().backward()
+    return balance.take_loads()
+
+
+def test_padding_is_no_load() -> None:
+    together, apart = loads([make_batch([LONG, SHORT], pad=0)]), loads([make_batch([LONG], pad=0), make_batch([SHORT], pad=0)])
+    assert torch.equal(together, apart)
+    num_tokens = (len(LONG[0] + LONG[1]) - 1) + (len(SHORT[0] + SHORT[1]) - 1)
+    assert together.sum(dim=1).tolist() == [num_tokens * CONFIG.num_experts_per_tok] * 2
+
+
+def test_what_is_computed_again_is_counted_once() -> None:
+    batch = make_batch([LONG, SHORT], pad=0)
+    assert torch.equal(loads([batch], recompute=True), loads([batch]))
+
+
+def test_a_pass_that_does_not_count_and_sampling_are_no_load() -> None:
+    assert loads([make_batch([LONG], pad=0)], weight=0.0).sum() == 0
+    made = model()
+    balance = ExpertBalance(made, World(0, 1, torch.device("cpu")))
+    with torch.no_grad():
+        made.hidden(torch.ones(2, 5, dtype=torch.long))
+        made(torch.ones(2, 5, dtype=torch.long))
+    assert balance.take_loads().sum() == 0
+
+
+def test_the_bias_falls_where_much_is_routed() -> None:
+    balance = ExpertBalance(model(), World(0, 1, torch.device("cpu")))
+    balance.move(torch.tensor([[9.0, *[1.0] * 7]] * 2), 0.5)
+    assert balance.biases() == [pytest.approx([-0.5, *[0.5] * 7])] * 2
