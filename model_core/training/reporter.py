@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 import time
 from contextlib import suppress
 from typing import Any
 
 from model_core.events import EventWriter
 from model_core.rundir import RunDir
+from model_core.training.telling import Teller
 
 
 class Reporter:
-    """Writes events.jsonl on the first rank; `at_stage` and `at_step` say on every rank what is being done."""
+    """Writes events.jsonl on the first rank, and lines for people to its output.
+
+    `at_stage` and `at_step` say on every rank what is being done.
+    """
 
     def __init__(self, rundir: RunDir, *, is_first: bool) -> None:
         self._writer = EventWriter(rundir.events) if is_first else None
+        self._teller = Teller(_say)
         self.started = time.monotonic()
         self.at_stage, self.at_step = "loading", 0
 
@@ -29,6 +35,7 @@ class Reporter:
         """One event of `model_core.events.KINDS`."""
         if self._writer:
             self._writer.emit(kind, **payload)
+            self._teller.tell(kind, payload)
 
     def stage(self, stage: str, step: int) -> None:
         """Says what the trainer begins to do."""
@@ -55,6 +62,11 @@ class Reporter:
         if self._writer:
             with suppress(OSError):
                 self._writer.close()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
 
 
 def versions() -> dict[str, str]:

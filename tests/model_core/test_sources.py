@@ -113,3 +113,10 @@ def test_looking_into_a_file_is_a_word_of_its_own(tmp_path: Path) -> None:
         argv = [sys.executable, "-m", "model_core", "inspect", "jsonl", str(path)]
         done = subprocess.run(argv, cwd=Path(__file__).parents[2], capture_output=True, timeout=60, check=False)
         assert done.returncode == status and list(json.loads(done.stdout)) == [key]
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+def test_the_header_says_what_separates_the_values(sign: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text(f'\ufeff"q; asked, or | not"{sign}a\n"2+2="{sign}4\n', encoding="utf-8")
+    assert rows_of(path) == [{"q; asked, or | not": "2+2=", "a": "4"}]
