@@ -1,4 +1,4 @@
-"""What stands before every view: zero bytes are refused, and answers carry the content security policy."""
+"""What stands before every view: zero bytes are refused, the admin is for staff, answers carry the content security policy."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ class RefuseZeroBytes(MiddlewareMixin):
                 shown = name.replace("\x00", "␀")[:80]
                 return answer(request, 400, f"The field “{shown}” holds a zero byte, which no text may hold; take it out.")
         return None
+
+
+class AdminIsForStaff(MiddlewareMixin):
+    """Tells whoever is signed in without being staff; Django's admin would show a sign-in that says nothing."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        if not request.path.startswith("/admin/") or request.user.is_anonymous or request.user.is_staff:
+            return None
+        name = request.user.get_username()
+        return answer(
+            request,
+            403,
+            f"Only staff may enter the admin, and {name} is not. Ask an administrator, or sign out and sign in as one.",
+        )
 
 
 class ContentSecurityPolicy(CSPMiddleware):

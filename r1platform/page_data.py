@@ -1,4 +1,4 @@
-"""What the overview, the rail and the nodes page show, read for one user and one project; nothing is written here."""
+"""What the overview, the rail and the nodes page show, read for one user and one project; only the first start writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from r1platform.selectors import node_list as nodes_of_platform
 from serving_app.models import Deployment, Replica
 from serving_app.states import DeploymentState
 from training_app import selectors, services
-from training_app.models import Dataset, DatasetKind, DatasetVersion, PhaseRun, Pipeline, RunAttempt
+from training_app.models import Dataset, DatasetKind, DatasetVersion, Launch, PhaseRun, RunAttempt
 from training_app.states import RunState, VersionState
 from training_app.views.run_words import LIVE, progress_fraction, progress_words
 from training_app.views.standing import pipeline_row, pipelines_of
@@ -179,8 +179,8 @@ def holders(*, user: Reader, leases: list[DeviceLease]) -> dict[str, dict[str, A
     return found
 
 
-def first_pipeline_create(*, project: Project, user: User) -> Pipeline:
-    """The tiny R1 pipeline on generated sums. It is launched by hand, once its data is ready.
+def first_pipeline_launch(*, project: Project, user: User) -> Launch:
+    """The tiny R1 pipeline on generated sums, made and launched: its runs wait for the data, which is on its way.
 
     Raises ModelCoreError when a part is refused; then nothing is made.
     """
@@ -196,6 +196,7 @@ def first_pipeline_create(*, project: Project, user: User) -> Pipeline:
         )
         config = PrepareConfig.parse({"source": "generated", "source_config": {"task": "sums"}}).resolved()
         version = services.version_prepare(dataset=dataset, user=user, config=config)
-        return services.pipeline_from_template(
+        pipeline = services.pipeline_from_template(
             project=project, user=user, template=FIRST_TEMPLATE, name=name, dataset_version=version, seed=0
         )
+        return services.pipeline_launch(pipeline=pipeline, user=user)

@@ -43,18 +43,18 @@ def overview(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def first_pipeline(request: HttpRequest) -> HttpResponse:
-    """Makes generated sums and the tiny R1 pipeline on them; its page launches it when the data is ready."""
+    """Makes generated sums and the tiny R1 pipeline on them, launches it and goes to the launch."""
     project = current_project(request)
     if project is None:
         return redirect("overview")
     require_role(request.user, project, Role.EDITOR)
     try:
-        pipeline = page_data.first_pipeline_create(project=project, user=signed_in(request))
+        launch = page_data.first_pipeline_launch(project=project, user=signed_in(request))
     except ModelCoreError as error:
         messages.error(request, error.message)
         return redirect("overview")
-    messages.success(request, "Made. Its data is prepared within seconds; then launch it here.")
-    return redirect("pipeline-detail", pipeline.pk)
+    messages.success(request, "Launched. Its data is prepared within seconds; then the first phase starts.")
+    return redirect("launch-detail", launch.pk)
 
 
 @login_required

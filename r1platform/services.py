@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.urls import reverse
 from django.utils.text import slugify
@@ -73,14 +74,18 @@ def sign_in_link_create(*, user: User) -> str:
 @transaction.atomic
 def sign_in_link_use(*, token: str) -> User | None:
     """The user whom the link signs in, once; None when it is unknown, used, expired or its user inactive."""
-    links = SignInLink.objects.filter(token_sha256=_digest(token), used_at=None, expires_at__gt=Now())
-    if not links.update(used_at=Now()):
+    if not _open_links(token).update(used_at=Now()):
         return None
     user = User.objects.get(pk=SignInLink.objects.values_list("user", flat=True).get(token_sha256=_digest(token)))
     if not user.is_active:
         return None
     audit(user=user, project=None, action="sign_in.link", target=f"user:{user.pk}")
     return user
+
+
+def sign_in_link_is_open(*, token: str) -> bool:
+    """Whether the link would sign in; asking does not use it up."""
+    return _open_links(token).filter(user__is_active=True).exists()
 
 
 def admin_ensure(*, name: str = "admin") -> User:
@@ -91,6 +96,10 @@ def admin_ensure(*, name: str = "admin") -> User:
         user.save(update_fields=["password"])
         audit(user=user, project=None, action="admin.create", target=f"user:{user.pk}")
     return user
+
+
+def _open_links(token: str) -> QuerySet[SignInLink]:
+    return SignInLink.objects.filter(token_sha256=_digest(token), used_at=None, expires_at__gt=Now())
 
 
 def _free_slug(name: str) -> str:

@@ -60,6 +60,7 @@ MIDDLEWARE = [
     "r1platform.middleware.RefuseZeroBytes",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "r1platform.middleware.AdminIsForStaff",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",

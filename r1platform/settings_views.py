@@ -14,6 +14,7 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from r1platform import selectors, services
@@ -22,6 +23,8 @@ from r1platform.keys import SCOPES, KeyRefused, api_key_create, api_key_revoke
 from r1platform.models import ApiKey, Project, Role
 
 PER_PAGE = 50
+SESSION_KEY_TEXT = "new_key"
+"""Where the text of a key waits for the page that shows it once."""
 LIFETIMES = (("30", "30 days"), ("90", "90 days"), ("365", "A year"), ("", "No end"))
 SCOPE_WORDS = {
     "read": "Read: everything you can see",
@@ -129,25 +132,27 @@ def member_save(request: HttpRequest) -> HttpResponse:
             role = None if removing else Role(form.cleaned_data["role"])
             services.member_set(project=project, user=form.user, role=role, by=_user(request))
         except ValidationError as error:
-            form.add_error(None, " ".join(error.messages))
+            messages.error(request, " ".join(error.messages))
         else:
             done = "is no longer a member" if removing else f"is {form.cleaned_data['role']} now"
             messages.success(request, f"{form.user.get_username()} {done}.")
-            return redirect("settings-project")
+        return redirect("settings-project")
     return _project_page(request, form, ProjectForm())
 
 
 @login_required
+@never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def settings_keys(request: HttpRequest) -> HttpResponse:
-    """One's own keys; a POST makes one and shows its text, once."""
-    user, secret = _user(request), ""
+    """One's own keys; a POST makes one, and the page that it leads to shows its text, once."""
+    user = _user(request)
     form = KeyForm(request.POST or None, user=user, initial={"project": current_project(request)})
-    if request.method == "POST" and form.is_valid():
-        secret = _key_made(request, form)
-    made = form if not secret else KeyForm(user=user, initial={"project": current_project(request)})
-    context = {"keys": selectors.api_key_list(user=user), "form": made, "secret": secret, "now": timezone.now()}
-    return render(request, "r1platform/settings_keys.html", context, status=422 if made.is_bound else 200)
+    if request.method == "POST" and form.is_valid() and (text := _key_made(request, form)):
+        request.session[SESSION_KEY_TEXT] = text
+        return redirect("settings-keys")
+    secret = request.session.pop(SESSION_KEY_TEXT, "") if request.method == "GET" else ""
+    context = {"keys": selectors.api_key_list(user=user), "form": form, "secret": secret, "now": timezone.now()}
+    return render(request, "r1platform/settings_keys.html", context, status=422 if form.is_bound else 200)
 
 
 def _key_made(request: HttpRequest, form: KeyForm) -> str:

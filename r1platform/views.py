@@ -16,11 +16,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 from rest_framework.throttling import AnonRateThrottle, SimpleRateThrottle
 
-from r1platform.services import sign_in_link_use
+from r1platform.services import sign_in_link_is_open, sign_in_link_use
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 TEMPLATE = "r1platform/sign_in.html"
 SLOW_DOWN = "Too many attempts; wait a minute and try again."
+SPENT = "This link has been used, has expired or never was one; make another with ./r1 sign_in_link NAME."
 
 
 class SignInThrottle(AnonRateThrottle):
@@ -63,14 +64,16 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
-    """Shows one button; pressing it signs in. The link works once."""
+    """Shows one button; pressing it signs in. The link works once; looking at the page does not use it up."""
     if request.method != "POST":
+        if not sign_in_link_is_open(token=token):
+            return _refuse(request, 400, SPENT)
         return render(request, TEMPLATE, {"token": token})
     if not _may_try(request, SignInThrottle()):
         return _refuse(request, 429, SLOW_DOWN)
     user = sign_in_link_use(token=token)
     if user is None:
-        return _refuse(request, 400, "This link has been used or has expired; make another with ./r1 sign_in_link NAME.")
+        return _refuse(request, 400, SPENT)
     login(request, user, backend=BACKEND)
     return redirect("/")
 

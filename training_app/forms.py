@@ -256,9 +256,11 @@ class PhaseForm(forms.Form):
     )
     gate_threshold = forms.FloatField(
         required=False,
+        min_value=0,
+        max_value=1,
         label="Threshold",
         widget=forms.NumberInput(attrs={"step": "any"}),
-        help_text="The next phase starts at this value or above.",
+        help_text="From 0 to 1; the next phase starts at this value or above.",
     )
     gate_action = forms.ChoiceField(
         choices=GateAction.choices, label="Below it", help_text="What follows when the gate does not pass."
@@ -281,16 +283,17 @@ class PhaseForm(forms.Form):
 
 
 class PhaseConfigForm(SchemaForm):
-    """The settings of a phase; what the pipeline decides (phase, budget) is not among them."""
+    """The settings of a phase; what the pipeline decides (phase, budget, processes) is not among them."""
 
-    def __init__(self, *args: Any, phase: PipelinePhase, **kwargs: Any) -> None:
-        without = {"phase", "budget", "seed"}
+    def __init__(self, *args: Any, phase: PipelinePhase, num_processes: int | None = None, **kwargs: Any) -> None:
+        without = {"phase", "budget", "seed", "parallel.num_processes"}
+        parallel = {**phase.config.get("parallel", {}), "num_processes": num_processes or phase.num_processes}
         if phase.starts_from_id is not None:
             without |= {"model", "tokenizer"}
         super().__init__(
             *args,
             model=RunConfig,
-            values={**phase.config, "phase": phase.phase},
+            values={**phase.config, "phase": phase.phase, "parallel": parallel},
             nested={"phase_config": PHASES.get(phase.phase).Config},
             keys={"reward.weights": REWARDS.names()},
             without=frozenset(without),

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import QuerySet
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 
 from model_core.rundir import RunDir
 from r1platform.lib.jsonb import jsonb_loads
@@ -25,6 +25,7 @@ from r1platform.lib.tail import read_lines
 from r1platform.lib.transitions import StaleFence
 from training_app import pyramid
 from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunAttempt, RunEvent
+from training_app.states import AttemptState
 
 logger = logging.getLogger(__name__)
 BATCH_BYTES = 2 << 20
@@ -111,7 +112,9 @@ class Ingest:
     def _sort(self, batch: _Batch, kind: str, at: float, payload: dict[str, Any]) -> None:
         if kind == "scalars":
             _sort_scalars(batch, at, payload)
-        elif kind == "progress":
+            return
+        _sort_use(batch, payload)
+        if kind == "progress":
             batch.progress = payload
         elif kind == "evaluation":
             measured = {key: value for key, value in payload.items() if key != "examples"}
@@ -192,6 +195,15 @@ class Ingest:
             publish(f"overview.{self.project_id}", "progress", run=self.run_id, progress=batch.progress)
 
 
+def _sort_use(batch: _Batch, payload: dict[str, Any]) -> None:
+    """Time and tokens, of every event that tells them: a run may use its devices long before its first step."""
+    tokens, seconds = payload.get("tokens"), payload.get("process_seconds")
+    if isinstance(tokens, int) and not isinstance(tokens, bool):
+        batch.num_tokens = tokens
+    if isinstance(seconds, int | float) and math.isfinite(seconds):
+        batch.process_seconds = float(seconds)
+
+
 def _sort_scalars(batch: _Batch, at: float, payload: dict[str, Any]) -> None:
     step, tokens, seconds = int(payload["step"]), int(payload["tokens"]), float(payload["process_seconds"])
     batch.num_tokens, batch.process_seconds = tokens, seconds
@@ -208,11 +220,16 @@ def _sort_scalars(batch: _Batch, at: float, payload: dict[str, Any]) -> None:
 
 
 def device_seconds_of(attempts: QuerySet[RunAttempt]) -> float:
-    """What these attempts have used, as far as they told: seconds times processes."""
-    last = (
-        RunEvent.objects.filter(attempt__in=attempts, kind="scalars")
-        .order_by("attempt_id", "-seq")
-        .distinct("attempt_id")
-        .values_list("payload__process_seconds", "run__num_processes")
-    )
-    return sum(float(seconds) * num for seconds, num in last)
+    """What these attempts have used: seconds times processes, at least from their start to their end, or to now.
+
+    Of a lost attempt nobody knows when it ended: it counts as far as it told.
+    """
+    last = RunEvent.objects.filter(attempt__in=attempts, kind="scalars").order_by("attempt_id", "-seq")
+    told = dict(last.distinct("attempt_id").values_list("attempt_id", "payload__process_seconds"))
+    until = Coalesce("finished_at", Now())
+    rows = attempts.annotate(until=until).values_list("pk", "state", "started_at", "until", "run__num_processes")
+    used = 0.0
+    for pk, state, begun, ended, num_processes in rows:
+        held = (ended - begun).total_seconds() if begun and state != AttemptState.LOST else 0.0
+        used += max(float(told.get(pk, 0.0)), held) * num_processes
+    return used

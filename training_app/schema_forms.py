@@ -7,6 +7,7 @@ group of the class that `nested` names for it, or JSON. Validation is the config
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -89,7 +90,12 @@ class SchemaForm(forms.Form):
                 weight = forms.FloatField(label=label_of(key), required=False, initial=given.get(key), widget=_number())
                 self._put(f"{dotted}.{key}", (*path, key), weight, group)
             return
-        made = form_field(info, initial=self._value(path, info), choices=self.choices.get(dotted), name=path[-1])
+        initial = self._value(path, info)
+        if path[-1] == "warmup_steps":
+            initial = self._own_warmup(path[:-1], initial, info.default)
+        made = form_field(info, initial=initial, choices=self.choices.get(dotted), name=path[-1])
+        if path[-1] == "warmup_steps":
+            made.widget.attrs["placeholder"] = f"{info.default}, or all steps if they are fewer"
         self._put(dotted, path, made, group)
 
     def _put(self, dotted: str, path: tuple[str, ...], made: forms.Field, group: Group) -> None:
@@ -104,6 +110,14 @@ class SchemaForm(forms.Form):
                 return None if info.is_required() else info.get_default(call_default_factory=True)
             at = at[key]
         return at
+
+    def _own_warmup(self, path: tuple[str, ...], value: Any, default: int) -> Any:
+        """A warm-up that somebody chose. The default is left empty, so that it follows the steps when those change."""
+        at: Any = self.values
+        for key in path:
+            at = at.get(key, {}) if isinstance(at, Mapping) else {}
+        steps = at.get("steps", default) if isinstance(at, Mapping) else default
+        return None if value == min(default, steps) else value
 
     def groups(self) -> Iterator[tuple[Group, list[forms.BoundField]]]:
         """Each group that has a setting, with its bound fields."""
@@ -130,9 +144,9 @@ class SchemaForm(forms.Form):
 
     def given(self) -> dict[str, Any]:
         """What was filled in, nested, above what the form leaves out."""
-        out: dict[str, Any] = {
-            name: self.values[name] for name in self.without if name in self.values and "." not in name
-        }
+        out: dict[str, Any] = {}
+        for name in sorted(self.without):
+            _keep(out, self.values, name.split("."))
         for dotted, path in self.readers.items():
             value = self.cleaned_data.get(dotted)
             at = out
@@ -148,9 +162,12 @@ class SchemaForm(forms.Form):
         return getattr(self.fields[dotted], "empty_is_value", False)
 
     def place(self, error: ModelCoreError) -> None:
-        """Puts each sentence of an error at the field that it names; the rest goes above the form."""
+        """Puts each sentence of an error at the field that it names, in the form's words; the rest goes above it."""
+        names = {name.rsplit(".", 1)[-1] for name in self.without}
+        labels = {name: label_of(name) for name in names}
+        labels |= {name.rsplit(".", 1)[-1]: str(made.label) for name, made in self.fields.items()}
         for where, sentence in sentences(error):
-            self.add_error(self._nearest(where, sentence), sentence)
+            self.add_error(self._nearest(where, sentence), in_words(sentence, labels))
 
     def _nearest(self, where: str, sentence: str) -> str | None:
         """The field at `where`; of a group, the one that the sentence speaks of first."""
@@ -180,9 +197,47 @@ def sentences(error: ModelCoreError) -> Iterator[tuple[str, str]]:
     prefix = error.field.removesuffix(first).rstrip(".") if first else error.field
     for item in items:
         where = ".".join([*([prefix] if prefix else []), *(str(part) for part in item["loc"])])
-        text = item["msg"].removeprefix("Value error, ").replace("Input should", "This should")
-        shown = "" if item["type"] in {"value_error", "missing"} else f", it is {item['input']!r}"
-        yield where, f"{text[:1].upper()}{text[1:]}{shown}."
+        yield where, _sentence(item)
+
+
+LIMITS = {
+    "greater_than_equal": ("At least", "ge"),
+    "greater_than": ("Above", "gt"),
+    "less_than_equal": ("At most", "le"),
+    "less_than": ("Below", "lt"),
+}
+"""(word, key of the limit) of each kind of error that is about a number's range."""
+
+
+def _sentence(item: Any) -> str:
+    if item["type"] in LIMITS:
+        word, key = LIMITS[item["type"]]
+        return f"{word} {item['ctx'][key]:.12g}; you gave {item['input']:.12g}."
+    text = item["msg"].removeprefix("Value error, ").replace("Input should", "This should").rstrip(".")
+    shown = "" if item["type"] in {"value_error", "missing"} else f"; you gave {item['input']!r}"
+    start = text if "_" in text.split(" ", 1)[0] else f"{text[:1].upper()}{text[1:]}"
+    return f"{start}{shown}."
+
+
+def in_words(sentence: str, labels: Mapping[str, str]) -> str:
+    """The sentence with settings called by their labels; a plain word is a setting's name only before "is"."""
+
+    def label(found: re.Match[str]) -> str:
+        name = found[0]
+        return f"“{labels[name]}”" if name in labels else name
+
+    return re.sub(r"\b[a-z]\w*_\w+\b|\b[a-z]+(?= is [\d.-]+)", label, sentence)
+
+
+def _keep(out: dict[str, Any], values: Mapping[str, Any], path: list[str]) -> None:
+    """Copies the value at `path`, when there is one."""
+    name, *rest = path
+    if name not in values:
+        return
+    if not rest:
+        out[name] = values[name]
+    elif isinstance(values[name], Mapping):
+        _keep(out.setdefault(name, {}), values[name], rest)
 
 
 def form_field(info: FieldInfo, *, initial: Any, choices: list[tuple[str, str]] | None, name: str) -> forms.Field:

@@ -18,6 +18,7 @@ from r1platform.lib.storage import run_dir
 from r1platform.lib.tail import last_words
 from training_app.asking import ask_to_schedule
 from training_app.gates import gate_decide
+from training_app.ingest import device_seconds_of
 from training_app.models import PhaseRun, RunAttempt
 from training_app.scheduling import holder_of
 from training_app.states import AttemptState, Desired, GateAction, GateVerdict, RunState
@@ -49,6 +50,7 @@ def attempt_finish(
     """
     result = jsonb_clean(result)
     run = PhaseRun.objects.select_for_update(of=("self",)).get(pk=attempt.run_id)
+    run.device_seconds = max(run.device_seconds, device_seconds_of(run.attempts.all()))
     end = _decide(run, attempt, result, how)
     attempt_transition(
         attempt=attempt,
@@ -61,7 +63,7 @@ def attempt_finish(
         leases_release(holder=holder_of(attempt))
     if run.state == RunState.STARTING and end.run in {RunState.SUCCEEDED, RunState.GATE_FAILED}:
         run_transition(run=run, to=RunState.RUNNING, reason=f"Attempt {attempt.number} trains.")
-    run_transition(run=run, to=end.run, reason=end.reason, fields=end.fields)
+    run_transition(run=run, to=end.run, reason=end.reason, fields={**end.fields, "device_seconds": run.device_seconds})
     ask_to_schedule()
 
 

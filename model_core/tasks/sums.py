@@ -43,7 +43,7 @@ class Sums:
 
         num_digits: int = Field(3, ge=1, le=6)
         """Digits of each operand."""
-        story_fraction: float = Field(0.75, ge=0, le=1)
+        story_fraction: float = Field(0.72, ge=0, le=1)
         """Share of word problems; the rest are bare sums."""
         terse_fraction: float = Field(0.15, ge=0, le=1)
         """Share of the word problems' demonstrations that write the result at once instead of digit by digit."""

@@ -90,10 +90,14 @@ def draw(message: dict[str, Any], progress: Progress, bar: TaskID) -> bool:
         payload = message["payload"]
         if message["kind"] == "progress":
             left = payload.get("remaining_seconds")
-            tail = f" · {left:.0f} s left" if left is not None else ""
+            tail = f" · {_left(left)} left" if left is not None else ""
             text = f"{payload['stage']} {payload['step']} of {payload['total']}{tail}"
             progress.update(bar, completed=payload["fraction"], text=text)
         elif message["kind"] == "evaluation":
             text = f"{payload['when']}: {payload['accuracy']:.1%} right of {payload['num_problems']}"
             progress.update(bar, text=text)
     return False
+
+
+def _left(seconds: float) -> str:
+    return "a few seconds" if seconds < 10 else f"{seconds:.0f} s"

@@ -101,7 +101,7 @@ class Migration(migrations.Migration):
                 ('project', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to='r1platform.project')),
             ],
             options={
-                'ordering': ['-created_at'],
+                'verbose_name': 'API key', 'verbose_name_plural': 'API keys', 'ordering': ['-created_at'],
             },
         ),
         migrations.CreateModel(

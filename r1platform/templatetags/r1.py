@@ -68,7 +68,7 @@ def relative(seconds: float) -> str:
     size = abs(seconds)
     if size < 5:
         return "just now"
-    for limit, divisor, unit in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (86_400 * 60, 86_400, "d")):
+    for limit, divisor, unit in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (86_400 * 120, 86_400, "d")):
         if size < limit:
             amount = f"{int(size // divisor)}{THIN}{unit}"
             return f"{amount} ago" if seconds > 0 else f"in {amount}"

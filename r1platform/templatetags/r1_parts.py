@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from django import template
@@ -13,7 +15,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from r1platform.access import FORM_PROJECT, role_in
+from r1platform.access import FORM_PROJECT, SESSION_PROJECT, role_in
+from r1platform.context import shown_project
 from r1platform.models import Project, Role
 
 register = template.Library()
@@ -34,14 +37,17 @@ PLACES: tuple[tuple[str, str, str, str], ...] = (
 
 @register.inclusion_tag("partials/_rail.html", takes_context=True)
 def rail(context: template.Context) -> dict[str, Any]:
-    """The left rail: project switch, places, settings, who is signed in."""
+    """The left rail: project switch, places, settings, who is signed in. The project that it shows is remembered."""
     request: HttpRequest = context["request"]
+    project = shown_project(context)
+    if project and project != context.get("current_project"):
+        request.session[SESSION_PROJECT] = project.pk
     return {
         "request": request,
         "csrf_token": context.get("csrf_token"),
         "user": request.user,
-        "projects": context.get("projects"),
-        "project": context.get("current_project"),
+        "projects": _switch(context.get("projects") or [], project),
+        "project": project,
         "places": [
             {"url": reverse(name), "label": label, "icon": icon, "current": _belongs(request.path, prefixes)}
             for name, label, icon, prefixes in PLACES
@@ -49,6 +55,16 @@ def rail(context: template.Context) -> dict[str, Any]:
         "in_settings": request.path.startswith("/settings/"),
         "themes": (("auto", "As the system"), ("light", "Light"), ("dark", "Dark")),
     }
+
+
+def _switch(projects: Iterable[Project], shown: Project | None) -> list[dict[str, Any]]:
+    """What can be switched to; a name that several of them have comes with the short name."""
+    found = list(projects)
+    often = Counter(project.name for project in found)
+    return [
+        {"project": project, "slug": project.slug if often[project.name] > 1 else "", "shown": project == shown}
+        for project in found
+    ]
 
 
 def may_edit(user: User | AnonymousUser, project: Project | None) -> bool:
@@ -63,7 +79,7 @@ def _belongs(path: str, prefixes: str) -> bool:
 @register.simple_tag(takes_context=True)
 def project_field(context: template.Context) -> SafeString | str:
     """Hidden field that ties a form to the project that its page shows, whatever another tab has switched to since."""
-    project = context.get("current_project")
+    project = shown_project(context)
     return format_html('<input type="hidden" name="{}" value="{}">', FORM_PROJECT, project.pk) if project else ""
 
 

@@ -1,7 +1,7 @@
 // What every page has. Behaviour of one page is in its own module beside it.
 import { startLiveParts } from "./live.js";
 import { startPalette } from "./palette.js";
-import { startCopying, startDialogs, startForms, startMenus, startTimes } from "./parts.js";
+import { startCopying, startDialogs, startForms, startMenus, startTabs, startTimes } from "./parts.js";
 import { startRail } from "./rail.js";
 import { startTheme } from "./theme.js";
 import { startToasts } from "./toasts.js";
@@ -12,6 +12,7 @@ startDialogs();
 startMenus();
 startForms();
 startTimes();
+startTabs();
 startCopying();
 startPalette();
 startRail();

@@ -1,4 +1,4 @@
-// Small behaviours that any page can have by an attribute: dialogs, menus, busy buttons, relative times, copying.
+// Small behaviours that any page can have by an attribute: dialogs, menus, busy buttons, relative times, copying, tabs.
 
 /** `data-dialog="id"` opens that dialog, `data-dialog-close` closes its own; a click on the backdrop closes too. */
 export function startDialogs() {
@@ -55,7 +55,7 @@ export function startForms() {
 export function relative(seconds) {
   const size = Math.abs(seconds);
   if (size < 5) return "just now";
-  const found = [[60, 1, "s"], [3600, 60, "min"], [86_400, 3600, "h"], [86_400 * 60, 86_400, "d"]].find(([limit]) => size < limit);
+  const found = [[60, 1, "s"], [3600, 60, "min"], [86_400, 3600, "h"], [86_400 * 120, 86_400, "d"]].find(([limit]) => size < limit);
   const [, divisor, unit] = found ?? [0, 86_400 * 30, "months"];
   const amount = `${Math.floor(size / divisor)}\u202f${unit}`;
   return seconds > 0 ? `${amount} ago` : `in ${amount}`;
@@ -76,6 +76,8 @@ export function startCopying() {
   const dress = () => {
     for (const block of document.querySelectorAll("pre.code:not([data-copies])")) {
       block.dataset.copies = "";
+      block.querySelector("code")?.setAttribute("tabindex", "0"); // it is what scrolls
+      block.removeAttribute("tabindex");
       const button = document.createElement("button");
       button.type = "button";
       button.className = "icon-btn code-copy";
@@ -92,6 +94,15 @@ export function startCopying() {
     const button = target.closest?.("[data-copy-text]");
     if (button) copied(button, button.dataset.copyText);
   });
+}
+
+/** Tabs wider than the screen begin with the one you are on in view; only their own row scrolls. */
+export function startTabs() {
+  for (const tab of document.querySelectorAll(".tabs > [aria-current]")) {
+    const row = tab.parentElement;
+    const [box, frame] = [tab.getBoundingClientRect(), row.getBoundingClientRect()];
+    row.scrollLeft += box.left + box.width / 2 - (frame.left + frame.width / 2);
+  }
 }
 
 async function copied(button, text) {

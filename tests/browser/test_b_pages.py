@@ -5,79 +5,21 @@ Pages and REST come from Django's live server; the socket is in the hands of the
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
-from django.test import Client
 from django.urls import reverse
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from r1platform.models import Node, Project
 from serving_app.models import Message
+from tests.browser.signed_in import Site
 from tests.pages.b_rows import RESULT, make_checkpoint, make_conversation, make_deployment, make_event, make_run
 from training_app.models import MetricBucket, MetricSeries, PhaseRun
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 NUM_STEPS = 40
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The browser; its driver runs an event loop in this thread, which Django's guard has to be told about."""
-    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
-    if before is None:
-        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
-
-
-class Site:
-    """Pages of `alice` at `url`; `sockets` are the connections so far, `errors` what the browser complained about."""
-
-    def __init__(self, browser: Browser, url: str, user: User) -> None:
-        self.url = url
-        client = Client()
-        client.force_login(user)
-        self.context = browser.new_context(viewport={"width": 1280, "height": 900})
-        cookie = client.cookies["sessionid"].value
-        self.context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
-        self.context.set_default_timeout(10_000)
-        self.page = self.context.new_page()
-        self.errors: list[str] = []
-        self.sockets: list[WebSocketRoute] = []
-        self.hello: dict[str, Any] = {"type": "hello", "last_id": 0, "state": {}}
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
-        self.page.route_web_socket("**/ws/**", self._socket)
-
-    def _socket(self, route: WebSocketRoute) -> None:
-        self.sockets.append(route)
-        route.send(json.dumps(self.hello))
-
-    def open(self, path: str) -> Page:
-        self.page.goto(f"{self.url}{path}")
-        return self.page
-
-    def send(self, **message: Any) -> None:
-        """Sends over the newest connection of the page."""
-        self.sockets[-1].send(json.dumps(message))
-
-
-@pytest.fixture
-def site(chromium: Browser, live_server: Any, alice: User, project: Any) -> Iterator[Site]:
-    made = Site(chromium, live_server.url, alice)
-    yield made
-    made.context.close()
-    assert made.errors == []
 
 
 @pytest.fixture

@@ -59,6 +59,30 @@ def test_a_rule_between_fields_is_said_at_one_of_them() -> None:
     assert "lower the first or raise the second" in str(form.errors)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("model.num_experts_per_tok", "99", "“Experts per tok” is 99 but “N routed experts” is"),
+        ("held_out.num_problems", "-5", "At least 1; you gave -5."),
+        ("held_out.temperature", "9", "At most 2; you gave 9."),
+        ("parallel.expert", "3", "“Processes”"),
+        ("phase_config.warmup_steps", "99", "“Warmup steps” is 99 but “Steps” is"),
+    ],
+)
+def test_errors_speak_the_words_of_the_form(name: str, value: str, sentence: str) -> None:
+    form = form_of({**as_sent(form_of(None)), name: value})
+    assert not form.is_valid()
+    assert sentence in " ".join(text for texts in form.errors.values() for text in texts)
+
+
+@pytest.mark.parametrize("phase", ["cold_start", "reinforcement"])
+def test_a_default_warm_up_follows_the_steps(phase: str) -> None:
+    form = form_of({**as_sent(form_of(None, phase)), "phase_config.steps": "3"}, phase)
+    assert form.fields["phase_config.warmup_steps"].initial is None
+    assert form.is_valid(), form.errors
+    assert form.config()["phase_config"]["warmup_steps"] == 3
+
+
 def test_an_empty_weight_takes_the_component_out() -> None:
     form = form_of({**as_sent(form_of(None)), "reward.weights.efficiency": ""})
     assert form.is_valid(), form.errors

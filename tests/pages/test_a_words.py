@@ -26,6 +26,14 @@ def test_durations(seconds: float | None, text: str) -> None:
     assert r1.duration(seconds).replace(r1.THIN, " ") == text
 
 
+@pytest.mark.parametrize(
+    ("days", "text"), [(59, "in 59 d"), (90, "in 90 d"), (119, "in 119 d"), (120, "in 4 months"), (-90, "90 d ago")]
+)
+def test_days_are_counted_below_four_months(days: int, text: str) -> None:
+    """90 days are not "2 months"."""
+    assert r1.relative(-days * 86_400).replace(r1.THIN, " ") == text
+
+
 def test_numbers_carry_thin_spaces_units_and_a_true_minus() -> None:
     assert r1.grouped(7473) == "7\u202f473"
     assert r1.percent(0.961) == "96.1\u202f%"

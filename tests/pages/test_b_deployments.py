@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
+from model_core.errors import ConfigError
 from model_core.serving.engines import ENGINES
-from r1platform.models import Node, Project
+from r1platform.models import Device, DeviceKind, DeviceLease, Node, Project
+from serving_app import services
 from serving_app.forms import PREFIX, EngineForm
-from serving_app.models import Deployment, DeploymentRevision, Replica
+from serving_app.models import Deployment, DeploymentRevision, DeploymentTransition, Replica
+from serving_app.placement import holder_of
 from serving_app.states import DeploymentState, ReplicaState
 from serving_app.views.snippets import chat_snippets
 from tests.pages.b_rows import make_checkpoint, make_deployment, make_run
@@ -54,17 +60,17 @@ def test_the_log_of_a_replica_is_read_through_its_own_deployment_only(
     assert client_alice.get(reverse("replica-log", args=[deployment.pk, theirs.pk])).status_code == 404
 
 
-@pytest.mark.parametrize("verb", ["stop", "start", "delete"])
+@pytest.mark.parametrize("verb", ["stop", "start", "scale", "delete"])
 def test_only_editors_act(
     verb: str, deployment: Deployment, client_bob: Client, client_charlie: Client, client_erin: Client, client: Client
 ) -> None:
     address = reverse("deployment-act", args=[deployment.pk, verb])
-    assert client_bob.post(address, {"name": deployment.name}).status_code == 403
+    assert client_bob.post(address, {"name": deployment.name, "replicas": 2}).status_code == 403
     assert client_charlie.post(address, {"name": deployment.name}).status_code == 404
     assert client.post(address).status_code == 302
     assert client_erin.get(address).status_code == 405
     deployment.refresh_from_db()
-    assert deployment.state == "ready" and deployment.deleted_at is None
+    assert deployment.state == "ready" and deployment.deleted_at is None and deployment.desired_replicas == 1
 
 
 @pytest.mark.parametrize("name", ["deployment-new", "deployment-revise"])
@@ -211,3 +217,71 @@ def test_snippets_hold_no_key_and_quote_what_people_wrote() -> None:
     compile(snippets["Python"], "snippet", "exec")
     assert "'\\''" in snippets["curl"] and "r1_YOUR_KEY" in snippets["curl"]
     assert "temperature=0.5" in snippets["Python"]
+
+
+def detail(client: Client, deployment: Deployment) -> str:
+    return client.get(reverse("deployment-detail", args=[deployment.pk])).content.decode()
+
+
+def test_replicas_are_scaled_on_the_page_and_come_back_after_a_stop(
+    deployment: Deployment, client_erin: Client, client_bob: Client
+) -> None:
+    address = reverse("deployment-act", args=[deployment.pk, "scale"])
+    assert address in detail(client_erin, deployment) and address not in detail(client_bob, deployment)
+    client_erin.post(address, {"replicas": 3})
+    assert "1 of 3 ready" in detail(client_bob, deployment)
+    for wrong in ("", "0", "-1", "x", "17", "9" * 20):
+        client_erin.post(address, {"replicas": wrong})
+    deployment.refresh_from_db()
+    assert deployment.desired_replicas == 3
+    Replica.objects.update(state="stopped", finished_at=timezone.now())
+    client_erin.post(reverse("deployment-act", args=[deployment.pk, "stop"]))
+    page = detail(client_erin, deployment)
+    assert "A start brings back 3 replicas." in page and address not in page
+    client_erin.post(reverse("deployment-act", args=[deployment.pk, "start"]))
+    deployment.refresh_from_db()
+    assert deployment.desired_replicas == 3
+
+
+def test_a_name_that_another_project_has_is_explained_without_saying_whose(
+    charlie: User, node: Node, checkpoint: Checkpoint, client_erin: Client, project: Project, alice: User
+) -> None:
+    elsewhere = Project.objects.get(memberships__user=charlie)
+    make_deployment(elsewhere, make_checkpoint(make_run(elsewhere), node), name="taken")
+    sent = {"checkpoint": checkpoint.pk, "name": "taken", "engine": "builtin", "replicas": 1}
+    page = client_erin.post(reverse("deployment-new"), sent).content.decode()
+    assert "shared by all projects" in page and elsewhere.name not in page
+    with pytest.raises(ConfigError, match="shared by all projects"):
+        services.deployment_create(project=project, user=alice, name="taken", checkpoint=checkpoint, engine="builtin")
+
+
+def test_devices_are_spoken_of_only_where_some_are_held(
+    deployment: Deployment, node: Node, client_erin: Client
+) -> None:
+    assert "devices" not in detail(client_erin, deployment)
+    gpu = Device.objects.create(node=node, kind=DeviceKind.CUDA, index=0, name="GPU", memory_bytes=1)
+    DeviceLease.objects.create(device=gpu, holder=holder_of(Replica.objects.get()))
+    assert "frees the devices held" in " ".join(detail(client_erin, deployment).split())
+
+
+def test_the_time_beside_a_revision_is_its_own(deployment: Deployment, client_alice: Client) -> None:
+    revision = DeploymentRevision.objects.get()
+    DeploymentRevision.objects.update(created_at=timezone.now() - timedelta(days=3))
+    revision.refresh_from_db()
+    page = detail(client_alice, deployment)
+    assert page.count(revision.created_at.isoformat()) == 2 and deployment.created_at.isoformat() not in page
+
+
+def test_history_speaks_in_the_words_of_the_badges(deployment: Deployment, client_alice: Client) -> None:
+    DeploymentTransition.objects.create(deployment=deployment, before="pending", after="starting")
+    page = detail(client_alice, deployment)
+    assert "from Pending" in page and ">Starting</span>" in page and "from pending" not in page
+
+
+@pytest.mark.parametrize(("state", "hidden"), [("ready", False), ("stopping", False), ("stopped", True)])
+def test_the_badge_of_the_connection_stands_only_while_something_can_change(
+    state: str, hidden: bool, deployment: Deployment, client_alice: Client
+) -> None:
+    Deployment.objects.update(state=state)
+    for page in (detail(client_alice, deployment), client_alice.get(reverse("deployment-list")).content.decode()):
+        assert ("data-moves hidden" in page) == hidden

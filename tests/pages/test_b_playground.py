@@ -11,7 +11,9 @@ from django.urls import reverse
 
 from r1platform.models import Membership, Node, Project
 from serving_app.models import Conversation, Deployment, Message
+from serving_app.services import deployment_delete
 from serving_app.states import GenerationState
+from serving_app.texts import MAX_TITLE, title_of
 from serving_app.views.thread import thread_of
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_run
 
@@ -196,3 +198,92 @@ def test_the_shown_branch_is_the_newest_or_the_wanted_one() -> None:
     assert [t.message.pk for t in thread_of(tree, at=99)] == [1, 4, 5]
     assert [(t.position, t.previous, t.next) for t in thread_of(tree, at=2)][1] == (1, None, 4)
     assert thread_of([]) == []
+
+
+def thread_page(client: Client, conversation: Conversation) -> str:
+    return client.get(reverse("conversation-thread", args=[conversation.pk])).content.decode()
+
+
+@pytest.mark.parametrize("state", ["stopped", "starting", "failed"])
+def test_a_link_to_a_model_that_does_not_answer_says_so_and_chooses_none(
+    state: str, deployment: Deployment, project: Project, node: Node, client_alice: Client
+) -> None:
+    other = make_deployment(project, make_checkpoint(make_run(project), node, 9), name="other", state=state)
+    page = client_alice.get(reverse("playground"), {"deployment": other.pk})
+    text = page.content.decode()
+    assert f"“other” is {state} and does not answer now" in text and "Choose a model…" in text
+    assert page.context["form"].initial["deployment"] is None and 'value="" selected>' in text
+    assert "does not answer now" not in client_alice.get(reverse("playground")).content.decode()
+
+
+def test_a_link_to_a_model_elsewhere_names_it_only_to_its_members(
+    deployment: Deployment, alice: User, charlie: User, node: Node, client_alice: Client
+) -> None:
+    elsewhere = Project.objects.get(memberships__user=charlie)
+    theirs = make_deployment(elsewhere, make_checkpoint(make_run(elsewhere), node), name="theirs")
+    page = client_alice.get(reverse("playground"), {"deployment": theirs.pk})
+    assert "not yours to see" in page.content.decode() and "theirs" not in page.content.decode()
+    assert page.context["form"].initial["deployment"] is None
+    Membership.objects.create(project=elsewhere, user=alice, role="viewer")
+    session = client_alice.get(reverse("playground"), {"deployment": theirs.pk}).content.decode()
+    assert f"“theirs” belongs to the project “{elsewhere.name}”" in session
+
+
+def test_titles_end_at_a_word() -> None:
+    assert title_of("What is 17 + 25?\nQuick.") == "What is 17 + 25?"
+    long = title_of("seventeen and twenty-five and " * 10)
+    assert len(long) <= MAX_TITLE and long.endswith("…") and long[:-1].split()[-1] in {"seventeen", "and", "twenty-five"}
+    assert title_of("x" * 200) == "x" * (MAX_TITLE - 1) + "…"
+    exact = "a" * 40 + " " + "b" * 39
+    assert title_of(exact) == exact and title_of(exact + "c") == "a" * 40 + "…"
+
+
+@pytest.mark.parametrize(
+    ("finish", "content", "words"),
+    [
+        ("length", "", "still thinking when the length limit came"),
+        ("length", "It is", "The length limit cut this answer"),
+        ("stop", "", "ended without an answer"),
+        (None, "", "ended without an answer"),
+    ],
+)
+def test_only_what_the_length_limit_ended_is_said_to_be_so(
+    finish: str | None, content: str, words: str, conversation: Conversation, client_alice: Client
+) -> None:
+    conversation.messages.filter(role="assistant").update(content=content, usage={"finish_reason": finish})
+    page = thread_page(client_alice, conversation)
+    assert words in page and ("length limit" in page) == (finish == "length")
+
+
+def test_a_failed_answer_says_what_is_kept_and_a_long_message_can_be_edited(
+    conversation: Conversation, client_alice: Client
+) -> None:
+    answer = conversation.messages.filter(role="assistant")
+    answer.update(state="failed", state_reason="It broke.")
+    assert "What was written is kept" in thread_page(client_alice, conversation)
+    answer.update(content="", reasoning="")
+    page = thread_page(client_alice, conversation)
+    assert "What was written is kept" not in page and "Answer again to retry." in page and "data-edit-said" not in page
+    answer.update(usage={"error_code": "context_length_exceeded"})
+    page = thread_page(client_alice, conversation)
+    assert f'data-edit-said="{answer.get().parent_id}"' in page and "to retry" not in page
+
+
+def test_the_thread_brings_its_code_up_to_the_last_question(conversation: Conversation, client_alice: Client) -> None:
+    page = thread_page(client_alice, conversation)
+    code = page.partition("<template data-code>")[2]
+    assert "What is 17 + 25?" in code and "It is **42**" not in code and "assistant" not in code
+    assert "<template data-code>" in client_alice.get(reverse("conversation", args=[conversation.pk])).content.decode()
+    conversation.messages.all().delete()
+    Conversation.objects.update(system_prompt="Be brief.")
+    empty = thread_page(client_alice, conversation)
+    assert empty.index("Be brief.") < empty.index("What is 17 + 25?")
+
+
+def test_a_deleted_model_keeps_its_name(
+    conversation: Conversation, deployment: Deployment, alice: User, client_alice: Client
+) -> None:
+    deployment_delete(deployment=deployment, user=alice)
+    page = client_alice.get(reverse("conversation", args=[conversation.pk])).content.decode()
+    assert "sums-r1 (deleted)" in page and "--deleted-" not in page
+    assert reverse("deployment-detail", args=[deployment.pk]) not in page

@@ -78,11 +78,23 @@ def test_staff_sees_every_model_and_no_secret(browser: Client, secret: str, alic
 def test_whoever_is_no_staff_gets_no_page(secret: str, client_alice: Client) -> None:
     for model in MODELS:
         for path in pages_of(model):
-            for client in (client_alice, Client()):
-                answer = client.get(path)
-                assert answer.status_code == 302 and re.search("/login/|/sign-in/", answer["Location"]), path
+            answer = Client().get(path)
+            assert answer.status_code == 302 and re.search("/login/|/sign-in/", answer["Location"]), path
+            assert client_alice.get(path).status_code == 403, path
     answer = client_alice.post(reverse("admin:r1platform_node_changelist"), {"action": "drain", "_selected_action": [1]})
-    assert answer.status_code == 302 and not Node.objects.get().draining
+    assert answer.status_code == 403 and not Node.objects.get().draining
+
+
+@pytest.mark.parametrize("path", ["/admin/", "/admin/login/?next=/admin/", "/admin/nothing/"])
+def test_whoever_is_no_staff_is_told_so(client_alice: Client, path: str) -> None:
+    answer = client_alice.get(path)
+    assert answer.status_code == 403 and "Only staff may enter the admin, and alice is not." in answer.content.decode()
+    assert "password" not in answer.content.decode()
+
+
+def test_the_admin_writes_its_kinds_as_people_do(browser: Client) -> None:
+    assert "API keys" in browser.get(reverse("admin:r1platform_apikey_changelist")).content.decode()
+    assert "Api keys" not in browser.get("/admin/").content.decode()
 
 
 def test_staff_without_permissions_sees_no_model(secret: str, client_alice: Client) -> None:

@@ -135,3 +135,12 @@ def test_without_a_terminal_each_phase_says_its_start_and_its_end(monkeypatch: p
     assert lines == [
         "phase 0: started (run 0)", "phase 0: succeeded after 0 s", "phase 1: started (run 1)", "phase 1: succeeded after 0 s",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("left", "words"), [(0.469, "a few seconds left"), (9.9, "a few seconds left"), (42.2, "42 s left")])
+def test_little_time_left_is_said_in_words(left: float, words: str) -> None:
+    with Progress() as progress:
+        bar = progress.add_task("run", text="")
+        payload = {"stage": "train", "step": 3, "total": 4, "fraction": 0.75, "remaining_seconds": left}
+        follow.draw({"type": "event", "kind": "progress", "payload": payload}, progress, bar)
+        assert progress.tasks[0].fields["text"] == f"train 3 of 4 · {words}"

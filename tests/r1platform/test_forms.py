@@ -12,7 +12,8 @@ from django.urls import reverse
 from r1platform.access import FORM_PROJECT
 from r1platform.models import Membership, Project, Role
 from r1platform.services import member_set, project_create
-from training_app.models import Pipeline
+from training_app.models import Launch, Pipeline
+from training_app.states import LaunchState, RunState
 
 
 @pytest.fixture
@@ -41,15 +42,30 @@ def test_members_are_set_in_the_project_of_the_page(client_alice: Client, projec
     assert not Membership.objects.filter(user=erin).exists()
 
 
-def test_the_first_pipeline_is_made_in_the_project_of_the_page(
+def test_the_first_pipeline_is_made_and_launched_in_the_project_of_the_page(
     client_alice: Client, project: Project, other: Project
 ) -> None:
     page = client_alice.get(reverse("overview"), {"project": project.pk}).content.decode()
     shown = hidden_projects(page, reverse("first-pipeline"))
     assert shown == [str(project.pk)]
     client_alice.get(reverse("overview"), {"project": other.pk})
-    client_alice.post(reverse("first-pipeline"), {FORM_PROJECT: shown[0]})
+    answer = client_alice.post(reverse("first-pipeline"), {FORM_PROJECT: shown[0]})
     assert Pipeline.objects.get().project == project
+    launch = Launch.objects.get()
+    assert answer["Location"] == reverse("launch-detail", args=[launch.pk]) and launch.state == LaunchState.RUNNING
+    assert launch.runs.filter(state=RunState.QUEUED, dataset_version__isnull=False).exists()
+    assert client_alice.get(answer["Location"]).status_code == 200
+
+
+def test_the_only_owner_stays_and_the_sentence_is_no_field_of_the_other_form(client_alice: Client, project: Project) -> None:
+    for role in ("viewer", ""):
+        form = {"username": "alice", "role": role, FORM_PROJECT: project.pk}
+        page = client_alice.post(reverse("member-save"), form, follow=True)
+        assert [str(message) for message in page.context["messages"]] == [
+            "alice is the only owner of “Sums”; make another owner first."
+        ]
+        assert not page.context["member_form"].is_bound
+    assert Membership.objects.get(project=project, user__username="alice").role == Role.OWNER
 
 
 @pytest.mark.parametrize("named", ["{theirs}", "999999", "x", "9" * 5000, "é", "elsewhere"])

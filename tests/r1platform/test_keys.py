@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import User
 from django.db.models.functions import Now
+from django.test import Client
+from django.urls import reverse
 from rest_framework.test import APIClient
 
 from r1platform.keys import KeyRefused, api_key_create, api_key_find, api_key_revoke
@@ -84,3 +86,22 @@ def test_a_wrong_key_is_told_so(api_anonymous: APIClient) -> None:
     answer = client_with("r1_abc_def").get("/api/v1/me/")
     assert answer.status_code == 401 and answer["WWW-Authenticate"] == "Bearer"
     assert answer["Content-Type"] == "application/problem+json" and "revoked" in answer.json()["detail"]
+
+
+def test_a_page_shows_a_key_once_and_a_refresh_makes_no_other(client_alice: Client) -> None:
+    url = reverse("settings-keys")
+    answer = client_alice.post(url, {"name": "notebook", "scopes": ["read"], "lifetime": "90"})
+    assert (answer.status_code, answer["Location"]) == (302, url)
+    client_alice.head(url)
+    shown = client_alice.get(url)
+    assert api_key_find(shown.context["secret"]) == ApiKey.objects.get() and "no-store" in shown["Cache-Control"]
+    assert shown.context["secret"] in shown.content.decode()
+    again = client_alice.get(url)
+    assert again.context["secret"] == "" and shown.context["secret"] not in again.content.decode()
+    assert not [value for value in client_alice.session.values() if value == shown.context["secret"]]
+
+
+def test_a_key_that_is_refused_keeps_what_was_typed(client_alice: Client) -> None:
+    answer = client_alice.post(reverse("settings-keys"), {"name": "notebook", "lifetime": "90"})
+    assert answer.status_code == 422 and 'value="notebook"' in answer.content.decode()
+    assert not ApiKey.objects.exists()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db.models.functions import Now
 from django.test import Client
 
-from r1platform.models import Project
+from r1platform.models import Project, SignInLink
 from r1platform.services import sign_in_link_create
 
 PASSWORD = "correct horse battery"
@@ -62,6 +64,20 @@ def test_a_link_is_slowed_by_address_only(alice: User) -> None:
     for number in range(20):
         Client().post(f"/sign-in/wrong{number}/")
     assert Client().post("/sign-in/wrong/").status_code == 429
+
+
+def test_a_link_promises_only_what_it_holds(alice: User) -> None:
+    """Looking uses nothing up; a spent, an ended, an invented link and that of a closed account say so at once."""
+    promise, link = "This link signs you in once", sign_in_link_create(user=alice)
+    for _ in range(2):
+        assert promise in Client().get(link).content.decode()
+    assert Client().post(link).status_code == 302
+    ended, closed = sign_in_link_create(user=alice), sign_in_link_create(user=User.objects.create_user("dora", is_active=False))
+    SignInLink.objects.filter(user=alice, used_at=None).update(expires_at=Now() - timedelta(seconds=1))
+    for path in (link, ended, closed, "/sign-in/invented/"):
+        answer = Client().get(path)
+        assert answer.status_code == 400 and promise not in answer.content.decode()
+        assert "make another with ./r1 sign_in_link NAME" in answer.content.decode()
 
 
 def test_a_zero_byte_in_a_form_is_a_400_with_a_sentence(client_alice: Client, project: Project) -> None:

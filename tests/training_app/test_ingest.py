@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from model_core.rundir import RunDir
 from r1platform.lib.transitions import StaleFence
 from r1platform.models import Node, Project
 from tests.training_app.rows import make_attempt, make_run, rundir_of, scalars, tell
 from training_app import ingest as ingesting
-from training_app.ingest import Ingest
+from training_app.ingest import Ingest, device_seconds_of
 from training_app.models import Checkpoint, MetricBucket, MetricSeries, PhaseRun, RunAttempt, RunEvent
 from training_app.selectors import run_events, run_metrics
+from training_app.verdict import attempt_finish
 
 pytestmark = pytest.mark.django_db
 
@@ -64,6 +67,30 @@ def test_what_was_told_is_in_the_tables(run: PhaseRun, attempt: RunAttempt, rund
     lr = MetricBucket.objects.get(series__name="lr", level=0)
     assert lr.num_nonfinite == 1 and lr.last_value is None and lr.minimum is None
     assert not MetricSeries.objects.filter(name="skipped").exists()
+
+
+def test_time_and_tokens_are_taken_from_every_event_that_tells_them(
+    run: PhaseRun, attempt: RunAttempt, rundir: RunDir
+) -> None:
+    tell(rundir, 1, "progress", stage="sampling", step=0, total=9, fraction=0.1, tokens=700, process_seconds=4.5)
+    drain(attempt)
+    run.refresh_from_db()
+    assert run.num_tokens == 700 and run.device_seconds == 4.5
+
+
+def test_an_attempt_has_used_its_devices_from_start_to_end(run: PhaseRun, attempt: RunAttempt, rundir: RunDir) -> None:
+    tell(rundir, 1, "started", phase="cold_start")
+    drain(attempt)
+    PhaseRun.objects.filter(pk=run.pk).update(num_processes=2, state="running")
+    RunAttempt.objects.filter(pk=attempt.pk).update(started_at=timezone.now() - timedelta(seconds=50))
+    attempt.refresh_from_db()
+    error = {"type": "MemoryError", "message": "It did not fit."}
+    attempt_finish(attempt, fence=attempt.fence, result={"status": "failed", "error": error}, how="")
+    run.refresh_from_db()
+    assert run.state == "failed" and run.device_seconds == pytest.approx(100, abs=10)
+    assert device_seconds_of(run.attempts.all()) == pytest.approx(run.device_seconds, abs=1)
+    RunAttempt.objects.filter(pk=attempt.pk).update(state="lost")
+    assert device_seconds_of(run.attempts.all()) == 0
 
 
 def test_an_unfinished_line_waits_and_a_broken_one_is_left_out(attempt: RunAttempt, rundir: RunDir) -> None:

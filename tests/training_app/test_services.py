@@ -14,6 +14,7 @@ from r1platform.services import project_create
 from tests.training_app.rows import make_attempt, make_run, make_version
 from training_app import services
 from training_app.models import Checkpoint, Launch, PhaseRun, Pipeline, PipelinePhase, RunTransition
+from training_app.scheduling import schedule_once
 from training_app.transitions import run_transition
 
 pytestmark = pytest.mark.django_db
@@ -60,6 +61,12 @@ PHASE: dict[str, Any] = {"name": "one", "phase": "cold_start"}
         ({"phases": [{**PHASE, "gate_metric": "luck", "gate_threshold": 1}]}, "phases.0.gate_metric"),
         ({"phases": [{**PHASE, "gate_metric": "quality_low"}]}, "phases.0.gate_threshold"),
         ({"phases": [{**PHASE, "gate_action": "shrug"}]}, "phases.0.gate_action"),
+        ({"phases": [{**PHASE, "gate_metric": "accuracy", "gate_threshold": 1.5}]}, "phases.0.gate_threshold"),
+        ({"phases": [{**PHASE, "gate_metric": "quality", "gate_threshold": -0.1}]}, "phases.0.gate_threshold"),
+        (
+            {"phases": [{**PHASE, "budget_fraction": 0.7}, {**PHASE, "name": "two", "budget_fraction": 0.4}]},
+            "phases.1.budget_fraction",
+        ),
     ],
 )
 def test_a_wrong_plan_is_refused_at_its_field(change: dict[str, Any], field: str, project: Project, alice: User) -> None:
@@ -67,6 +74,39 @@ def test_a_wrong_plan_is_refused_at_its_field(change: dict[str, Any], field: str
         services.pipeline_create(**{"project": project, "user": alice, "name": "P", "phases": [PHASE], **change})
     assert refused.value.field == field
     assert not Pipeline.objects.exists() and not PipelinePhase.objects.exists()
+
+
+def test_phases_that_name_no_share_divide_what_the_others_leave(project: Project, alice: User) -> None:
+    phases = [{**PHASE, "budget_fraction": 0.5}, {**PHASE, "name": "two"}, {**PHASE, "name": "three"}]
+    made = services.pipeline_create(project=project, user=alice, name="P", phases=phases)
+    assert [phase.budget_fraction for phase in made.phases.order_by("position")] == [0.5, 0.25, 0.25]
+
+
+def test_a_changed_share_may_not_give_away_more_than_there_is(pipeline: Pipeline, alice: User) -> None:
+    phase = pipeline.phases.get(position=0)
+    values = {
+        "config": phase.config, "dataset_version": phase.dataset_version, "num_processes": 1, "gate_metric": "",
+        "gate_threshold": None, "gate_action": "hold",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"1\.05 together") as refused:
+        services.pipeline_phase_update(phase=phase, user=alice, budget_fraction=0.2, **values)
+    assert refused.value.field == "budget_fraction"
+    assert services.pipeline_phase_update(phase=phase, user=alice, budget_fraction=0.1, **values).budget_fraction == 0.1
+
+
+def test_a_pipeline_is_launched_while_its_data_is_on_its_way(project: Project, alice: User, node: Node) -> None:
+    version = make_version(project, state="preparing")
+    made = services.pipeline_from_template(
+        project=project, user=alice, template="article", name="Early", dataset_version=version
+    )
+    first = launch(made, alice).runs.get(position=0)
+    assert schedule_once() == 0
+    first.refresh_from_db()
+    assert first.state == "queued" and first.waiting_reason == f"Waits for {version} to be prepared."
+    type(version).objects.filter(pk=version.pk).update(state="ready")
+    assert schedule_once() == 1
+    first.refresh_from_db()
+    assert first.state == "starting"
 
 
 def test_a_name_is_used_once(pipeline: Pipeline, project: Project, alice: User) -> None:
@@ -115,7 +155,7 @@ def test_a_launch_keeps_its_settings_when_the_plan_changes(pipeline: Pipeline, a
     run = launch(pipeline, alice).runs.get(position=0)
     config = {**phase.config, "phase_config": {**phase.config["phase_config"], "steps": 7, "warmup_steps": 2}}
     services.pipeline_phase_update(
-        phase=phase, user=alice, config=config, dataset_version=None, budget_fraction=0.2, num_processes=2, gate_metric="",
+        phase=phase, user=alice, config=config, dataset_version=None, budget_fraction=0.15, num_processes=2, gate_metric="",
         gate_threshold=None, gate_action="hold",
     )  # fmt: skip
     phase.refresh_from_db()

@@ -71,6 +71,12 @@ class PhaseRun(models.Model):
     def __str__(self) -> str:
         return f"Run {self.pk} · {self.name}"
 
+    def get_state_display(self) -> str:  # type: ignore[no-redef]
+        """The state in a word; a run that stops because it was paused is pausing."""
+        if self.state == RunState.STOPPING and self.desired == Desired.PAUSE:
+            return "Pausing"
+        return str(RunState(self.state).label)
+
 
 class RunTransition(models.Model):
     """One move of a run: who, when and why."""

@@ -60,9 +60,12 @@ def pipeline_create(
     except IntegrityError:
         raise ConfigError(f"There is a pipeline “{name}” already. Choose another name.", field="name") from None
     made: dict[str, PipelinePhase] = {}
+    equal = _equal_share(phases)
     for position, values in enumerate(phases):
-        phase = _phase_create(pipeline, position, values, made, field=f"phases.{position}")
+        with_share = {"budget_fraction": equal, **values}
+        phase = _phase_create(pipeline, position, with_share, made, field=f"phases.{position}")
         made[phase.name] = phase
+    _check_sum(sum(phase.budget_fraction for phase in made.values()), f"phases.{len(phases) - 1}.budget_fraction")
     audit(user=user, project=project, action="pipeline.create", target=f"pipeline:{pipeline.pk}", detail={"name": name})
     return pipeline
 
@@ -108,6 +111,13 @@ def _phase_create(
     )  # fmt: skip
 
 
+def _equal_share(phases: list[dict[str, Any]]) -> float:
+    """The share of a phase that names none: those share equally what the others leave."""
+    given = [values["budget_fraction"] for values in phases if "budget_fraction" in values]
+    left = 1.0 - sum(value for value in given if isinstance(value, int | float))
+    return left / max(len(phases) - len(given), 1)
+
+
 def _fraction(value: Any, field: str) -> float:
     if not isinstance(value, int | float) or not 0 < value <= 1:
         raise ConfigError(
@@ -116,11 +126,23 @@ def _fraction(value: Any, field: str) -> float:
     return float(value)
 
 
+def _check_sum(shares: float, field: str) -> None:
+    if shares > 1 + 1e-6:
+        raise ConfigError(
+            f"The shares of the budget of all phases are {shares:.4g} together; at most 1 can be given away. Lower this one.",
+            field=field,
+        )
+
+
 def _gate(metric: str, threshold: float | None, action: str, *, field: str) -> dict[str, Any]:
     if metric and metric not in GATE_METRICS:
         raise ConfigError(f"A gate compares one of {', '.join(GATE_METRICS)}.", field=f"{field}.gate_metric")
     if metric and threshold is None:
         raise ConfigError("A gate needs a threshold, such as 0.75.", field=f"{field}.gate_threshold")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(
+            f"Accuracy and quality are from 0 to 1, so a threshold is too; {threshold:g} is not.", field=f"{field}.gate_threshold"
+        )
     if action not in GateAction.values:
         raise ConfigError(f"What follows is one of {', '.join(GateAction.values)}.", field=f"{field}.gate_action")
     return {"gate_metric": metric, "gate_threshold": threshold, "gate_action": action}
@@ -172,6 +194,9 @@ def pipeline_phase_update(
         setattr(locked, name, value)
     locked.config = RunConfig.parse(values).resolved()
     locked.dataset_version, locked.num_processes = dataset_version, num_processes
+    if budget_fraction > locked.budget_fraction:
+        others = locked.pipeline.phases.exclude(pk=locked.pk).values_list("budget_fraction", flat=True)
+        _check_sum(sum(others) + budget_fraction, "budget_fraction")
     locked.budget_fraction = _fraction(budget_fraction, "")
     locked.save(
         update_fields=[

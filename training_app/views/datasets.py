@@ -28,6 +28,8 @@ from training_app.forms import DatasetForm, FiltersForm, PrepareForm, UploadForm
 from training_app.models import Dataset, DatasetKind, DatasetVersion, Upload
 
 PER_PAGE = 50
+NUM_SHOWN = 4
+"""Rows of an upload that are shown before its fields are mapped."""
 SORTS = {"newest": ("Newest first", "-id"), "oldest": ("Oldest first", "id"), "name": ("Name", "name")}
 
 
@@ -160,6 +162,7 @@ def _prepare(request: HttpRequest, project: Project, context: dict[str, Any]) ->
             messages.success(request, f"Preparing {version}. This page follows it.")
             return redirect("version-detail", version.dataset_id, version.number)
     context |= {"form": form, "funnel": funnel, "about": about, "task": getattr(form, "task", "")}
+    context["gaps"] = preview_gaps(upload, form) if upload is not None else []
     context["back"] = reverse("dataset-detail", args=[dataset.pk]) if dataset else reverse("dataset-list")
     return render(request, "training_app/datasets/prepare.html", context, status=200 if data is None else 422)
 
@@ -184,6 +187,18 @@ def prepare_form(data: Any, *, upload: Upload | None, task: str, last: DatasetVe
     form = PrepareForm(data, source="generated", task=chosen, values=values)
     form.task = chosen  # type: ignore[attr-defined]
     return form
+
+
+def preview_gaps(upload: Upload, form: PrepareForm) -> list[dict[str, Any]]:
+    """Fields that the mapping takes and that some of the shown rows lack, with how many."""
+    names = [form[f"mapping.{part}"].value() for part in ("prompt", "completion", "answer")]
+    rows = (upload.preview or [])[:NUM_SHOWN]
+    gaps = [
+        {"name": name, "missing": sum(not str(row.get(name) or "").strip() for row in rows), "of": len(rows)}
+        for name in names
+        if name
+    ]
+    return [gap for gap in gaps if gap["missing"]]
 
 
 def _named(upload: Upload | None) -> dict[str, str]:

@@ -20,8 +20,8 @@ from r1platform.templatetags.r1_parts import may_edit
 from training_app import services
 from training_app.models import Launch, PhaseRun
 from training_app.states import LIVE_LAUNCHES, LaunchState, RunState
-from training_app.views.run_words import progress_words
-from training_app.views.standing import graph_nodes
+from training_app.views.run_words import gate_said
+from training_app.views.standing import graph_nodes, launch_badge
 
 _SENTENCES = {
     "pause": "Pausing: the phase that runs writes a checkpoint first.",
@@ -41,6 +41,7 @@ def launch_detail(request: HttpRequest, launch_id: int) -> HttpResponse:
     held = next((run for run in reversed(runs) if run.state == RunState.GATE_FAILED), None)
     context = {
         "launch": launch,
+        "badge": launch_badge(launch, runs),
         "pipeline": launch.pipeline,
         "nodes": graph_nodes(phases, runs),
         "rows": [_row(run) for run in runs],
@@ -62,7 +63,7 @@ def _row(run: PhaseRun) -> dict[str, Any]:
     budget = run.budget_device_seconds
     return {
         "run": run,
-        "words": progress_words(run),
+        "gate": gate_said(run) if run.gate_threshold is not None else "",
         "result": result,
         "used": run.device_seconds / budget if budget else None,
     }

@@ -32,7 +32,9 @@ def phase_edit(request: HttpRequest, pipeline_id: int, phase_id: int) -> HttpRes
     if request.method == "POST":
         require_role(request.user, phase.pipeline.project, Role.EDITOR)
     data = request.POST if request.method == "POST" else None
-    about, config = PhaseForm(data, phase=phase, prefix="phase"), PhaseConfigForm(data, phase=phase)
+    about = PhaseForm(data, phase=phase, prefix="phase")
+    num_processes = about.cleaned_data.get("num_processes") if about.is_valid() else None
+    config = PhaseConfigForm(data, phase=phase, num_processes=num_processes)
     if data is not None and all([about.is_valid(), config.is_valid()]) and _save(request, phase, about, config):
         messages.success(request, f"{phase.name} is saved. The next launch uses it.")
         return redirect("pipeline-detail", pipeline_id)

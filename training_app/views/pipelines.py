@@ -98,10 +98,12 @@ def pipeline_detail(request: HttpRequest, pipeline_id: int) -> HttpResponse:
     pipeline = pipelines_of(user=request.user, project=found.project).get(pk=found.pk)
     row = pipeline_row(pipeline)
     phases = list(pipeline.phases.select_related("dataset_version__dataset", "starts_from", "rollouts_from"))
+    checks = [] if row["is_live"] else fit_check(pipeline, phases)
     context = {
         **row,
         "phases": phases,
-        "checks": [] if row["is_live"] else fit_check(pipeline, phases),
+        "checks": checks,
+        "misfits": [check for check in checks if check.tone == "failed"],
         "launches": pipeline.launches.order_by("-number")[:NUM_LAUNCHES],
         "may_edit": may_edit(request.user, found.project),
         "project": found.project,
@@ -127,6 +129,6 @@ def pipeline_launch(request: HttpRequest, pipeline_id: int) -> HttpResponse:
     except ModelCoreError as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, "Launched. Its first phase starts as soon as a device is free.")
+        messages.success(request, "Launched: its first phase is in the queue.")
         return redirect("launch-detail", launch.pk)
     return redirect("pipeline-detail", pipeline.pk)

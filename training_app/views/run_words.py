@@ -14,6 +14,7 @@ from training_app.models import PhaseRun
 from training_app.states import GateVerdict, RunState
 
 NBSP = "\u00a0"
+STOPPING_WORDS = "It writes a checkpoint, then frees its device."
 COMPONENT_COLOURS = {
     "logical_consistency": "#0072b2",
     "solution_accuracy": "#009e73",
@@ -24,6 +25,7 @@ COMPONENT_COLOURS = {
 }
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOPPING})
 MOVING = LIVE | {RunState.WAITING, RunState.QUEUED}
+UNDECIDED = "not decided yet"
 TITLES = {
     "loss": "Loss",
     "lr": "Learning rate",
@@ -145,24 +147,34 @@ def gate_words(run: PhaseRun) -> str:
     if run.gate_threshold is None:
         return ""
     value = measured(run).get(run.gate_metric or "quality_low")
+    said = gate_said(run)
+    if said == UNDECIDED and value is not None:
+        said = "would pass" if value >= run.gate_threshold else "would hold"
+    return f"gate {run.gate_threshold:g}, {said}"
+
+
+def gate_said(run: PhaseRun) -> str:
+    """What the gate of a run has decided; what has ended before it is not decided any more."""
     match run.gate_verdict:
         case GateVerdict.PASSED:
-            said = "passed"
+            return "passed"
         case GateVerdict.HELD:
-            said = "held"
+            return "held"
         case GateVerdict.OVERRIDDEN:
-            said = "held, overridden"
+            return "held, overridden"
         case _:
-            said = (
-                "not decided yet" if value is None else ("would pass" if value >= run.gate_threshold else "would hold")
-            )
-    return f"gate {run.gate_threshold:g}, {said}"
+            return UNDECIDED if run.state in MOVING or run.state == RunState.PAUSED else "not decided"
+
+
+def time_left(seconds: float) -> str:
+    """An estimate in words: exact to the second only where it can be."""
+    return "a few seconds" if seconds < 10 else f"about {duration(seconds)}"
 
 
 def _budget(run: PhaseRun) -> Stat:
     used, limit = run.device_seconds, run.budget_device_seconds
     left = (run.progress or {}).get("remaining_seconds")
-    ends = f"ends in about {duration(left)}" if left and run.state == RunState.RUNNING else ""
+    ends = f"ends in {time_left(left)}" if left and run.state == RunState.RUNNING else ""
     if not limit:
         return Stat("Device time", duration(used) if used else "–", ends or "no budget set")
     fraction = used / limit
@@ -175,14 +187,17 @@ def _throughput(run: PhaseRun) -> Stat:
     summary = run.summary or {}
     speed = summary.get("perf/tok_s")
     if not isinstance(speed, int | float):
-        return Stat(
-            "Throughput", "–", f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else _unmeasured(run)
-        )
+        return Stat("Throughput", "–", _tokens(run) or _unmeasured(run))
     step, rollout, train = (summary.get(f"perf/{name}_s") for name in ("step", "rollout", "train"))
-    detail = f"{grouped(run.num_tokens)} tokens so far" if run.num_tokens else ""
+    detail = _tokens(run)
     if step and rollout is not None and train is not None:
         detail = f"sampling {rollout / step * 100:.0f}, update {train / step * 100:.0f}{NBSP}%"
     return Stat("Throughput", f"{grouped(round(speed))} tok/s", detail)
+
+
+def _tokens(run: PhaseRun) -> str:
+    so_far = " so far" if run.state in MOVING else ""
+    return f"{grouped(run.num_tokens)} tokens{so_far}" if run.num_tokens else ""
 
 
 def _balance(run: PhaseRun) -> Stat:
@@ -196,6 +211,8 @@ def progress_words(run: PhaseRun) -> str:
     """Where the run is: "step 17 of 24, sampling, 38 s left", or why it waits."""
     if run.state in {RunState.QUEUED, RunState.WAITING}:
         return run.waiting_reason or run.state_reason
+    if run.state == RunState.STOPPING:
+        return STOPPING_WORDS
     if run.state not in LIVE:
         return run.state_reason
     progress = run.progress or {}
@@ -205,7 +222,7 @@ def progress_words(run: PhaseRun) -> str:
     if progress.get("stage"):
         parts.append(str(progress["stage"]))
     if progress.get("remaining_seconds"):
-        parts.append(f"about {duration(progress['remaining_seconds'])} left")
+        parts.append(f"{time_left(progress['remaining_seconds'])} left")
     return ", ".join(parts) or run.state_reason
 
 

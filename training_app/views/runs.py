@@ -79,6 +79,7 @@ def _row(run: PhaseRun) -> dict[str, Any]:
     low = found.get("quality_low", found.get("quality"))
     return {
         "run": run,
+        "is_moving": run.state in run_words.MOVING or run.state == RunState.PAUSED,
         "words": run_words.progress_words(run),
         "fraction": run_words.progress_fraction(run) if run.state in run_words.LIVE else None,
         "accuracy": percent(found["accuracy"]) if found.get("accuracy") is not None else "",

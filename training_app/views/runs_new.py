@@ -44,12 +44,16 @@ class RunForm(forms.Form):
         queryset=Checkpoint.objects.none(), required=False, empty_label="A new model", label="Starts from"
     )
 
-    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, phase: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         version, start = self.fields["dataset_version"], self.fields["starts_from"]
         assert isinstance(version, forms.ModelChoiceField)
         assert isinstance(start, forms.ModelChoiceField)
         version.queryset = ready_versions(project)
+        if PHASES.get(phase).needs["dataset"]:
+            version.required, version.empty_label = True, "Choose a version…"
+            version.error_messages["required"] = "This phase learns from a dataset version; choose one."
+            self.initial["dataset_version"] = self.initial.get("dataset_version") or version.queryset.first()
         checkpoints = Checkpoint.objects.filter(run__project=project, removed_at=None)
         start.queryset = checkpoints.select_related("run").order_by("-id")
 
@@ -79,7 +83,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
     require_role(request.user, project, Role.EDITOR)
     source = _source(request)
     phase = _phase(request, source)
-    form = RunForm(request.POST or None, project=project, initial=_initial(request, source, phase))
+    form = RunForm(request.POST or None, project=project, phase=phase, initial=_initial(request, source, phase))
     values = source.config if source is not None and source.phase == phase else {}
     config = RunConfigForm(request.POST or None, phase=phase, values=values)
     if request.method == "POST" and (run := _create(request, project, phase, form, config)) is not None:

@@ -82,6 +82,7 @@ def header_context(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
         "is_moving": run.state in run_words.MOVING,
         "actions": _actions(run) if may_edit else [],
         "error": _error(run),
+        "stopping_words": run_words.STOPPING_WORDS,
         "notices": _notices(run),
     }
 
@@ -157,12 +158,14 @@ def _page_context(run: PhaseRun, tab: str) -> dict[str, Any]:
 
 def _charts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     names = list(MetricSeries.objects.filter(run=run).values_list("name", flat=True))
-    return {"metric_words": run_words.metric_words(names), "series": names}
+    has_rollouts = bool(selectors.run_rollout_steps(run)) if not names else False
+    return {"metric_words": run_words.metric_words(names), "series": names, "has_rollouts": has_rollouts}
 
 
 def _rollouts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     steps = selectors.run_rollout_steps(run)
-    return {"rollout_steps": steps, "component_colours": run_words.COMPONENT_COLOURS}
+    samples = run.phase != "cold_start"
+    return {"rollout_steps": steps, "samples": samples, "component_colours": run_words.COMPONENT_COLOURS}
 
 
 def _rewards(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:

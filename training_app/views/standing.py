@@ -13,8 +13,8 @@ from django.db.models import Count, OuterRef, Prefetch, QuerySet, Subquery
 from r1platform.access import for_user
 from r1platform.models import Project
 from training_app.models import Launch, PhaseRun, Pipeline, PipelinePhase
-from training_app.states import LIVE_LAUNCHES, GateVerdict
-from training_app.views.run_words import measured, progress_fraction, progress_words
+from training_app.states import LIVE_LAUNCHES, GateVerdict, LaunchState, RunState
+from training_app.views.run_words import gate_said, measured, progress_fraction, progress_words
 
 Reader = User | AnonymousUser
 VERDICT_TONES = {
@@ -40,13 +40,25 @@ def pipeline_row(pipeline: Pipeline) -> dict[str, Any]:
     newest: list[Launch] = pipeline.newest  # type: ignore[attr-defined]
     launch = newest[0] if newest else None
     phases = list(pipeline.phases.all())
+    runs = list(launch.runs.all()) if launch else []
     return {
         "pipeline": pipeline,
         "launch": launch,
-        "nodes": graph_nodes(phases, list(launch.runs.all()) if launch else []),
+        "badge": launch_badge(launch, runs) if launch else None,
+        "nodes": graph_nodes(phases, runs),
         "num_launches": pipeline.num_launches,  # type: ignore[attr-defined]
         "is_live": launch is not None and launch.state in LIVE_LAUNCHES,
     }
+
+
+def launch_badge(launch: Launch, runs: list[PhaseRun]) -> dict[str, str]:
+    """State and word of a launch; one of which nothing has started waits, and `waits` says for what."""
+    before = {RunState.QUEUED, RunState.WAITING}
+    if launch.state != LaunchState.RUNNING or any(run.started_at or run.state not in before for run in runs):
+        return {"state": launch.state, "label": launch.get_state_display(), "waits": ""}
+    first = next((run for run in runs if run.state == RunState.QUEUED), None)
+    reason = (first.waiting_reason if first else "") or "Its first phase is in the queue."
+    return {"state": "waiting", "label": "Waiting", "waits": reason}
 
 
 def graph_nodes(phases: list[PipelinePhase], runs: list[PhaseRun]) -> list[dict[str, Any]]:
@@ -91,9 +103,7 @@ def gate(phase: PipelinePhase, run: PhaseRun | None) -> dict[str, Any] | None:
         "metric": GATE_WORDS.get(metric, metric.replace("_", " ")),
         "threshold": threshold,
         "value": value if isinstance(value, int | float) else None,
-        "verdict": GateVerdict(verdict).label
-        if verdict in {GateVerdict.PASSED, GateVerdict.HELD, GateVerdict.OVERRIDDEN}
-        else "",
+        "verdict": gate_said(run) if run else "",
         "tone": VERDICT_TONES.get(GateVerdict(verdict), "queued"),
         "action": phase.get_gate_action_display(),
     }

@@ -34,6 +34,7 @@ def version_detail(request: HttpRequest, dataset_id: int, number: int) -> HttpRe
         "version": version,
         "dataset": version.dataset,
         "is_moving": version.state in MOVING,
+        "is_over": version.state not in MOVING and version.state != VersionState.READY,
         "is_ready": version.state == VersionState.READY,
         "may_edit": may_edit(request.user, version.dataset.project),
         "funnel": funnel_rows(manifest),

@@ -2,7 +2,7 @@
 
 const form = document.querySelector("[data-upload]");
 const place = form.querySelector("[data-drop]");
-const input = form.querySelector("input[type=file]");
+const input = () => form.querySelector("input[type=file]"); // a refusal brings a fresh one
 const bar = form.querySelector("[data-upload-progress]");
 const words = form.querySelector("[data-upload-words]");
 
@@ -11,14 +11,14 @@ for (const type of ["dragover", "dragleave", "drop"]) {
     event.preventDefault();
     place.classList.toggle("over", type === "dragover");
     if (type === "drop" && event.dataTransfer.files.length) {
-      input.files = event.dataTransfer.files;
-      words.textContent = input.files[0].name;
+      input().files = event.dataTransfer.files;
+      words.textContent = input().files[0].name;
     }
   });
 }
 
 form.addEventListener("submit", (event) => {
-  if (!input.files.length) return;
+  if (!input().files.length) return;
   event.preventDefault();
   const request = new XMLHttpRequest();
   request.open("POST", form.action || location.href);
@@ -45,6 +45,7 @@ function done(request) {
     return;
   }
   const fresh = request.response?.querySelector("[data-drop] .field");
+  words.textContent = "";
   if (fresh) place.querySelector(".field").replaceWith(fresh);
   else words.textContent = `The server answered ${request.status}; nothing was stored.`;
   bar.hidden = true;

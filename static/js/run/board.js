@@ -64,23 +64,35 @@ export class Board {
     if (!panels.length) return;
     const turn = (this.turn = (this.turn ?? 0) + 1);
     for (const panel of panels) panel.turn = turn;
-    const [from, to] = this.steps(panels);
-    const names = panels.map((p) => p.series.name).join(",");
+    const { zoomed } = this.view;
     try {
-      const answer = await read(this.metricsUrl, { names, from, to, buckets: MAX_BUCKETS });
-      this.answered(panels.filter((p) => p.turn === turn), answer);
+      if (zoomed) await this.survey(panels.filter((p) => !p.series.overview && !p.series.buckets.length));
+      const range = this.steps(panels);
+      const answer = await this.read(panels, range);
+      this.answered(panels.filter((p) => p.turn === turn), answer, zoomed ? range : null);
     } catch (error) {
       this.failed(panels, error);
     }
     this.schedule(true);
   }
 
-  answered(panels, answer) {
-    const found = new Map(answer.series.map((series) => [series.name, series]));
+  read(panels, [from, to]) {
+    return read(this.metricsUrl, { names: panels.map((p) => p.series.name).join(","), from, to, buckets: MAX_BUCKETS });
+  }
+
+  async survey(panels) {
+    if (!panels.length) return;
+    const found = byName(await this.read(panels, [null, null]));
+    for (const { series } of panels) series.survey(found.get(series.name) ?? {});
+  }
+
+  answered(panels, answer, range) {
+    const found = byName(answer);
     const back = [];
     for (const panel of panels) {
-      const waiting = this.view.zoomed ? [] : this.waiting;
-      if (!panel.series.load(found.get(panel.series.name) ?? {}, answer.last_event_id ?? 0, waiting)) back.push(panel);
+      const [given, last] = [found.get(panel.series.name) ?? {}, answer.last_event_id ?? 0];
+      if (range) panel.series.loadWindow(given, last, range);
+      else if (!panel.series.load(given, last, this.waiting)) back.push(panel);
       panel.stale = true;
     }
     if ([...this.panels.values()].every((p) => p.series.loaded || !p.visible)) this.waiting.splice(0, this.waiting.length - 200);
@@ -98,8 +110,8 @@ export class Board {
     const { values, axis } = this.view;
     if (!this.view.zoomed) return [null, null];
     if (values.x === "step") return [Math.floor(values.from), Math.ceil(values.to)];
-    const longest = panels.map((p) => p.series.buckets).sort((a, b) => b.length - a.length)[0] ?? [];
-    return stepRange(longest, axis.key ?? values.x, values.from, values.to);
+    const longest = panels.map((p) => p.series.overview ?? p.series.buckets).sort((a, b) => b.length - a.length)[0] ?? [];
+    return stepRange(longest, axis.key, values.from, values.to);
   }
 
   /** Takes a `scalars` event from the socket. */
@@ -173,4 +185,8 @@ export class Board {
       for (const panel of this.panels.values()) if (panel.visible) panel.resize();
     }, 150);
   }
+}
+
+function byName(answer) {
+  return new Map(answer.series.map((series) => [series.name, series]));
 }

@@ -1,6 +1,7 @@
 // The Charts tab: builds a section per group of metrics, the toolbar, and feeds the board from the run's stream.
 import { Board } from "./board.js";
 import { carried } from "./api.js";
+import { h } from "./dom.js";
 import { SERIES } from "../plots.js";
 import { View } from "./view.js";
 
@@ -99,6 +100,7 @@ function toolbar(view, root) {
 
 function filter(root, text) {
   const wanted = text.trim().toLowerCase();
+  let found = 0;
   for (const group of root.querySelectorAll("[data-group]")) {
     let shown = 0;
     for (const panel of group.querySelectorAll("[data-name]")) {
@@ -107,5 +109,13 @@ function filter(root, text) {
       shown += panel.hidden ? 0 : 1;
     }
     group.hidden = shown === 0;
+    found += shown;
   }
+  none(root, found || !root.querySelector("[data-name]") ? "" : `No chart is called “${text.trim()}”.`);
+}
+
+function none(root, sentence) {
+  const place = root.querySelector("[data-charts-none]") ?? root.appendChild(h("p.plot-note.muted", { "data-charts-none": "", role: "status" }));
+  place.textContent = sentence;
+  place.hidden = !sentence;
 }

@@ -2,6 +2,7 @@
 import { carried, read } from "./api.js";
 import { parts } from "./completion.js";
 import { h } from "./dom.js";
+import { strip } from "./strip.js";
 import { percent, signed } from "./words.js";
 
 const PER_PAGE = 8;
@@ -151,15 +152,15 @@ class Rollouts {
           judged ? `${right} of ${group.all.length} correct (${percent(right / group.all.length, 0)})` : null,
           equal ? "all rewards equal: this group teaches nothing" : null,
         ].filter(Boolean).join(" · "))),
-      h("div.rollout-row", { tabindex: "0", role: "group", "aria-label": `Completions of group ${group.index + 1}` },
-        group.completions.map((completion) => this.completion(completion))));
+      strip(fold(group.completions).map(([completion, times]) => this.completion(completion, times)), `Completions of group ${group.index + 1}`));
   }
 
-  completion(completion) {
+  completion(completion, times) {
     const [thinking, answer] = parts(completion.text);
-    return h("article.rollout", {},
+    return h("article.rollout", { "data-times": times },
       thinking ? h("div.rollout-think", {}, thinking) : null,
-      h("div.rollout-answer", {}, answer || "(no answer)", " ", verdict(completion)),
+      h("div.rollout-answer", {}, answer || "(no answer)", " ", verdict(completion),
+        times > 1 ? h("span.tag", { title: `${times} samples of this group are exactly this one` }, `×${times}`) : null),
       h("div.muted", {}, [
         completion.reward === null || completion.reward === undefined ? "unscored" : `reward ${completion.reward.toFixed(2)}`,
         completion.advantage === null || completion.advantage === undefined ? null : `advantage ${signed(completion.advantage)}`,
@@ -183,6 +184,17 @@ class Rollouts {
         return h("i", { style: { width: `${width * 100}%`, background: this.colours[name] ?? "var(--muted)" } });
       }));
   }
+}
+
+/** Samples that are equal in everything shown, once each with how often: [completion, times]. */
+function fold(completions) {
+  const found = new Map();
+  for (const completion of completions) {
+    const { text, reward, advantage, correct, finish_reason: reason, components } = completion;
+    const key = JSON.stringify([text, reward, advantage, correct, reason, components]);
+    found.set(key, [completion, (found.get(key)?.[1] ?? 0) + 1]);
+  }
+  return [...found.values()];
 }
 
 function verdict(completion) {

@@ -40,24 +40,35 @@ export class Series {
     this.name = name;
     this.unit = "";
     this.buckets = [];
+    this.overview = null; // the whole line, while `buckets` holds a window of it
     this.lastEventId = 0;
     this.loaded = false;
   }
 
   /** Takes the server's answer for this series, then the events that came in while it was on its way. */
   load(answer, lastEventId, waiting = []) {
-    const columns = LISTS.map((key) => answer[key] ?? []);
-    this.buckets = columns[0].map((step, i) => {
-      const [, last, min, max, n, nonfinite, time, tokens, process] = columns.map((list) => list[i] ?? null);
-      return { step, last: finite(last), min: finite(min), max: finite(max), n: n ?? 1, nonfinite: nonfinite ?? 0,
-        time: time ?? 0, tokens: tokens ?? 0, process: process ?? 0 };
-    });
+    this.buckets = read(answer);
+    this.overview = null;
     this.unit = answer.unit ?? this.unit;
     this.lastEventId = lastEventId;
     this.loaded = true;
     let inOrder = true;
     for (const event of waiting) inOrder = this.append(event) !== "again" && inOrder;
     return inOrder;
+  }
+
+  /** Takes the whole line for its neighbours only: a page that opens zoomed has none yet. */
+  survey(answer) {
+    this.overview = read(answer);
+  }
+
+  /** Takes the server's answer for the steps of a zoom, with the neighbours that the line comes from and goes to. */
+  loadWindow(answer, lastEventId, [from, to]) {
+    this.overview ??= this.buckets;
+    this.buckets = flanked(this.overview, read(answer), from, to);
+    this.unit = answer.unit ?? this.unit;
+    this.lastEventId = lastEventId;
+    this.loaded = true;
   }
 
   /**
@@ -78,6 +89,30 @@ export class Series {
     if (this.buckets.length > MAX_BUCKETS) this.buckets = halve(this.buckets);
     return "added";
   }
+}
+
+function read(answer) {
+  const columns = LISTS.map((key) => answer[key] ?? []);
+  return columns[0].map((step, i) => {
+    const [, last, min, max, n, nonfinite, time, tokens, process] = columns.map((list) => list[i] ?? null);
+    return { step, last: finite(last), min: finite(min), max: finite(max), n: n ?? 1, nonfinite: nonfinite ?? 0,
+      time: time ?? 0, tokens: tokens ?? 0, process: process ?? 0 };
+  });
+}
+
+/**
+ * `inside`, the buckets from step `from` to `to`, with the point before and the point after them where `overview` knows
+ * these exactly: next to a bucket of several points nobody knows which is the neighbour, and no line is invented.
+ */
+export function flanked(overview, inside, from, to) {
+  const next = from === null ? -1 : overview.findIndex((b) => b.step >= from);
+  const before = next > 0 && overview[next].n === 1 ? overview[next - 1] : null;
+  const after = to === null ? null : overview.find((b) => b.step > to);
+  return [
+    ...(before && !(before.step >= inside[0]?.step) ? [before] : []),
+    ...inside,
+    ...(after && after.n === 1 && !(after.step <= inside.at(-1)?.step) ? [after] : []),
+  ];
 }
 
 /** Seconds since the epoch of a number of seconds or an ISO time. */

@@ -1,10 +1,10 @@
 // What the charts show — smoothing, axis, scales, range, filter — kept in the address, so that a link is the view.
 
 export const AXES = {
-  step: { title: "step", of: (b) => b.step },
-  time: { title: "time", of: (b) => new Date(b.time * 1000), from: (v) => new Date(v).getTime() / 1000, key: "time" },
-  process: { title: "process time (s)", of: (b) => b.process, key: "process" },
-  tokens: { title: "tokens", of: (b) => b.tokens, key: "tokens" },
+  step: { title: "step", noun: "step", of: (b) => b.step, key: "step" },
+  time: { title: "time", noun: "time", of: (b) => new Date(b.time * 1000), key: "time" },
+  process: { title: "process time (s)", noun: "process time", of: (b) => b.process, key: "process" },
+  tokens: { title: "tokens", noun: "token", of: (b) => b.tokens, key: "tokens" },
 };
 const DEFAULTS = { x: "step", smooth: 0.95, logx: false, logy: false, from: null, to: null, q: "" };
 
@@ -24,6 +24,11 @@ export class View extends EventTarget {
 
   get axis() {
     return AXES[this.values.x];
+  }
+
+  /** Whether the x axis is logarithmic; times have no logarithm. */
+  get logx() {
+    return this.values.logx && this.values.x !== "time";
   }
 
   get zoomed() {

@@ -20,10 +20,3 @@ export function signed(value, digits = 2) {
   if (value === null || value === undefined) return "–";
   return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 }
-
-export function duration(seconds) {
-  const s = Math.round(seconds);
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} m ${s % 60} s`;
-  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} m`;
-}
