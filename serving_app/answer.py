@@ -20,6 +20,7 @@ from django.db.models.functions import Now
 from r1platform.lib.live import apublish
 from r1platform.lib.transitions import IllegalTransition
 from serving_app.background import in_database
+from serving_app.context import context_of
 from serving_app.gateway.body import STREAM_OPTIONS
 from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.proxying import Exchange, open_exchange
@@ -66,6 +67,8 @@ class Answer:
         self.first_at: float | None = None
         self.content_at: float | None = None
         self.num_pieces = 0
+        self.finish_reason: str | None = None
+        self.error_code: str | None = None
         self.exchange: Exchange | None = None
         self.route: Route | None = None
         self._fresh: list[tuple[str, str]] = []
@@ -83,7 +86,7 @@ class Answer:
         except (asyncio.CancelledError, NotWanted):
             to, reason = GenerationState.STOPPED, ""
         except GatewayError as error:
-            to, reason = GenerationState.FAILED, error.message
+            to, reason, self.error_code = GenerationState.FAILED, error.message, error.code
         finally:
             beat.cancel()
             ending = asyncio.ensure_future(self._end(request, to, reason))
@@ -95,19 +98,19 @@ class Answer:
     async def _ask(self, request: Request) -> tuple[str, str]:
         self.route = await self._ready_route(request.model)
         self.exchange = await open_exchange(self.route, "/v1/chat/completions", request.body)
-        finish = ""
         async with aclosing(_events(self.exchange)) as events:
             async for event in events:
                 if "error" in event:
+                    self.error_code = event["error"].get("code")
                     return GenerationState.FAILED, str(event["error"].get("message", "The engine failed."))
                 if not self.first_at and (event.get("usage") or {}).get("completion_tokens"):
                     self.first_at = time.monotonic()
                 for choice in event.get("choices", [])[:1]:
                     self._take(choice.get("delta") or {})
-                    finish = choice.get("finish_reason") or finish
+                    self.finish_reason = choice.get("finish_reason") or self.finish_reason
                 if self._fresh and time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
                     await self._flush(request)
-        return GenerationState.DONE, "It reached the longest length allowed." if finish == "length" else ""
+        return GenerationState.DONE, "It reached the longest length allowed." if self.finish_reason == "length" else ""
 
     async def _ready_route(self, name: str) -> Route:
         """The route, once it has a replica; a model that comes up is waited for. Raises GatewayError."""
@@ -115,7 +118,7 @@ class Answer:
         while True:
             route = await TABLE.get(name)
             if route is None:
-                raise GatewayError(404, f"The model “{name}” was deleted. Choose another one.")
+                raise GatewayError(404, "The model of this conversation was deleted. Choose another one.")
             if route.upstreams:
                 return route
             if route.state not in _COMES_UP or time.monotonic() > deadline:
@@ -214,6 +217,8 @@ class Answer:
             if self.first_at and self.text["reasoning"]
             else None,
             "tokens_per_second": round((completion - 1) / writing, 2) if measured else None,
+            "finish_reason": self.finish_reason,
+            "error_code": self.error_code,
         }
 
     def _book(self, request: Request, to: str, usage: dict[str, Any]) -> None:
@@ -287,13 +292,14 @@ def _stop_queued(message_id: int) -> None:
 
 
 def _branch(message: Message) -> list[dict[str, str]]:
-    """The turns from the root to the question, without their thinking."""
-    said = {m.pk: m for m in message.conversation.messages.filter(pk__lt=message.pk).only("role", "content", "parent")}
+    """The turns from the root to the question."""
+    earlier = message.conversation.messages.filter(pk__lt=message.pk)
+    said = {m.pk: m for m in earlier.only("role", "content", "state", "parent")}
     branch, at = [], message.parent_id
     while at is not None and at in said:
-        branch.append({"role": said[at].role, "content": said[at].content})
+        branch.append(said[at])
         at = said[at].parent_id
-    return branch[::-1]
+    return context_of(branch[::-1])
 
 
 def _save(message_id: int, state: str, text: dict[str, str], seq: int) -> bool:

@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from model_core.serving.engines import ENGINES
 from r1platform.models import Project
 from serving_app.models import Conversation, Deployment
+from serving_app.services.deployments import name_taken
 from training_app.models import Checkpoint
 from training_app.schema_forms import SchemaForm
 
@@ -49,7 +50,11 @@ class DeploymentForm(forms.Form):
     description = forms.CharField(required=False, max_length=500)
     engine = forms.ChoiceField()
     replicas = forms.IntegerField(
-        min_value=1, max_value=16, initial=1, help_text="Engine processes, each on its own device."
+        min_value=1,
+        max_value=16,
+        initial=1,
+        help_text="Engine processes that share the requests. On a node with GPUs each holds its own; elsewhere they share "
+        "the processor.",
     )
 
     def __init__(self, *args: Any, checkpoints: QuerySet[Checkpoint], **kwargs: Any) -> None:
@@ -65,7 +70,7 @@ class DeploymentForm(forms.Form):
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
         if Deployment.objects.filter(name=name).exists():
-            raise forms.ValidationError(f"There is a deployment “{name}” already. Choose another name.")
+            raise forms.ValidationError(name_taken(name))
         return name
 
     def clean_engine(self) -> str:
@@ -95,7 +100,7 @@ class EngineForm(SchemaForm):
 class ConversationForm(forms.Form):
     """Which model answers and how; used for a new chat and in the panel of an old one."""
 
-    deployment = forms.ModelChoiceField(queryset=Deployment.objects.none(), empty_label=None, label="Model")
+    deployment = forms.ModelChoiceField(queryset=Deployment.objects.none(), label="Model")
     system_prompt = forms.CharField(
         required=False,
         max_length=8_000,
@@ -125,8 +130,9 @@ class ConversationForm(forms.Form):
 
     def __init__(self, *args: Any, project: Project, conversation: Conversation | None = None, **kwargs: Any) -> None:
         if conversation is not None:
+            model = conversation.deployment
             kwargs["initial"] = {
-                "deployment": conversation.deployment_id,
+                "deployment": model.pk if model is not None and model.deleted_at is None else None,
                 "system_prompt": conversation.system_prompt,
                 **conversation.parameters,
                 **(kwargs.get("initial") or {}),
@@ -134,6 +140,7 @@ class ConversationForm(forms.Form):
         super().__init__(*args, **kwargs)
         field = self.fields["deployment"]
         assert isinstance(field, forms.ModelChoiceField)
+        field.empty_label = None if self.initial.get("deployment") else "Choose a model…"
         field.queryset = Deployment.objects.filter(project=project, deleted_at=None).order_by("-id")
 
     def parameters(self, before: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -11,6 +13,9 @@ from r1platform.lib.constraints import one_of
 from r1platform.models import ApiKey, Node, Project
 from serving_app.states import DeploymentState, GenerationState, ReplicaState
 from training_app.models import Checkpoint
+
+DELETED_NAME = r"--deleted-\d+$"
+"""How names of deleted deployments end."""
 
 
 class Deployment(models.Model):
@@ -24,6 +29,8 @@ class Deployment(models.Model):
     state_reason = models.TextField(blank=True, default="")
     desired_replicas = models.PositiveSmallIntegerField(default=1)
     """Wanted number of replicas; 0 stops the deployment."""
+    replicas_before_stop = models.PositiveSmallIntegerField(default=1)
+    """Wanted number at the last stop; a start brings it back."""
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
     deleted_at = models.DateTimeField(null=True, blank=True)
@@ -34,7 +41,12 @@ class Deployment(models.Model):
         constraints = [one_of("state", DeploymentState, name="deployment_state")]
 
     def __str__(self) -> str:
-        return self.name
+        return self.shown_name
+
+    @property
+    def shown_name(self) -> str:
+        """The name as people knew it; the one that a deleted deployment keeps only makes room for another."""
+        return self.name if self.deleted_at is None else f"{re.sub(DELETED_NAME, '', self.name)} (deleted)"
 
 
 class DeploymentTransition(models.Model):
@@ -158,7 +170,7 @@ class Message(models.Model):
     """Number of stream events so far; content and reasoning hold all of them up to here."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     usage = models.JSONField(default=dict)
-    """prompt_tokens, completion_tokens, reasoning_tokens, ttft_seconds, seconds, tokens_per_second."""
+    """prompt_tokens, completion_tokens, reasoning_tokens, ttft_seconds, seconds, tokens_per_second, finish_reason, error_code."""
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

@@ -1,8 +1,10 @@
-"""Which texts can be kept: PostgreSQL holds no zero byte, and half a surrogate pair is no character."""
+"""Which texts can be kept, and how they are shortened: PostgreSQL holds no zero byte, half a surrogate pair is no character."""
 
 from __future__ import annotations
 
 from model_core.errors import ConfigError
+
+MAX_TITLE = 80
 
 
 def storable(text: str) -> str:
@@ -14,6 +16,15 @@ def storable(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"the text holds half a surrogate pair at place {error.start}. Leave it out") from None
     return text
+
+
+def title_of(text: str) -> str:
+    """The first line of a text that is not empty, cut at a word."""
+    line = " ".join(text.strip().splitlines()[0].split())
+    if len(line) <= MAX_TITLE:
+        return line
+    kept = line[:MAX_TITLE].rpartition(" ")[0] or line[: MAX_TITLE - 1]
+    return f"{kept.rstrip(' ,;:')}…"
 
 
 def refuse_unstorable(text: str, field: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 LAST_ANSWERS_SECONDS = 1.0
 """Between a failure and the end of the process: time to tell those who wait."""
 RECENT = 128
+MAX_LINE = 1000
+"""Characters of a line of the log."""
 RATE_SECONDS = 10.0
 
 
@@ -222,6 +225,9 @@ class ModelBackend:
 
         torch.set_num_threads(self.num_threads)
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        where = f"on {device} with {self.num_threads} thread{'' if self.num_threads == 1 else 's'}"
+        say(f"The model {self.model_dir} is loaded {where}; up to {self.num_rows} requests decode together.")
+        began = time.monotonic()
         model = load_pretrained(self.model_dir).to(device)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
@@ -234,6 +240,9 @@ class ModelBackend:
         )
         self.context = self.sampler.context
         self.phase, self.detail = "ready", ""
+        size = sum(parameter.numel() for parameter in model.parameters())
+        took = time.monotonic() - began
+        say(f"Ready after {took:.1f} s: {size:,} parameters, a context of {self.context:,} tokens, {where}.")
 
 
 class FakeBackend:
@@ -272,6 +281,12 @@ class FakeBackend:
 
     def close(self) -> None:
         """Nothing runs."""
+
+
+def say(sentence: str) -> None:
+    """One line of the engine's log, with its time; nothing in it can look like another line."""
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC  {' '.join(sentence.split())[:MAX_LINE]}\n")
+    sys.stderr.flush()
 
 
 def end_process_when_broken(backend: Backend) -> None:

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from model_core.errors import EngineError, ModelCoreError
-from model_core.serving.backend import Backend, Piece, end_process_when_broken
+from model_core.serving.backend import Backend, Piece, end_process_when_broken, say
 from model_core.serving.bodies import ChatBody, Refused, TextBody, parse
 from model_core.serving.growing import Answer, chat_logprobs, text_logprobs
 from model_core.serving.reasoning import ReasoningSplitter
@@ -96,9 +96,9 @@ class Server:
         except ClientLeft:
             return Response(status_code=CLIENT_LEFT)
         except Refused as refused:
-            return refused.response()
+            return _logged(refused).response()
         except ModelCoreError as error:
-            return _refusal(error).response()
+            return _logged(_refusal(error)).response()
 
     def _check_key(self, request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -184,7 +184,7 @@ class Exchange:
                 yield _line({**self._head(chunk=True), "choices": [], "usage": self._usage([self.answer])})
             yield "data: [DONE]\n\n"
         except ModelCoreError as error:
-            yield _line(_refusal(error).body())
+            yield _line(_logged(_refusal(error)).body())
         finally:
             await self._pieces.aclose()
 
@@ -236,6 +236,12 @@ class Exchange:
             "prompt_tokens": len(self.prompt), "completion_tokens": generated, "total_tokens": len(self.prompt) + generated,
             "completion_tokens_details": {"reasoning_tokens": thought},
         }  # fmt: skip
+
+
+def _logged(refused: Refused) -> Refused:
+    """The same, written to the log as well."""
+    say(f"A request failed with {refused.status}: {refused.message}")
+    return refused
 
 
 def _refusal(error: ModelCoreError) -> Refused:

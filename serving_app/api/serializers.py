@@ -93,7 +93,7 @@ class DeploymentPatchSerializer(serializers.Serializer[Any]):
 
 
 class StartSerializer(serializers.Serializer[Any]):
-    replicas = serializers.IntegerField(required=False, default=1)
+    replicas = serializers.IntegerField(required=False, help_text="By default as many as before it was stopped.")
 
 
 class LogSerializer(serializers.Serializer[Any]):

@@ -16,7 +16,7 @@ from serving_app import generation
 from serving_app.gateway.body import check_parameters
 from serving_app.models import Conversation, Deployment, Message
 from serving_app.states import GENERATION_ENDS, DeploymentState, GenerationState
-from serving_app.texts import refuse_unstorable
+from serving_app.texts import refuse_unstorable, title_of
 from serving_app.transitions import message_transition
 
 MAX_CHARS = 100_000
@@ -98,7 +98,7 @@ def message_send(
         raise IllegalTransition("Answer", before.pk, before.state, "sent again")
     said = Message.objects.create(conversation=locked, parent=before, role="user", content=text)
     answer = _queue(locked, said, key_id)
-    changes = {} if locked.title else {"title": text.splitlines()[0][:80]}
+    changes = {} if locked.title else {"title": title_of(text)}
     Conversation.objects.filter(pk=locked.pk).update(updated_at=Now(), **changes)
     _announce(locked.pk, said)
     return said, answer

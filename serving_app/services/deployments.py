@@ -18,7 +18,7 @@ from r1platform.services import audit
 from serving_app.artifacts import refuse_if_unusable
 from serving_app.asking import ask_to_reconcile
 from serving_app.gateway.routing import TABLE
-from serving_app.models import Deployment, DeploymentRevision
+from serving_app.models import DELETED_NAME, Deployment, DeploymentRevision
 from serving_app.states import DeploymentState
 from serving_app.texts import refuse_unstorable
 from serving_app.transitions import deployment_refresh, deployment_transition
@@ -26,8 +26,6 @@ from training_app.models import Checkpoint
 
 MAX_REPLICAS = 16
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}"
-_DELETED = r"--deleted-\d+$"
-"""How names of deleted deployments end."""
 _NAME_RULE = "Use 1 to 80 letters, digits, “-” and “_”, beginning with a letter or digit."
 
 
@@ -46,7 +44,7 @@ def deployment_create(
     """A deployment with its first revision. Raises ConfigError or CheckpointError at the field that is wrong."""
     if not re.fullmatch(NAME, name):
         raise ConfigError(f"“{name}” cannot be a model's name. {_NAME_RULE}", field="name")
-    if re.search(_DELETED, name):
+    if re.search(DELETED_NAME, name):
         raise ConfigError(f"“{name}” ends as the names of deleted deployments do. Choose another name.", field="name")
     _check_replicas(replicas, lowest=1)
     resolved = _resolve(project, checkpoint, engine, engine_config)
@@ -56,7 +54,7 @@ def deployment_create(
                 project=project, name=name, description=description, desired_replicas=replicas, created_by=user
             )
     except IntegrityError:
-        raise ConfigError(f"There is a deployment “{name}” already. Choose another name.", field="name") from None
+        raise ConfigError(name_taken(name), field="name") from None
     deployment.refresh_from_db()
     _revision(deployment, user, checkpoint, engine, resolved)
     _audit(deployment, user, "deployment.create", engine=engine, checkpoint=checkpoint.pk, replicas=replicas)
@@ -94,11 +92,14 @@ def revision_create(
 
 
 @transaction.atomic
-def deployment_start(*, deployment: Deployment, user: User, replicas: int = 1) -> None:
-    """Starts a stopped or failed deployment again. Raises IllegalTransition in any other state."""
-    _check_replicas(replicas, lowest=1)
+def deployment_start(*, deployment: Deployment, user: User, replicas: int | None = None) -> None:
+    """Starts a stopped or failed deployment again, with as many replicas as before where no number is given.
+
+    Raises IllegalTransition in any other state.
+    """
     locked = _locked(deployment)
-    wanted = max(replicas, locked.desired_replicas)
+    wanted = (locked.desired_replicas or locked.replicas_before_stop) if replicas is None else replicas
+    _check_replicas(wanted, lowest=1)
     if not deployment_transition(
         deployment=locked, to=DeploymentState.PENDING, reason="Started by a person.", user=user,
         fields={"desired_replicas": wanted},
@@ -114,7 +115,7 @@ def deployment_stop(*, deployment: Deployment, user: User) -> None:
     locked = _locked(deployment)
     if not deployment_transition(
         deployment=locked, to=DeploymentState.STOPPING, reason="Stopped by a person.", user=user,
-        fields={"desired_replicas": 0},
+        fields={"desired_replicas": 0, "replicas_before_stop": locked.desired_replicas},
     ):  # fmt: skip
         raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.STOPPING)
     _audit(locked, user, "deployment.stop")
@@ -167,6 +168,14 @@ def deployment_delete(*, deployment: Deployment, user: User) -> None:
     transaction.on_commit(TABLE.expire)
     deployment_refresh(deployment_id=locked.pk)
     ask_to_reconcile(locked.pk)
+
+
+def name_taken(name: str) -> str:
+    """The refusal of a name that another deployment has, of whatever project."""
+    return (
+        f"There is a deployment “{name}” already. Model names are shared by all projects, because they are the address of "
+        "a model. Choose another name."
+    )
 
 
 def _locked(deployment: Deployment) -> Deployment:

@@ -34,7 +34,7 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
     engine = _engine_form(request, form)
     if _valid(request, form, engine) and (made := _create(request, project, form, engine)):
         messages.success(
-            request, f"“{made.name}” is on its way: queued for a device, then loaded, then tried with a real answer."
+            request, f"“{made.name}” is on its way: placed on a node, then loaded, then tried with a real answer."
         )
         return redirect("deployment-detail", deployment_id=made.pk)
     context = {

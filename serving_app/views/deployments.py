@@ -15,10 +15,12 @@ from django.views.decorators.http import require_POST, require_safe
 from model_core.errors import ModelCoreError
 from r1platform.access import current_project, require_role, role_in, signed_in
 from r1platform.lib.transitions import IllegalTransition
-from r1platform.models import Role
+from r1platform.models import DeviceLease, Role
 from serving_app import selectors, services
 from serving_app.forms import as_json
 from serving_app.models import Deployment, DeploymentRevision, Replica
+from serving_app.placement import holder_of
+from serving_app.services.deployments import MAX_REPLICAS
 from serving_app.states import DeploymentState, ReplicaState
 from serving_app.views.snippets import chat_snippets
 
@@ -51,6 +53,7 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
     context = {
         "page": page,
         "rows": [_row(d) for d in page],
+        "moves": any(d.state != DeploymentState.STOPPED for d in page),
         "values": request.GET,
         "states": DeploymentState.choices,
         "filtered": any(request.GET.get(name) for name in ("q", "state")),
@@ -94,7 +97,7 @@ def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> Js
 
 @require_POST
 def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpResponse:
-    """Stops, starts or deletes; a new revision has a page of its own (`deployment_new`)."""
+    """Stops, starts, scales or deletes; a new revision has a page of its own (`deployment_new`)."""
     deployment = deployment_of(request, deployment_id)
     if verb not in _VERBS:
         raise Http404(f"A deployment cannot “{verb}”.")
@@ -117,12 +120,21 @@ def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpR
 
 def _stop(request: HttpRequest, deployment: Deployment) -> str:
     services.deployment_stop(deployment=deployment, user=signed_in(request))
-    return f"“{deployment.name}” stops: running answers end or are cut after the grace time, then its device is free."
+    return f"“{deployment.name}” stops: running answers end or are cut after the grace time."
 
 
 def _start(request: HttpRequest, deployment: Deployment) -> str:
     services.deployment_start(deployment=deployment, user=signed_in(request))
     return f"“{deployment.name}” starts. It is ready after it has generated a first token."
+
+
+def _scale(request: HttpRequest, deployment: Deployment) -> str:
+    given = request.POST.get("replicas", "").strip()
+    wanted = int(given) if given.isdecimal() and len(given) < 9 else 0
+    if not wanted:
+        raise ModelCoreError("Nothing was changed. Write how many replicas are wanted; to have none, stop it.")
+    services.deployment_scale(deployment=deployment, user=signed_in(request), replicas=wanted)
+    return f"“{deployment.name}” goes to {wanted} replica{'' if wanted == 1 else 's'}."
 
 
 def _delete(request: HttpRequest, deployment: Deployment) -> str:
@@ -132,7 +144,12 @@ def _delete(request: HttpRequest, deployment: Deployment) -> str:
     return f"“{deployment.name}” is deleted. Its checkpoint, usage and conversations are kept."
 
 
-_VERBS: dict[str, Callable[[HttpRequest, Deployment], str]] = {"stop": _stop, "start": _start, "delete": _delete}
+_VERBS: dict[str, Callable[[HttpRequest, Deployment], str]] = {
+    "stop": _stop,
+    "start": _start,
+    "scale": _scale,
+    "delete": _delete,
+}
 
 
 def deployment_of(request: HttpRequest, deployment_id: int) -> Deployment:
@@ -177,12 +194,28 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
         "living": living,
         "ended": ended,
         "logged": [*(row["replica"] for row in living), *ended][:10],
-        "history": deployment.transitions.select_related("user").order_by("-id")[:50],
+        "history": _history(deployment),
+        "num_ready": sum(row["replica"].state == ReplicaState.READY for row in living),
+        "holds_devices": _holds_devices([row["replica"] for row in living]),
         "may_edit": role_in(request.user, deployment.project) in {Role.EDITOR, Role.OWNER},
         "may_stop": deployment.state not in {DeploymentState.STOPPED, DeploymentState.STOPPING},
+        "max_replicas": MAX_REPLICAS,
         "may_start": deployment.state in {DeploymentState.STOPPED, DeploymentState.FAILED},
         "is_ready": deployment.state in {DeploymentState.READY, DeploymentState.DEGRADED},
     }
+
+
+def _history(deployment: Deployment) -> list[dict[str, Any]]:
+    moves = deployment.transitions.select_related("user").order_by("-id")[:50]
+    return [
+        {"move": m, "before": DeploymentState(m.before).label, "after": DeploymentState(m.after).label} for m in moves
+    ]
+
+
+def _holds_devices(replicas: list[Replica]) -> bool:
+    """Whether an accelerator is leased to any of them; on a node without one there is none to hold."""
+    holders = [holder_of(replica) for replica in replicas]
+    return DeviceLease.objects.filter(holder__in=holders, released_at=None).exists()
 
 
 def _replica(row: dict[str, Any]) -> dict[str, Any]:

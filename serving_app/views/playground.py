@@ -15,6 +15,7 @@ from model_core.errors import ModelCoreError
 from r1platform.access import current_project, role_in, signed_in
 from r1platform.models import Project, Role
 from serving_app import selectors, services
+from serving_app.context import context_of
 from serving_app.forms import ConversationForm
 from serving_app.models import Conversation, Deployment
 from serving_app.states import DeploymentState
@@ -52,6 +53,7 @@ def playground(request: HttpRequest) -> HttpResponse:
         "text": said or request.GET.get("text", "")[:8000],
         "deployments": _answering(request, project),
         "wanted_checkpoint": _wanted_checkpoint(request),
+        "unmet": _unmet(request, project),
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
     }
     return render(request, "serving_app/playground/new.html", context, status=422 if request.method == "POST" else 200)
@@ -62,17 +64,10 @@ def conversation(request: HttpRequest, conversation_id: int) -> HttpResponse:
     """One conversation."""
     found = conversation_of(request, conversation_id)
     turns = _turns(request, found)
-    base_url = request.build_absolute_uri("/").rstrip("/")
     context = {
         **_sidebar(request, found.project),
         **thread_context(request, found, turns),
         "form": ConversationForm(project=found.project, conversation=found),
-        "snippets": chat_snippets(
-            base_url=base_url,
-            model=found.deployment.name if found.deployment else "MODEL",
-            messages=_as_sent(found, turns),
-            parameters=found.parameters,
-        ),
         "answers": bool(
             found.deployment and found.deployment.deleted_at is None and found.deployment.state in ANSWERING
         ),
@@ -101,7 +96,19 @@ def thread_context(request: HttpRequest, found: Conversation, turns: list[Turn])
         "turns": turns,
         "last": turns[-1] if turns else None,
         "at": request.GET.get("at", ""),
+        "snippets": _snippets(request, found, turns),
     }
+
+
+def _snippets(request: HttpRequest, found: Conversation, turns: list[Turn]) -> list[tuple[str, str]]:
+    """The branch up to the last question, as code."""
+    there = found.deployment is not None and found.deployment.deleted_at is None
+    return chat_snippets(
+        base_url=request.build_absolute_uri("/").rstrip("/"),
+        model=found.deployment.name if there and found.deployment else "MODEL",
+        messages=_as_sent(found, turns),
+        parameters=found.parameters,
+    )
 
 
 def _turns(request: HttpRequest, found: Conversation) -> list[Turn]:
@@ -131,10 +138,27 @@ def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
         found = ready.filter(revisions__checkpoint=int(wanted)).first()
     else:
         asked = request.GET.get("deployment", "")
-        found = (
-            ready.filter(pk=int(asked)).first() if asked.isdecimal() and len(asked) < 18 else None
-        ) or ready.first()
+        found = ready.filter(pk=_number(asked)).first() if asked else ready.first()
     return {"deployment": found.pk if found else None}
+
+
+def _unmet(request: HttpRequest, project: Project) -> str:
+    """Why the model that a link names cannot be asked here; empty when it can."""
+    asked = request.GET.get("deployment", "")
+    if not asked or request.method == "POST":
+        return ""
+    found = selectors.deployment_list(user=request.user).filter(pk=_number(asked)).first()
+    if found is None:
+        return "The model of this link does not exist any more, or is not yours to see. Choose another one."
+    if found.project_id != project.pk:
+        return f"“{found.name}” belongs to the project “{found.project.name}”. Switch to it, or choose another model here."
+    if found.state in ANSWERING:
+        return ""
+    return f"“{found.name}” is {found.get_state_display().lower()} and does not answer now. Choose another model."
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 18 else 0
 
 
 @transaction.atomic
@@ -147,7 +171,6 @@ def _begin(request: HttpRequest, project: Project, form: ConversationForm, said:
         deployment=values["deployment"],
         system_prompt=values["system_prompt"],
         parameters=form.parameters(),
-        title=said.splitlines()[0][:80],
     )
     services.message_send(conversation=made, user=signed_in(request), content=said)
     return redirect("conversation", conversation_id=made.pk)
@@ -155,5 +178,7 @@ def _begin(request: HttpRequest, project: Project, form: ConversationForm, said:
 
 def _as_sent(found: Conversation, turns: list[Turn]) -> list[dict[str, str]]:
     system = [{"role": "system", "content": found.system_prompt}] if found.system_prompt else []
-    said = [{"role": turn.message.role, "content": turn.message.content} for turn in turns if turn.message.content]
-    return [*system, *said] or [{"role": "user", "content": "What is 17 + 25?"}]
+    said = context_of([turn.message for turn in turns])
+    while said and said[-1]["role"] != "user":
+        said.pop()
+    return [*system, *(said or [{"role": "user", "content": "What is 17 + 25?"}])]

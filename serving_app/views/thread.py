@@ -56,6 +56,21 @@ class Turn:
         return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
     @property
+    def was_cut(self) -> bool:
+        """Whether the length limit ended the answer."""
+        return bool(self.message.usage.get("finish_reason") == "length")
+
+    @property
+    def is_written(self) -> bool:
+        """Whether anything of the answer is there."""
+        return bool(self.message.content or self.message.reasoning)
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the engine refused the question because of its length."""
+        return bool(self.message.usage.get("error_code") == "context_length_exceeded")
+
+    @property
     def thought_seconds(self) -> float | None:
         """Seconds of thinking, where the server measured them."""
         value = self.message.usage.get("reasoning_seconds")

@@ -123,6 +123,17 @@ def test_stop_ends_the_whole_group_and_start_brings_it_back(create: Any, alice: 
     assert len(replicas(made)) == 2
 
 
+def test_start_brings_back_as_many_as_before_the_stop(create: Any, alice: User) -> None:
+    made = create(replicas=3)
+    for replicas, then in ((None, 3), (2, 2), (None, 2)):
+        services.deployment_stop(deployment=made, user=alice)
+        made.refresh_from_db()
+        assert made.desired_replicas == 0 and made.state == "stopped"
+        services.deployment_start(deployment=made, user=alice, replicas=replicas)
+        made.refresh_from_db()
+        assert made.desired_replicas == then
+
+
 def test_engine_that_does_not_hear_sigterm_is_killed(create: Any, alice: User) -> None:
     made = reconciled(create(engine_config={"stubborn": True}), "ready")
     ref = engine_of(replicas(made)[0])
@@ -326,10 +337,10 @@ def test_hung_engine_is_unreachable_and_ready_again(create: Any) -> None:
     ref = engine_of(replicas(made)[0])
     os.kill(ref.pid, signal.SIGSTOP)
     try:
-        until(lambda: replicas(made)[0].state == "unreachable", seconds=30)
+        until(lambda: replicas(made)[0].state == "unreachable", seconds=60)  # three probes of 5 s, on a busy machine
     finally:
         os.kill(ref.pid, signal.SIGCONT)
-    until(lambda: replicas(made)[0].state == "ready")
+    until(lambda: replicas(made)[0].state == "ready", seconds=30)
 
 
 def test_shutdown_of_the_node_ends_engines_and_keeps_what_is_wanted(create: Any, settings: Any) -> None:

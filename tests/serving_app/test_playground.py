@@ -256,3 +256,20 @@ async def test_a_conversation_that_was_deleted_meanwhile_closes_the_socket(
     await database_sync_to_async(conversation.delete)()
     await found.send({"type": "send", "content": "say hello"})
     assert await found.closing_code() == 4404
+
+
+def test_a_message_that_was_refused_does_not_stand_in_the_way_of_the_next(
+    conversation: Conversation, alice: User, engine: Any
+) -> None:
+    send(conversation, alice, "say one")
+    _said, refused = send(conversation, alice, "long")
+    assert refused.state == "failed" and refused.usage["error_code"] == "context_length_exceeded"
+    _said, answer = send(conversation, alice, "say two")
+    assert answer.state == "done" and answer.usage["finish_reason"] == "stop" and answer.usage["error_code"] is None
+    assert [turn["content"] for turn in engine.bodies[-1]["messages"]] == ["say one", "one ", "say two"]
+    send(conversation, alice, "long")
+    services.conversation_update(conversation=conversation, user=alice, system_prompt="Be brief.")
+    send(conversation, alice, "say three")
+    said = [(turn["role"], turn["content"].strip()) for turn in engine.bodies[-1]["messages"]]
+    assert said == [("system", "Be brief."), ("user", "say one"), ("assistant", "one"), ("user", "say two"),
+                    ("assistant", "two"), ("user", "say three")]  # fmt: skip

@@ -12,7 +12,8 @@ from playwright.sync_api import expect
 from r1platform.models import Node, Project
 from serving_app import generation
 from serving_app.models import Message
-from tests.browser.test_b_pages import Site, chromium, site
+from tests.browser.conftest import chromium, site
+from tests.browser.signed_in import Site
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_run
 
 __all__ = ["chromium", "site"]
@@ -59,3 +60,37 @@ def test_counts_that_are_not_known_are_not_shown(site: Any, project: Project, al
     foot = site.open(reverse("conversation", args=[conversation.pk])).locator(".turn-foot").last
     expect(foot).to_contain_text("3 out")
     expect(foot).not_to_contain_text("None")
+
+
+def test_enter_sends_the_first_message_as_it_sends_every_other(site: Site, project: Project, node: Node) -> None:
+    make_deployment(project, make_checkpoint(make_run(project), node))
+    page = site.open(reverse("playground"))
+    text = page.get_by_label("Your first message")
+    text.press("Enter")
+    text.fill("What is")
+    text.press("Shift+Enter")
+    expect(text).to_have_value("What is\n")
+    text.press_sequentially("17 + 25?")
+    assert not Message.objects.exists()
+    text.press("Enter")
+    expect(page.locator("[data-waiting]")).to_have_count(1)
+    assert Message.objects.get(role="user").content.splitlines() == ["What is", "17 + 25?"]
+
+
+def test_a_message_that_was_too_long_is_edited_and_the_code_follows_the_branch(
+    site: Site, project: Project, alice: User, node: Node
+) -> None:
+    conversation = make_conversation(project, alice, make_deployment(project, make_checkpoint(make_run(project), node)))
+    conversation.messages.filter(role="assistant").update(
+        content="", reasoning="", state="failed", usage={"error_code": "context_length_exceeded"}
+    )
+    site.hello = {"type": "snapshot", "conversation": {"id": conversation.pk}, "messages": []}
+    page = site.open(reverse("conversation", args=[conversation.pk]))
+    page.get_by_role("button", name="Edit the message").click()
+    page.locator("[data-edit-form] textarea").fill("What is 2 + 2?")
+    page.get_by_role("button", name="Send as a new branch").click()
+    expect(page.locator("[data-waiting]")).to_have_count(1)
+    page.get_by_role("button", name="As code").click()
+    code = page.locator("#chat-code pre").first
+    expect(code).to_contain_text("What is 2 + 2?")
+    expect(code).not_to_contain_text("17 + 25")

@@ -44,4 +44,9 @@ class Log {
   }
 }
 
+/** The badge of the connection stands only while something can change. */
+addEventListener("r1:swapped", () => {
+  document.querySelector("[data-moves]").hidden = document.querySelector("[data-part=state] .state-stopped") !== null;
+});
+
 for (const root of document.querySelectorAll("[data-log]")) if (root.querySelector("select")) new Log(root);

@@ -1,6 +1,7 @@
 // A conversation on the screen. The answer belongs to the server: this page shows the thread as the server renders it,
 // adds what the socket streams after each message's seq, and asks for the thread again where it does not fit.
 import { badge, LiveSocket } from "../live.js";
+import { Composer } from "./composer.js";
 
 const ENDS = new Set(["done", "stopped", "failed", "interrupted"]);
 const NEAR_END_PX = 80;
@@ -12,9 +13,8 @@ class Chat {
     this.form = root.querySelector("[data-composer]");
     this.note = root.querySelector("[data-composer-note]");
     this.input = this.form.elements.content;
+    this.composer = new Composer(this.form);
     this.form.addEventListener("submit", (e) => this.send(e));
-    this.input.addEventListener("keydown", (e) => this.keys(e));
-    this.input.addEventListener("input", () => this.grow());
     this.root.addEventListener("submit", (e) => this.act(e));
     this.thread.addEventListener("toggle", (e) => this.toggled(e), true);
     this.thread.addEventListener("click", (e) => this.clicked(e));
@@ -28,17 +28,6 @@ class Chat {
     this.toEnd();
   }
 
-  keys(event) {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    this.form.requestSubmit();
-  }
-
-  grow() {
-    this.input.style.height = "auto";
-    this.input.style.height = `${Math.min(this.input.scrollHeight, 240)}px`;
-  }
-
   async send(event) {
     event.preventDefault();
     const text = this.input.value.trim();
@@ -49,7 +38,7 @@ class Chat {
     if (!done) return;
     this.moveTo(done);
     this.input.value = "";
-    this.grow();
+    this.composer.grow();
     await this.refresh();
     this.toEnd();
   }
@@ -179,8 +168,8 @@ class Chat {
     const stick = this.nearEnd();
     const fresh = new DOMParser().parseFromString(text, "text/html");
     const kept = new Map([...this.thread.children].map((c) => [c.dataset.message, c]));
-    const children = [...fresh.body.children].map((child) => this.keep(kept.get(child.dataset.message), child));
-    this.thread.replaceChildren(...children);
+    const children = [...fresh.querySelectorAll("[data-message]")].map((child) => this.keep(kept.get(child.dataset.message), child));
+    this.thread.replaceChildren(...children, fresh.querySelector("template[data-code]"));
     this.after();
     if (stick) this.toEnd();
   }
@@ -207,6 +196,7 @@ class Chat {
     this.root.querySelector("[data-stop-slot]").replaceChildren();
     const stop = busy && last.querySelector("template[data-stop]");
     if (stop) this.root.querySelector("[data-stop-slot]").append(stop.content.cloneNode(true));
+    this.root.querySelector("[data-code-shown]").replaceChildren(this.thread.querySelector("template[data-code]").content.cloneNode(true));
     this.root.querySelector("[data-thread-empty]")?.toggleAttribute("hidden", Boolean(last));
   }
 
@@ -219,6 +209,8 @@ class Chat {
     }
     const edit = event.target.closest("[data-edit]");
     if (edit) this.edit(edit.closest("[data-message]"));
+    const said = event.target.closest("[data-edit-said]");
+    if (said) this.edit(this.of(said.dataset.editSaid));
   }
 
   edit(element) {
