@@ -58,7 +58,7 @@ class Saver:
     def save(self, counters: Counters, *, metrics: dict[str, Any], extra_state: dict[str, str]) -> Path:
         """Writes a checkpoint of this moment and thins out the older ones.
 
-        Raises MachineError when the disk is full; what was written of it is then removed.
+        Raises MachineError when the disk is full; the first rank then removes what was written of it.
         """
         began, directory = time.monotonic(), self._rundir.checkpoint(counters.step)
         part = directory.with_name(directory.name.replace("step_", "part_"))
@@ -71,7 +71,8 @@ class Saver:
                 raise
             fits = False
         if not fits:  # outside of the handler, where the error no longer holds files open that keep their space
-            shutil.rmtree(part, ignore_errors=True)
+            if self._world.is_first:  # another rank must not take away what the first one is still writing
+                shutil.rmtree(part, ignore_errors=True)
             raise checkpoint_does_not_fit(
                 self._rundir.checkpoints, step=counters.step, needed=self._engine.state_bytes()
             )

@@ -48,10 +48,10 @@ def test_table_says_what_was_measured() -> None:
 def test_bar_follows_progress_and_ends_with_the_run() -> None:
     progress = Progress(console=Console(file=io.StringIO()))
     bar = progress.add_task("", total=1.0, name="x", text="")
-    payload = {"stage": "updating", "step": 3, "total": 12, "fraction": 0.25, "remaining_seconds": 9.4}
+    payload = {"stage": "updating", "step": 3, "total": 12, "fraction": 0.25, "remaining_seconds": 12.4}
     ended = follow.draw({"type": "event", "kind": "progress", "payload": payload}, progress, bar)
     assert not ended and progress.tasks[0].completed == 0.25
-    assert progress.tasks[0].fields["text"] == "updating 3 of 12 · 9 s left"
+    assert progress.tasks[0].fields["text"] == "updating 3 of 12 · 12 s left"
     assert follow.draw({"type": "state", "state": "succeeded"}, progress, bar)
     assert progress.tasks[0].completed == 1.0
 

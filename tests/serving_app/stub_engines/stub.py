@@ -74,4 +74,7 @@ class Stub:
         return Readiness("ready") if answer.is_success else Readiness("warming", answer.text)
 
     def read_metrics(self, base_url: str) -> dict[str, Any]:
-        return dict(httpx.get(f"{base_url}/metrics", timeout=5).json())
+        try:
+            return dict(httpx.get(f"{base_url}/metrics", timeout=5).json())
+        except httpx.HTTPError:
+            return {}
