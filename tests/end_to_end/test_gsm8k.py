@@ -121,7 +121,7 @@ def steps_and_losses(platform: Platform, run: int) -> None:
 def deploy_and_chat(page: Page, run: int) -> None:
     """The checkpoint of the page is deployed, answers a question, and both are there after a refresh."""
     page.goto(f"/runs/{run}/checkpoints/")
-    page.get_by_role("link", name="Deploy", exact=True).click()
+    page.get_by_role("link", name="Deploy", exact=True).first.click()  # the newest stands first
     page.get_by_role("button", name=re.compile("^Deploy")).click()
     expect(page.locator(".page-head .badge").first).to_have_text(re.compile("Ready"), timeout=90_000)
     page.get_by_role("link", name=re.compile("Chat|playground", re.IGNORECASE)).first.click()

@@ -87,8 +87,12 @@ def threads_let_go(django_db_setup: None) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept() -> Iterator[None]:
-    """Every test begins with empty caches and leaves no usage behind."""
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test begins with empty caches and leaves no usage behind; it is written when the test asks for it.
+
+    The thread that writes it otherwise outlives a test, and the database of the next one is another.
+    """
+    monkeypatch.setattr(USAGE, "_start", lambda: None)
     TABLE.__init__()  # type: ignore[misc]
     forget_callers()
     yield

@@ -19,7 +19,7 @@ from django.db import OperationalError
 
 from r1platform.models import Project
 from r1platform.web import web as whole_application
-from serving_app.gateway import auth, limits, routing, views
+from serving_app.gateway import auth, limits, routing, usage, views
 from serving_app.gateway.body import MAX_BYTES
 from serving_app.gateway.proxying import close_client
 from serving_app.gateway.routing import BUSY
@@ -244,3 +244,19 @@ def test_a_stop_that_cannot_be_kept_is_refused_at_its_field(
     answer = ask(web, key_of(alice), chat("say hi", stop=stop))
     assert answer.status_code == 400 and "zero byte" in answer.json()["error"]["message"]
     assert answer.json()["error"]["param"].startswith("stop") and engine.bodies == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_usage_is_written_by_a_thread_of_its_own_that_ends_when_nothing_comes(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "FLUSH_SECONDS", 0.02)
+    writer = usage.UsageWriter()
+    writer.add(UsageRecord(project=project, model_name="sums", status=200))
+    thread = writer._thread
+    assert thread is not None
+    until(lambda: UsageRecord.objects.filter(model_name="sums").exists())
+    until(lambda: not thread.is_alive())
+    writer.add(UsageRecord(project=project, model_name="sums", status=200))
+    until(lambda: UsageRecord.objects.filter(model_name="sums").count() == 2)
+    until(lambda: writer._thread is not None and not writer._thread.is_alive())
