@@ -6,7 +6,7 @@ import { MAX_BUCKETS, Series, stepRange } from "./series.js";
 
 const GATHER_MS = 40; // charts that ask within this time share a request
 const MIN_GAP_MS = 100;
-const MAX_GAP_MS = 500;
+const MAX_GAP_MS = 200;
 const COST_FACTOR = 4; // drawing takes at most about a fifth of the time
 
 export class Board {
