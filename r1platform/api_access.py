@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import User
-from rest_framework import authentication, exceptions, pagination, permissions
+from rest_framework import authentication, exceptions, permissions
 from rest_framework.request import Request
 
 from r1platform.access import require_role, restrict
@@ -72,12 +72,3 @@ class SessionOnly(ScopePermission):
         if isinstance(request.auth, ApiKey):
             raise exceptions.PermissionDenied("API keys are managed in the browser, not with an API key.")
         return super().has_permission(request, view)
-
-
-class CursorPaging(pagination.CursorPagination):
-    """Newest first; `next` is stable while rows are added."""
-
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 500
-    ordering: Any = "-id"
