@@ -36,6 +36,7 @@ KINDS: dict[str, str] = {
 
 METRICS: dict[str, tuple[str, str]] = {
     "loss": ("nats per token", "Cross-entropy on the completion, or the policy loss"),
+    "loss/mtp": ("nats per token", "Cross-entropy of multi-token prediction on the token after the next"),
     "lr": ("", "Learning rate of the matrices"),
     "grad_norm": ("", "Norm of the gradient before clipping"),
     "entropy": ("nats per token", "Entropy of the policy on its own rollouts"),
@@ -57,6 +58,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "moe/max_vio": ("", "Busiest expert's load over the mean, minus 1, worst layer"),
     "moe/load_cv": ("", "Coefficient of variation of the expert loads, mean over layers"),
     "moe/bias_norm": ("", "Norm of the routing bias, mean over layers"),
+    "moe/balance_loss": ("", "Sequence-wise balance loss, summed over layers; 1 a layer when loads are even"),
     "perf/tok_s": ("tokens/s", "Tokens processed per second"),
     "perf/step_s": ("s", "Seconds of the step"),
     "perf/rollout_s": ("s", "Seconds of sampling in the step"),

@@ -112,10 +112,11 @@ def _run_phase(
 ) -> dict[str, Any]:
     from model_core.phases import PHASES
     from model_core.training.frame import Context
-    from model_core.training.start import check_machine, resumed
+    from model_core.training.start import check_machine, check_memory, resumed
 
     check_machine(config, world)
     context = Context(rundir, resumed(rundir, paths, world, reporter), world, reporter, signals)
+    check_memory(config, context.paths, world)
     result: dict[str, Any] = PHASES.get(config.phase)().run(config, context)
     world.barrier()
     world.close()

@@ -1,7 +1,7 @@
 """Configuration of runs, models and datasets, importable without torch. Presets are in `config.model`."""
 
 from model_core.config.base import StrictModel
-from model_core.config.model import PRESETS, ModelConfig, preset
+from model_core.config.model import PRESETS, ModelConfig, YarnConfig, preset
 from model_core.config.prepare import FilterStep, MappingConfig, PrepareConfig
 from model_core.config.run import (
     BudgetConfig,
@@ -18,5 +18,5 @@ from model_core.config.run import (
 __all__ = [
     "PRESETS", "BudgetConfig", "CheckpointConfig", "FilterStep", "HeldOutConfig", "MappingConfig", "ModelConfig",
     "ParallelConfig", "PrecisionConfig", "PrepareConfig", "RewardConfig", "RunConfig", "RunPaths", "StrictModel",
-    "TokenizerConfig", "preset",
+    "TokenizerConfig", "YarnConfig", "preset",
 ]

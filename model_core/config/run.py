@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from model_core.config.base import StrictModel
+from model_core.config.combinations import check_combination
 from model_core.config.model import ModelConfig, preset
 from model_core.errors import ConfigError
 
@@ -20,19 +21,42 @@ if TYPE_CHECKING:
 
 
 class ParallelConfig(StrictModel):
-    """How the work is split over processes by DeepSpeed."""
+    """How the work is split over processes by DeepSpeed. What `pipeline` and `tensor` leave over shares the data: every
+    batch is divided among `data` = num_processes / (pipeline · tensor) groups, which move the same weights alike."""
 
     num_processes: int = Field(1, ge=1)
-    """Trainer processes; each one is a data-parallel rank and, on GPUs, holds one device."""
+    """Trainer processes of the whole run; on GPUs each one holds one device."""
     expert: int = Field(1, ge=1)
-    """Ranks over which the routed experts are split (AutoEP); must divide num_processes."""
+    """Data-parallel processes over which the routed experts are split (AutoEP): less memory, and tokens travel to the
+    experts. Take the smallest that fits."""
+    pipeline: int = Field(1, ge=1)
+    """Stages that the blocks are cut into, each on its own processes: less memory, little traffic. A step needs several
+    forward passes (`max_micro_tokens`) to keep all stages at work. Supervised phases only; ZeRO stage 1."""
+    tensor: int = Field(1, ge=1)
+    """Processes over which attention heads and MLPs are split (AutoTP): less memory, much traffic, so that they should
+    be of one machine. Routed experts stay whole. Supervised phases only; ZeRO stage 1, 2 or 3."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """ZeRO stage: 1 shards the optimizer, 2 also gradients, 3 also weights."""
+    """ZeRO stage: data-parallel processes share the optimizer (1), also gradients (2), also weights (3). 0 shares nothing.
+    One process in float32 has nobody to share with and goes without."""
+    offload: Literal["none", "optimizer"] = "none"
+    """"optimizer": optimizer states and their update are in the memory of the CPU: less of the GPU's memory, slower steps.
+    Needs a GPU."""
+
+    @property
+    def data(self) -> int:
+        """Groups of processes among which a batch is divided."""
+        return self.num_processes // (self.pipeline * self.tensor)
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
-        if self.num_processes % self.expert:
-            raise ValueError(f"expert {self.expert} must divide num_processes {self.num_processes}")
+        if self.num_processes % (self.pipeline * self.tensor):
+            raise ValueError(
+                f"pipeline {self.pipeline} times tensor {self.tensor} must divide num_processes {self.num_processes}")
+        if self.data % self.expert:
+            raise ValueError(
+                f"expert {self.expert} must divide the {self.data} data-parallel processes: num_processes "
+                f"{self.num_processes} over pipeline {self.pipeline} times tensor {self.tensor}"
+            )
         return self
 
 
@@ -40,7 +64,7 @@ class PrecisionConfig(StrictModel):
     """Numbers and memory: the article's optimisations."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Training precision; 16-bit kinds need a GPU to pay and ZeRO stage 1 or more."""
+    """Training precision; 16-bit kinds need a GPU to pay and ZeRO stage 1 or more. float16 is not for pipelines."""
     gradient_checkpointing: bool = False
     """Recomputes activations in the backward pass: less memory, about a third more time."""
 
@@ -178,7 +202,9 @@ class RunConfig(StrictModel):
         phase = PHASES.get(config.phase, field=f"{where}phase")
         phase_config = phase.Config.parse(config.phase_config, prefix=f"{where}phase_config")
         reward = config.reward._with_settings(REWARDS, f"{where}reward")
-        return config.model_copy(update={"phase_config": phase_config.resolved(), "reward": reward})
+        config = config.model_copy(update={"phase_config": phase_config.resolved(), "reward": reward})
+        check_combination(config, phase, prefix=where)
+        return config
 
 
 class RunPaths(StrictModel):

@@ -1,6 +1,7 @@
-"""Sequences of prompt and completion tokens as padded tensors, split into forward passes of bounded size.
+"""Sequences of prompt and completion tokens as tensors, packed or padded, split into forward passes of bounded size.
 
-Letters: B sequences, T positions. Padding stands on the right, so that causal attention never sees it.
+Letters: B sequences, T positions, N tokens of all sequences, M targets. A packed batch is one row without padding; in a
+padded one padding stands on the right, so that causal attention never sees it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,42 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from model_core.model.packing import Packing
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One row of documents; what must be said at the places `at_M` is `targets_M`, the completions' tokens in order.
+
+    `next_at_M` and `next_targets_M` are the same for the token after the next (multi-token prediction).
+    """
+
+    tokens_1N: Tensor
+    packing: Packing
+    at_M: Tensor
+    targets_M: Tensor
+    next_at_M: Tensor
+    next_targets_M: Tensor
+
+
+def pack_batch(sequences: Sequence[tuple[list[int], list[int]]], *, device: torch.device | None = None) -> PackedBatch:
+    """Packs (prompt, completion); each must have two tokens in all at least. The last token of each is only a target."""
+    tokens: list[int] = []
+    lengths: list[int] = []
+    places: dict[int, tuple[list[int], list[int]]] = {1: ([], []), 2: ([], [])}
+    for prompt, completion in sequences:
+        document = [*prompt, *completion]
+        assert len(document) > 1, "a document of one token has nothing to predict"
+        for ahead, (at, targets) in places.items():
+            first = max(len(prompt), ahead)
+            at += [len(tokens) + place - ahead for place in range(first, len(document))]
+            targets += document[first:]
+        tokens += document[:-1]
+        lengths.append(len(document) - 1)
+    (at, targets), (next_at, next_targets) = places[1], places[2]
+    made = [torch.tensor(values, dtype=torch.long, device=device) for values in (tokens, at, targets, next_at, next_targets)]
+    return PackedBatch(made[0][None], Packing.of(lengths, device=device), *made[1:])
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from model_core.data.batches import make_batch
+from model_core.data.batches import pack_batch
 from model_core.data.dataset import Row
 from model_core.data.order import indices_of_step
 from model_core.grpo import rollouts
-from model_core.grpo.loss import kl_estimate, token_values
-from model_core.grpo.update import Lesson, MinibatchLosses, Objective, lessons, minibatches, scattered
+from model_core.grpo.loss import kl_estimate
+from model_core.grpo.update import Lesson, MinibatchLosses, Objective, lessons, minibatches, reference_logprobs
 from model_core.training.frame import Frame, Outcome
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ class PolicySteps:
             for part in minibatches(items, num=settings.num_minibatches, seed=seed + 7919 * step + epoch):
                 losses = MinibatchLosses(part, self._objective, pad=self._pad, max_tokens=settings.max_micro_tokens,
                                          world=frame.world, reference=self._reference)
-                report = frame.update(losses.callables, step=step)
+                report = frame.update(losses.callables, step=step, num_sequences=len(part))
                 first = first or losses
                 sums.update(losses.sums)
                 sums["num_tokens"] += losses.num_tokens
                 share, num_updates = share + report.loss, num_updates + 1
-                values["lr"], values["grad_norm"] = report.lr, report.grad_norm
+                values |= {"lr": report.lr, "grad_norm": report.grad_norm, **report.values}
         assert first is not None
         self._add_sums(values, sums, first)
         return share / num_updates
@@ -95,9 +95,7 @@ class PolicySteps:
         chosen = [item for item in items[::spread] if item.rollout.tokens][: self._settings.kl_probe]
         if not chosen or self._reference is None:
             return None
-        batch = make_batch([(c.prompt, c.rollout.tokens) for c in chosen], pad=self._pad,
-                           device=self._frame.world.device)
-        mine_BT = scattered([c.rollout.logprobs for c in chosen], batch.mask_BT)
-        logits_BTV = self._reference(batch.tokens_BT)
-        theirs_BT = token_values(logits_BTV, batch.targets_BT, temperature=self._settings.temperature).logprobs_BT
-        return float((kl_estimate(mine_BT, theirs_BT) * batch.mask_BT).sum() / batch.mask_BT.sum())
+        batch = pack_batch([(c.prompt, c.rollout.tokens) for c in chosen], device=self._frame.world.device)
+        mine_M = torch.tensor([v for c in chosen for v in c.rollout.logprobs], device=self._frame.world.device)
+        theirs_M = reference_logprobs(self._reference, batch, temperature=self._settings.temperature)
+        return float(kl_estimate(mine_M, theirs_M).mean())

@@ -1,6 +1,6 @@
 """The update of a step: rollouts that teach something, in minibatches, as losses that the training frame sums up.
 
-Letters: B sequences, T positions, V vocabulary.
+Letters: N tokens of all sequences, M sampled ones among them, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model_core.data.batches import make_batch, passes_of_rank
+from model_core.data.batches import PackedBatch, pack_batch, passes_of_rank
 from model_core.grpo.loss import kl_estimate, policy_loss, token_values
 from model_core.grpo.rollouts import Group, Rollout
 from model_core.training.world import World
@@ -83,24 +83,23 @@ class MinibatchLosses:
 
     def _loss(self, model: nn.Module, chosen: list[Lesson], weight: float) -> Tensor:
         device, objective = self._world.device, self._objective
-        batch = make_batch([(c.prompt, c.rollout.tokens) for c in chosen], pad=self._pad, device=device)
-        mask_BT = batch.mask_BT * weight
-        old_BT = scattered([c.rollout.logprobs for c in chosen], batch.mask_BT)
-        advantages_B = torch.tensor([c.rollout.advantage for c in chosen], device=device)
-        logits_BTV = model(batch.tokens_BT, attention_mask=batch.real_BT * weight)
-        values = token_values(logits_BTV, batch.targets_BT, temperature=objective.temperature)
-        total, sums = policy_loss(values.logprobs_BT, old_BT, advantages_B, mask_BT,
+        batch = pack_batch([(c.prompt, c.rollout.tokens) for c in chosen], device=device)
+        old_M = torch.tensor([v for c in chosen for v in c.rollout.logprobs], device=device)
+        advantages_M = torch.tensor([c.rollout.advantage for c in chosen for _token in c.rollout.tokens], device=device)
+        mask_1N = torch.full(batch.tokens_1N.shape, weight, device=device)
+        logits_MV = model(batch.tokens_1N, attention_mask=mask_1N, packing=batch.packing, at_M=batch.at_M)
+        values = token_values(logits_MV, batch.targets_M, temperature=objective.temperature)
+        total, sums = policy_loss(values.logprobs_M, old_M, advantages_M,
                                   clip_low=objective.clip_low, clip_high=objective.clip_high)
+        total = weight * total
         self._watch("pg_loss", total)
         for name, value in sums.items():
-            self._watch(name, value)
-        self._watch("entropy", (values.entropy_BT * mask_BT).sum())
-        self._compare(values.logprobs_BT, old_BT, mask_BT)
+            self._watch(name, weight * value)
+        self._watch("entropy", weight * values.entropy_M.sum())
+        self._compare(values.logprobs_M, old_M, weight)
         if objective.kl_coef and self._reference is not None:
-            with torch.no_grad():
-                reference = token_values(self._reference(batch.tokens_BT),
-                                         batch.targets_BT, temperature=objective.temperature)
-            kl = (kl_estimate(values.logprobs_BT, reference.logprobs_BT) * mask_BT).sum()
+            reference_M = reference_logprobs(self._reference, batch, temperature=objective.temperature)
+            kl = weight * kl_estimate(values.logprobs_M, reference_M).sum()
             self._watch("kl", kl)
             total = total + objective.kl_coef * kl
         return total / self.num_tokens
@@ -109,14 +108,14 @@ class MinibatchLosses:
         self.sums[name] += float(value.detach())  # type: ignore[assignment]
 
     @torch.no_grad()
-    def _compare(self, logprobs_BT: Tensor, old_BT: Tensor, mask_BT: Tensor) -> None:
-        difference_BT = (logprobs_BT - old_BT).abs() * mask_BT
-        self._watch("difference", difference_BT.sum())
-        self.max_difference = max(self.max_difference, float(difference_BT.max()))
+    def _compare(self, logprobs_M: Tensor, old_M: Tensor, weight: float) -> None:
+        difference_M = weight * (logprobs_M - old_M).abs()
+        self._watch("difference", difference_M.sum())
+        self.max_difference = max(self.max_difference, float(difference_M.max()))
 
 
-def scattered(rows: Sequence[list[float]], mask_BT: Tensor) -> Tensor:
-    """`rows` written where the mask is 1, row by row."""
-    scattered_BT = torch.zeros_like(mask_BT)
-    scattered_BT[mask_BT.bool()] = torch.tensor([v for row in rows for v in row], device=mask_BT.device)
-    return scattered_BT
+@torch.no_grad()
+def reference_logprobs(reference: nn.Module, batch: PackedBatch, *, temperature: float) -> Tensor:
+    """What the frozen model gives the batch's targets, M."""
+    logits_MV = reference(batch.tokens_1N, packing=batch.packing, at_M=batch.at_M)
+    return token_values(logits_MV, batch.targets_M, temperature=temperature).logprobs_M

@@ -1,9 +1,9 @@
-"""DeepSeekMoE: shared experts for every token, and routed experts that a sigmoid gate chooses among.
+"""DeepSeekMoE: shared experts for every token, and routed experts that a gate chooses among.
 
-1 the gate scores each expert; 2 the best groups, then the top-k of them, are chosen with a bias added that only steers
-the choice; 3 the chosen experts run; 4 their outputs are summed with the unbiased, normalised scores as weights.
+1 the gate scores each expert; 2 the best groups, then the top-k of them, are chosen, in V3 with a bias added that only
+steers the choice; 3 the chosen experts run; 4 their outputs are summed with the unbiased scores as weights.
 Letters: T tokens, D hidden, E experts, K chosen experts, G groups, F inner width.
-Source: DeepSeek-V3 (arXiv 2412.19437), section 2.1.2, equations 12 to 16.
+Source: DeepSeek-V3 (arXiv 2412.19437), section 2.1.2, equations 12 to 16; DeepSeek-V2 (arXiv 2405.04434), section 2.2.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_core.config import ModelConfig
+from model_core.model.routed import routed
 
 DENSE_UP_TO_TOKENS = 128
 """Below this, running every expert on every token costs less than sorting; measured, see docs/experiments.md."""
@@ -33,21 +34,22 @@ class MLP(nn.Module):
 
 
 class Gate(nn.Module):
-    """Chooses K experts a token; scores in float32 whatever the model's precision."""
+    """Chooses K experts a token; scores in float32 whatever the model's precision. Only V3's has a balancing bias."""
 
-    e_score_correction_bias: Tensor
+    e_score_correction_bias: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+        bias = torch.zeros(config.n_routed_experts) if config.topk_method == "noaux_tc" else None
+        self.register_buffer("e_score_correction_bias", bias)
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Weights TK and expert numbers TK."""
         c = self.config
-        scores_TE = F.linear(x_TD.float(), self.weight.float()).sigmoid()
-        choice_TE = scores_TE + self.e_score_correction_bias
+        scores_TE = self.scores(x_TD)
+        choice_TE = scores_TE if self.e_score_correction_bias is None else scores_TE + self.e_score_correction_bias
         if c.n_group > 1:
             choice_TE = choice_TE.masked_fill(~self._in_best_groups(choice_TE), float("-inf"))
         chosen_TK = choice_TE.topk(c.num_experts_per_tok, dim=-1, sorted=False).indices
@@ -56,10 +58,17 @@ class Gate(nn.Module):
             weights_TK = weights_TK / (weights_TK.sum(dim=-1, keepdim=True) + 1e-20)
         return weights_TK * c.routed_scaling_factor, chosen_TK
 
+    def scores(self, x_TD: Tensor) -> Tensor:
+        """Every expert's score for every token, TE, without the bias."""
+        logits_TE = F.linear(x_TD.float(), self.weight.float())
+        return logits_TE.sigmoid() if self.config.scoring_func == "sigmoid" else logits_TE.softmax(dim=-1)
+
     def _in_best_groups(self, choice_TE: Tensor) -> Tensor:
+        """Whether an expert is in a group that may be chosen from. V3 ranks groups by their two best, V2 by the best."""
         c = self.config
         per_group = c.n_routed_experts // c.n_group
-        group_TG = choice_TE.unflatten(1, (c.n_group, per_group)).topk(min(2, per_group), dim=-1).values.sum(dim=-1)  # type: ignore[no-untyped-call]
+        num_best = min(2, per_group) if c.topk_method == "noaux_tc" else 1
+        group_TG = choice_TE.unflatten(1, (c.n_group, per_group)).topk(num_best, dim=-1).values.sum(dim=-1)  # type: ignore[no-untyped-call]
         best = group_TG.topk(c.topk_group, dim=-1, sorted=False).indices
         return torch.zeros_like(group_TG, dtype=torch.bool).scatter_(1, best, True).repeat_interleave(per_group, dim=1)
 
@@ -78,17 +87,7 @@ class Experts(nn.Module):
         """Weighted sum of the chosen experts' outputs, TD."""
         if len(x_TD) <= DENSE_UP_TO_TOKENS:
             return self._dense(x_TD, chosen_TK, weights_TK)
-        return self._grouped(x_TD, chosen_TK, weights_TK)
-
-    def _grouped(self, x_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor) -> Tensor:
-        """Sorts the (token, expert) pairs by expert, multiplies group by group, and adds the results back."""
-        order = chosen_TK.flatten().argsort(stable=True)
-        token = order // chosen_TK.shape[1]
-        ends = torch.bincount(chosen_TK.flatten(), minlength=self.num_experts).cumsum(0).to(torch.int32)
-        gate, up = F.grouped_mm(x_TD[token], self.gate_up_proj.transpose(1, 2), offs=ends).chunk(2, dim=-1)
-        out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)
-        out = out * weights_TK.flatten()[order, None].to(out.dtype)
-        return torch.zeros_like(x_TD).index_add_(0, token, out)
+        return routed(x_TD, self.gate_up_proj, self.down_proj, chosen_TK, weights_TK)
 
     def _dense(self, x_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor) -> Tensor:
         """Every expert on every token, and a weight of zero for those not chosen."""

@@ -27,6 +27,11 @@ class Reinforcement:
     title: ClassVar[str] = "Reinforcement"
     describe: ClassVar[str] = "Samples several answers to each prompt, rewards them and reinforces the better ones (GRPO)."
     needs: ClassVar[dict[str, Any]] = {"dataset": True, "start_from": "required", "rollouts_from": "no"}
+    no_split_model: ClassVar[str] = (
+        "each rank of its update must see the logits of the rollouts that it shares out. Set it to 1; zero_stage 3 and "
+        "expert save memory too."
+    )
+    """Why the phase has neither pipeline nor tensor parallelism."""
 
     class Config(OptimizationConfig):
         """Settings of GRPO."""

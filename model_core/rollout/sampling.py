@@ -1,6 +1,12 @@
-"""Draws the next token of each row from its logits. Letters: B rows, V vocabulary."""
+"""Draws the next token of each row from its logits. Letters: B rows, V vocabulary.
+
+A token is the place where a uniform number falls in the cumulated probabilities: one number a row, where noise for
+every token of the vocabulary costs a CPU twenty times as much.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,39 +15,46 @@ GREEDY_BELOW = 1e-5
 """A temperature below this takes the most likely token: dividing by it would overflow."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What may be drawn: tokens that all three leave over. Each is one number, or one a row (B1)."""
+
+    top_p: float | Tensor = 1.0
+    """The smallest set of likeliest tokens whose probabilities reach this."""
+    top_k: int | Tensor = 0
+    """So many likeliest tokens; 0 or less: all."""
+    min_p: float | Tensor = 0.0
+    """Tokens at least so likely as this times the likeliest."""
+
+
 def draw(
-    logits_BV: Tensor, *, temperature: float, top_p: float, generator: torch.Generator, top_k: int = 0, min_p: float = 0.0
+    logits_BV: Tensor, uniform_B: Tensor, *, temperature: float | Tensor = 1.0, cut: Cut | None = None
 ) -> tuple[Tensor, Tensor]:
     """Next tokens B and their log-probabilities B under softmax(logits / temperature), before any cut.
 
-    A temperature below GREEDY_BELOW takes the most likely token and gives its log-probability at temperature 1.
-    `top_k` of 0 or less and `min_p` of 0 cut nothing.
+    `uniform_B` is float64 in [0, 1); `temperature` is one number or one a row (B1), at least GREEDY_BELOW.
     """
-    if temperature < GREEDY_BELOW:
-        logprobs_BV = logits_BV.float().log_softmax(dim=-1)
-        tokens_B = logits_BV.argmax(dim=-1)
-    else:
-        logprobs_BV = (logits_BV.float() / temperature).log_softmax(dim=-1)
-        weights_BV = logprobs_BV.exp()
-        if top_p < 1:
-            weights_BV = _nucleus(weights_BV, top_p)
-        if 0 < top_k < weights_BV.shape[-1]:
-            weights_BV = _likeliest(weights_BV, top_k)
-        if min_p > 0:
-            weights_BV = weights_BV.masked_fill(weights_BV < min_p * weights_BV.amax(dim=-1, keepdim=True), 0.0)
-        noise_BV = torch.empty_like(weights_BV).exponential_(generator=generator)
-        tokens_B = (weights_BV / noise_BV).argmax(dim=-1)
-    return tokens_B, logprobs_BV.gather(1, tokens_B[:, None])[:, 0]
+    scaled_BV = logits_BV.float() if isinstance(temperature, float) and temperature == 1.0 else logits_BV.float() / temperature
+    weights_BV = scaled_BV.softmax(dim=-1)
+    allowed_BV = weights_BV if cut is None else _allowed(weights_BV, cut)
+    reached_BV = allowed_BV.cumsum(dim=-1, dtype=torch.float64)
+    aim_B1 = uniform_B[:, None] * reached_BV[:, -1:]
+    tokens_B1 = torch.searchsorted(reached_BV, aim_B1, right=True)
+    return tokens_B1[:, 0], weights_BV.gather(1, tokens_B1)[:, 0].log_()
 
 
-def _nucleus(weights_BV: Tensor, top_p: float) -> Tensor:
-    """Zeroes all but the smallest set of likeliest tokens whose probabilities reach top_p."""
-    ordered_BV, order_BV = weights_BV.sort(dim=-1, descending=True)
-    before_BV = ordered_BV.cumsum(dim=-1) - ordered_BV
-    return torch.zeros_like(weights_BV).scatter_(1, order_BV, ordered_BV.masked_fill(before_BV >= top_p, 0.0))
+def most_likely(logits_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens B and their log-probabilities B at temperature 1."""
+    best_B, tokens_B = logits_BV.max(dim=-1)
+    return tokens_B, best_B.float() - logits_BV.float().logsumexp(dim=-1)
 
 
-def _likeliest(weights_BV: Tensor, top_k: int) -> Tensor:
-    """Zeroes all but the `top_k` likeliest tokens."""
-    kept_BK, order_BK = weights_BV.topk(top_k, dim=-1)
-    return torch.zeros_like(weights_BV).scatter_(1, order_BK, kept_BK)
+def _allowed(weights_BV: Tensor, cut: Cut) -> Tensor:
+    """The weights with zero for what is cut."""
+    ordered_BV, order_BV = weights_BV.sort(dim=-1, descending=True, stable=True)
+    rank_V = torch.arange(weights_BV.shape[-1], device=weights_BV.device)
+    top_k = torch.as_tensor(cut.top_k, device=weights_BV.device)
+    gone_BV = ordered_BV.cumsum(dim=-1) - ordered_BV >= cut.top_p
+    gone_BV |= (rank_V >= top_k) & (top_k > 0)
+    gone_BV |= ordered_BV < ordered_BV[:, :1] * cut.min_p
+    return torch.zeros_like(weights_BV).scatter_(1, order_BV, ordered_BV.masked_fill_(gone_BV, 0.0))

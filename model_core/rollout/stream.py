@@ -16,8 +16,9 @@ from torch import Tensor
 
 from model_core.errors import ConfigError, EngineError
 from model_core.model import Transformer
-from model_core.rollout.cache import LatentCache, decode_step
-from model_core.rollout.sampling import GREEDY_BELOW, draw
+from model_core.rollout.cache import LatentCache
+from model_core.rollout.decoder import Decoder
+from model_core.rollout.sampling import GREEDY_BELOW, Cut, draw, most_likely
 
 MAX_QUEUED = 256
 """Requests that may wait for a row; one more is refused, so that nobody waits for minutes without knowing."""
@@ -55,30 +56,30 @@ class Request:
     """How many of the likeliest tokens are told with each token."""
     cancelled: bool = False
     num_tokens: int = 0
+    last: int = 0
     generator: torch.Generator = field(init=False)
 
 
 class StreamingSampler:
     """At most `num_rows` requests decode together, at most `max_queued` others wait in order."""
 
-    def __init__(
-        self, model: Transformer, *, eos_token_id: int, num_rows: int, max_queued: int = MAX_QUEUED
-    ) -> None:
+    def __init__(self, model: Transformer, *, eos_token_id: int, num_rows: int, max_queued: int = MAX_QUEUED) -> None:
         self.max_queued = max_queued
         self._broken = False
         self.model, self.eos = model.eval(), eos_token_id
         self.context = model.config.max_position_embeddings
         self.cache = LatentCache(model, num_rows, self.context)
         self.device = model.lm_head.weight.device
-        self._free = list(range(num_rows))[::-1]
-        self._rows: dict[int, tuple[Request, int]] = {}
+        self.decoder = Decoder(model)
+        self._running: list[Request] = []
+        """The request of each row."""
         self._queue: deque[Request] = deque()
         self._wake = threading.Condition()
 
     @property
     def running(self) -> int:
         """Requests that decode."""
-        return len(self._rows)
+        return len(self._running)
 
     @property
     def queued(self) -> int:
@@ -88,7 +89,7 @@ class StreamingSampler:
     @property
     def fill(self) -> float:
         """Share of the cache's tokens in use."""
-        used = sum(len(request.prompt) + request.num_tokens for request, _token in list(self._rows.values()))
+        used = sum(len(request.prompt) + request.num_tokens for request in list(self._running))
         return used / (self.cache.num_rows * self.context)
 
     def submit(self, request: Request) -> None:
@@ -123,8 +124,8 @@ class StreamingSampler:
         """Tells every request that decoding broke down, and takes no more; call it when `step` has raised."""
         with self._wake:
             self._broken = True
-            left = [request for request, _token in self._rows.values()] + list(self._queue)
-            self._rows.clear()
+            left = [*self._running, *self._queue]
+            self._running = []
             self._queue.clear()
         for request in left:
             if not request.cancelled:
@@ -133,70 +134,84 @@ class StreamingSampler:
     def wait(self, seconds: float) -> None:
         """Blocks until there may be work."""
         with self._wake:
-            if not self._queue and not self._rows:
+            if not self._queue and not self._running:
                 self._wake.wait(seconds)
 
     @torch.inference_mode()
     def step(self) -> bool:
         """Admits what fits, decodes one token for every running request; False when there was nothing to do."""
-        self._drop_cancelled()
+        self._release({request for request in self._running if request.cancelled})
         self._admit()
-        if not self._rows:
+        if not self._running:
             return False
-        rows = sorted(self._rows)
-        rows_B = torch.tensor(rows, device=self.device)
-        tokens_B = torch.tensor([self._rows[row][1] for row in rows], device=self.device)
-        self._take(rows, decode_step(self.model, self.cache, rows_B, tokens_B))
+        tokens_BT = torch.tensor([[request.last] for request in self._running], device=self.device)
+        self._take(list(self._running), self.decoder.step(self.cache, tokens_BT)[:, 0])
         return True
-
-    def _drop_cancelled(self) -> None:
-        for row in [row for row, (request, _token) in self._rows.items() if request.cancelled]:
-            self._release(row)
 
     def _admit(self) -> None:
         """Prefills waiting requests one by one, so that a long prompt pads no other."""
-        while self._free and (request := self._next()) is not None:
-            row = self._free.pop()
-            self._rows[row] = (request, 0)
+        while len(self._running) < self.cache.num_rows and (request := self._next()) is not None:
             prompt = torch.tensor([list(request.prompt)], device=self.device)
-            hidden_BTD, latents = self.model.hidden(prompt)
-            rows = torch.tensor([row], device=self.device)
-            self.cache.fill(rows, latents, torch.tensor([prompt.shape[1]], device=self.device))
-            self._take([row], self.model.lm_head(hidden_BTD[:, -1]))
+            alone = LatentCache(self.model, 1, prompt.shape[1])
+            hidden_BTD, _place = self.decoder.read(alone, prompt, torch.tensor([prompt.shape[1]], device=self.device))
+            row, first = torch.tensor([[len(self._running)], [0]], device=self.device)
+            self.cache.take(row, alone, first)
+            self._running.append(request)
+            self._take([request], self.decoder.logits(hidden_BTD[:, -1]))
 
     def _next(self) -> Request | None:
         with self._wake:
             return self._queue.popleft() if self._queue else None
 
-    def _take(self, rows: list[int], logits_BV: Tensor) -> None:
-        """Draws each row's next token in its own way and hands it to its request."""
-        greedy_B = logits_BV.argmax(dim=-1).tolist()
-        greedy_logprobs_B = logits_BV.float().log_softmax(dim=-1).max(dim=-1).values.tolist()
-        for place, row in enumerate(rows):
-            request, _last = self._rows[row]
-            token, logprob, one_V = greedy_B[place], greedy_logprobs_B[place], logits_BV[place]
-            if request.temperature >= GREEDY_BELOW:
-                drawn, scored = draw(
-                    one_V[None], temperature=request.temperature, top_p=request.top_p, top_k=request.top_k,
-                    min_p=request.min_p, generator=request.generator,
-                )  # fmt: skip
-                token, logprob = int(drawn), float(scored)
-            self._hand_over(row, request, token, logprob, _top(one_V, request))
+    def _take(self, requests: list[Request], logits_BV: Tensor) -> None:
+        """Draws each request's next token in its own way and hands it over."""
+        tokens_B, logprobs_B = _chosen(requests, logits_BV)
+        told = []
+        for place, (request, token, logprob) in enumerate(zip(requests, tokens_B, logprobs_B, strict=True)):
+            request.num_tokens += 1
+            request.last = token
+            finish = "stop" if token == self.eos else "length" if request.num_tokens >= request.max_new_tokens else None
+            told.append((request, Token(token, logprob, finish, _top(logits_BV[place], request))))
+        self._release({request for request, given in told if given.finish})
+        for request, given in told:
+            if not request.cancelled:
+                request.sink(given)
 
-    def _hand_over(
-        self, row: int, request: Request, token: int, logprob: float, top: tuple[tuple[int, float], ...]
-    ) -> None:
-        request.num_tokens += 1
-        finish = "stop" if token == self.eos else "length" if request.num_tokens >= request.max_new_tokens else None
-        self._rows[row] = (request, token)
-        if finish is not None:
-            self._release(row)
-        if not request.cancelled:
-            request.sink(Token(token, logprob, finish, top))
+    def _release(self, ended: set[Request]) -> None:
+        """Takes out what has ended; the last rows move into the gaps."""
+        rows = [row for row, request in enumerate(self._running) if request not in ended]
+        if len(rows) == len(self._running):
+            return
+        moved = [(source, target) for target, source in enumerate(rows) if source != target]
+        if moved:
+            source_B, target_B = torch.tensor(moved, device=self.device).unbind(dim=1)
+            self.cache.take(target_B, self.cache, source_B)
+        self._running = [self._running[row] for row in rows]
+        self.cache.measure(len(rows))
 
-    def _release(self, row: int) -> None:
-        del self._rows[row]
-        self._free.append(row)
+
+def _chosen(requests: list[Request], logits_BV: Tensor) -> tuple[list[int], list[float]]:
+    """The next token of each request and its log-probability."""
+    tokens_B, logprobs_B = most_likely(logits_BV)
+    drawing = [place for place, request in enumerate(requests) if request.temperature >= GREEDY_BELOW]
+    if drawing:
+        tokens_B[drawing], logprobs_B[drawing] = _drawn([requests[place] for place in drawing], logits_BV[drawing])
+    return tokens_B.tolist(), logprobs_B.tolist()
+
+
+def _drawn(requests: list[Request], logits_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Each with its own generator, so that its tokens do not depend on its company."""
+    device = logits_BV.device
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, device=device)[:, None]
+
+    uniform_B = torch.cat([torch.rand(1, dtype=torch.float64, device=device, generator=r.generator) for r in requests])
+    cut = None
+    if any(r.top_p < 1 or r.top_k > 0 or r.min_p > 0 for r in requests):
+        top_p = column([r.top_p if r.top_p < 1 else float("inf") for r in requests])
+        cut = Cut(top_p, column([r.top_k for r in requests]), column([r.min_p for r in requests]))
+    return draw(logits_BV, uniform_B, temperature=column([r.temperature for r in requests]), cut=cut)
 
 
 def _top(logits_V: Tensor, request: Request) -> tuple[tuple[int, float], ...]:

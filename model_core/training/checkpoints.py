@@ -1,7 +1,7 @@
 """Checkpoints on the disk: sealed when whole, verified before they are used, thinned out by age and quality.
 
     step_00000012/model/         Hugging Face directory, safetensors
-                  state/         DeepSpeed's state, counters; read only by a resumed attempt of the same run
+                  state/         see `stored`; read only by a resumed attempt of the same run
                   metadata.json  step, phase, metrics, layout of the state, sha256 of every file
                   COMPLETE       last; without it the directory is no checkpoint
     part_00000012/               one that is being written; `saving` fills it
@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,16 @@ def newest_whole(candidates: Sequence[Path]) -> tuple[Path, list[str]]:
     raise refused[0]
 
 
-def seal(directory: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+def seal(directory: Path, metadata: dict[str, Any], *, known: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Writes metadata.json and, last of all, the marker. Returns the metadata with hashes and sizes.
 
-    Sealing again after a change is allowed: the two files that it writes are not among those that it hashes.
+    `known` are the hashes, by path in `directory`, of files that `keep_file` has dealt with. Sealing again after a change is
+    allowed: the two files that it writes are not among those that it hashes.
     """
     own = {directory / METADATA, directory / COMPLETE}
     files = {str(path.relative_to(directory)): path for path in sorted(directory.rglob("*"))
              if path.is_file() and path not in own}
-    hashes = {name: _sha256(path, sync=True) for name, path in files.items()}
+    hashes = {name: (known or {}).get(name) or keep_file(path) for name, path in files.items()}
     size = sum(path.stat().st_size for path in files.values())
     digest = hashlib.sha256("".join(f"{name} {value}\n" for name, value in hashes.items()).encode()).hexdigest()
     complete = {**metadata, "created": time.time(), "size_bytes": size, "sha256": digest, "files": hashes}
@@ -95,6 +96,11 @@ def seal(directory: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     _sync(directory / COMPLETE)
     _sync(directory)
     return complete
+
+
+def keep_file(path: Path) -> str:
+    """Sees to it that a file is on the disk; returns its hash."""
+    return _sha256(path, sync=True)
 
 
 def amend(directory: Path, **changes: Any) -> dict[str, Any]:

@@ -9,19 +9,31 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model_core.config import ModelConfig, RunConfig
-from model_core.errors import CheckpointError, ConfigError
+from model_core.errors import ConfigError
 from model_core.model import Transformer
-from model_core.training.groups import build_optimizer, set_rates
+from model_core.planner import count_parameters
+from model_core.planner.layouts import check_layout
+from model_core.training.groups import OptimizerMaker, build_optimizer, set_rates, with_equal_numbers
+from model_core.training.layouts import share_of
 from model_core.training.settings import OptimizationConfig
+from model_core.training.state import OPTIMIZER, TrainingState
+from model_core.training.tensor import fit_heads, tensor_parallel
 from model_core.training.world import World
+
+if TYPE_CHECKING:
+    from model_core.training.pipeline import StagedTransformer
+
+
+MAX_BUCKET = 500_000_000
+"""Numbers that gradients are gathered in before they are reduced; DeepSpeed allocates them all, however small the model is."""
 
 
 @dataclass(frozen=True)
@@ -35,84 +47,87 @@ class UpdateReport:
     grad_norm: float | None
     lr: float
     is_skipped: bool = False
+    values: dict[str, float | None] = field(default_factory=dict)
+    """Other scalars of the update, the same on all ranks."""
 
 
 class TrainingEngine:
-    """DeepSpeed's engine with the two operations that training needs: `update`, and saving or loading its state."""
+    """DeepSpeed's engine with what training needs: `update`, and the `state` that checkpoints keep."""
 
-    def __init__(self, model: Transformer, config: RunConfig, settings: OptimizationConfig, world: World) -> None:
+    def __init__(
+        self, model: Transformer, config: RunConfig, settings: OptimizationConfig, world: World, *,
+        make_optimizer: OptimizerMaker = build_optimizer,
+    ) -> None:
         import deepspeed
 
-        check_experts(model.config, config)
-        self.world = world
+        check_layout(model.config, config.parallel)
+        self.world, self.share = world, share_of(config.parallel, world.rank)
         self.stage = zero_stage(config)
         self.optimizer_kind = optimizer_kind(config, settings)
         if config.precision.gradient_checkpointing:
             checkpoint_blocks(model)
-        clip_here = settings.clip_norm if self.stage == 0 else 0.0
+        if config.parallel.tensor > 1:
+            fit_heads(model, config.parallel.tensor)
+        laid_out = self._staged = staged(model, config) if config.parallel.pipeline > 1 else None
+
+        def optimizer(_parameters: Any) -> torch.optim.Optimizer:
+            """Made when DeepSpeed has replaced what it splits, so that groups are of the parameters that there are."""
+            clip_here = settings.clip_norm if self.stage == 0 else 0.0
+            made = make_optimizer(laid_out or model, settings, self.optimizer_kind, clip_norm=clip_here)
+            return with_equal_numbers(made, world) if laid_out else made
+
         self._engine, _optimizer, _loader, _scheduler = deepspeed.initialize(
-            model=model,
-            optimizer=lambda _parameters: build_optimizer(model, settings, self.optimizer_kind, clip_norm=clip_here),
-            config=deepspeed_config(config, settings, model.config),
+            model=laid_out or model, optimizer=optimizer, config=deepspeed_config(config, settings, model.config),
         )
+        if config.parallel.tensor > 1:
+            # It would compare the first inputs of the ranks by ==, which a packing cannot; `share` gives them the same.
+            self._engine.first_dataloader_check.remove()
+        if world.size == 1 and self.stage == 0:
+            self._engine.enable_backward_allreduce = False  # it would copy every gradient twice to sum it over nobody
         self._clips_here = self.stage == 0
         self.layout = {
-            "parallel.num_processes": config.parallel.num_processes, "parallel.zero_stage": self.stage,
-            "parallel.expert": config.parallel.expert, "precision.dtype": config.precision.dtype,
-            "phase_config.optimizer": self.optimizer_kind, "phase_config.layer_lr_decay": settings.layer_lr_decay,
+            **{f"parallel.{name}": getattr(config.parallel, name) for name in ("num_processes", "expert", "pipeline", "tensor")},
+            "parallel.zero_stage": self.stage, "precision.dtype": config.precision.dtype, OPTIMIZER: self.optimizer_kind,
         }
-        """How the saved state is cut, by the setting that decides it: a state is read back only by the same layout."""
+        """How the run is laid out, by the setting that decides it; `state.check_optimizer` knows what must stay as it is."""
+        self.state = TrainingState(self._engine, self.module, model.config, world)
+        """What a checkpoint keeps of it."""
 
     @property
     def module(self) -> nn.Module:
-        """The model, with its experts split when they are."""
-        module: nn.Module = self._engine.module
+        """The model, or what this rank has of it, its experts split when they are."""
+        module: nn.Module = self._staged.stage if self._staged else self._engine.module
         return module
 
     def update(self, losses: Sequence[Callable[[nn.Module], Tensor]], *, rate_factor: float) -> UpdateReport:
         """One optimizer step from the sum of `losses`, over all ranks.
 
         Each callable runs one forward pass and returns its part of the loss, already divided by what the whole batch
-        of all ranks is divided by. All ranks must give equally many.
+        of all ranks is divided by. All ranks must give equally many. In a pipeline each must be a `pipeline.Pass` too.
         """
         lr = set_rates(self._groups(), rate_factor)
+        total = self._update_staged(losses) if self._staged else self._update_whole(losses)
+        norm = self._norm()
+        is_finite = norm is None or math.isfinite(norm)
+        is_skipped = not is_finite or not self._engine.was_step_applied()
+        return UpdateReport(loss=total, grad_norm=norm, lr=lr, is_skipped=is_skipped)
+
+    def _update_whole(self, losses: Sequence[Callable[[nn.Module], Tensor]]) -> float:
         self._engine.train()
         total = 0.0
         for compute in losses:
             loss = compute(self._engine)
             total += float(loss.detach())
             # DeepSpeed takes the mean over ranks of what is meant as a sum.
-            self._engine.backward(loss * self.world.size)
+            self._engine.backward(loss * self.share.size)
         self._engine.step()
-        norm = self._norm()
-        is_finite = norm is None or math.isfinite(norm)
-        is_skipped = not is_finite or not self._engine.was_step_applied()
-        return UpdateReport(loss=total, grad_norm=norm, lr=lr, is_skipped=is_skipped)
+        return total
 
-    def save(self, directory: Path, counters: dict[str, Any]) -> None:
-        """Writes what exact resuming needs besides `model/`; all ranks must call it."""
-        self._engine.save_checkpoint(str(directory), tag="engine", client_state={"counters": counters})
-
-    def load(self, directory: Path) -> dict[str, Any]:
-        """Reads it back and returns the counters; rates and decay stay those of this run's configuration.
-
-        Raises CheckpointError when there is no state for this rank. The caller has compared the `layout`.
-        """
-        wanted = [{name: group[name] for name in ("peak_lr", "weight_decay")} for group in self._groups()]
-        path, client_state = self._engine.load_checkpoint(str(directory), tag="engine")
-        if path is None:
-            raise CheckpointError(f"{directory} holds no state of rank {self.world.rank}. Choose another checkpoint.")
-        for group, values in zip(self._groups(), wanted, strict=True):
-            group.update(values)
-        counters: dict[str, Any] = client_state["counters"]
-        return counters
-
-    def state_bytes(self) -> int:
-        """About what one checkpoint of all ranks takes on the disk: the weights twice and the optimizer's states."""
-        weights = 4 * sum(parameter.numel() for parameter in self.module.parameters())
-        states = getattr(self._engine.optimizer, "state", {})
-        own = sum(value.nbytes for state in states.values() for value in state.values() if isinstance(value, Tensor))
-        return 2 * weights + own * self.world.size
+    def _update_staged(self, passes: Sequence[Any]) -> float:
+        assert self._staged is not None
+        self._engine.micro_batches = len(passes)
+        self._engine.train_batch(self._staged.begin(passes))
+        return self._staged.loss()
 
     def _groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = self._engine.optimizer.param_groups
@@ -127,7 +142,7 @@ class TrainingEngine:
 
 def zero_stage(config: RunConfig) -> int:
     """The ZeRO stage that is used: one process in float32 has nothing to shard, so it goes without."""
-    alone = config.parallel.num_processes == 1 and config.precision.dtype == "float32"
+    alone = config.parallel.num_processes == 1 and config.precision.dtype == "float32" and config.parallel.offload == "none"
     return 0 if alone and config.parallel.zero_stage < 3 else config.parallel.zero_stage
 
 
@@ -145,72 +160,48 @@ def optimizer_kind(config: RunConfig, settings: OptimizationConfig) -> Literal["
     return settings.optimizer
 
 
-def check_parallel(config: RunConfig) -> None:
-    """Raises ConfigError for combinations that DeepSpeed computes wrongly or that this trainer does not have."""
-    stage, dtype, where = config.parallel.zero_stage, config.precision.dtype, "parallel.zero_stage"
-    if dtype != "float32" and stage == 0:
-        raise ConfigError(f"{dtype} needs zero_stage 1 or 2: at stage 0 DeepSpeed steps wrongly.", field=where)
-    if stage == 3:
-        raise ConfigError("zero_stage 3 (split weights) cannot sample here; choose 0, 1 or 2.", field=where)
-    if config.parallel.expert > 1 and stage == 0:
-        raise ConfigError("Split experts need zero_stage 1 or 2: at stage 0 the gradient norm misses some.", field=where)
-
-
-def check_experts(shape: ModelConfig, config: RunConfig) -> None:
-    """Raises ConfigError when the experts of the model that is trained, new or loaded, cannot be split as asked for."""
-    num_ranks, where = config.parallel.expert, "parallel.expert"
-    if num_ranks == 1:
-        return
-    if shape.first_k_dense_replace >= shape.num_hidden_layers:
-        raise ConfigError(f"expert is {num_ranks}, but the model has no expert layer; set it to 1.", field=where)
-    if shape.n_routed_experts % num_ranks:
-        raise ConfigError(
-            f"{shape.n_routed_experts} routed experts cannot be split over {num_ranks} ranks; choose a divisor.",
-            field=where,
-        )
-    if shape.n_group == shape.n_routed_experts:
-        raise ConfigError(f"n_group is {shape.n_group}: groups of one expert cannot be split; set expert to 1.", field=where)
-
-
-def check_layout(saved: dict[str, Any], here: dict[str, Any]) -> None:
-    """Raises ConfigError at the first setting by which a saved state is cut another way than this run's.
-
-    An empty `saved` is of a checkpoint that does not tell; DeepSpeed then decides.
-    """
-    for field, value in here.items():
-        if saved.get(field, value) != value:
-            name = field.rpartition(".")[2]
-            raise ConfigError(
-                f"{name} is {value}, but the checkpoint was saved with {saved[field]}, and its optimizer state cannot be "
-                f"cut anew. Resume with {name} {saved[field]}, or start a new run from the checkpoint.", field=field,
-            )
-
-
 def deepspeed_config(config: RunConfig, settings: OptimizationConfig, shape: ModelConfig) -> dict[str, Any]:
     """DeepSpeed's configuration for a model of `shape`; every default that would surprise is written out."""
     stage = zero_stage(config)
     return {
         "train_micro_batch_size_per_gpu": 1,  # a label only: batches are ours
         "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,  # step() is the boundary
+        "managed_gradient_accumulation": config.parallel.pipeline > 1,  # without: step() is the boundary
         "gradient_clipping": settings.clip_norm if stage else 0.0,  # its default is 1.0
-        "zero_optimization": {"stage": stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": stage, "overlap_comm": False, "reduce_bucket_size": min(MAX_BUCKET, count_parameters(shape)[0]),
+            **offload(config),
+        },
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision.dtype == "bfloat16"},
         "fp16": {"enabled": config.precision.dtype == "float16", "initial_scale_power": 12},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
         **({"expert_parallel": expert_parallel(config, shape)} if config.parallel.expert > 1 else {}),
+        **({"tensor_parallel": tensor_parallel(config.parallel.tensor)} if config.parallel.tensor > 1 else {}),
     }
+
+
+def offload(config: RunConfig) -> dict[str, Any]:
+    """Where optimizer states are; DeepSpeed's own CPU optimizer would have to be compiled."""
+    return {} if config.parallel.offload == "none" else {"offload_optimizer": {"device": "cpu"}}
 
 
 def expert_parallel(config: RunConfig, shape: ModelConfig) -> dict[str, Any]:
-    """AutoEP's part: the preset knows the module names of DeepSeek-V3, which ours are; the gate is that of `shape`."""
+    """AutoEP's part: its presets know the module names of DeepSeek, which ours are; the gate is that of `shape`."""
     return {
-        "enabled": True, "autoep_size": config.parallel.expert, "preset_model": "deepseek_v3",
+        "enabled": True, "autoep_size": config.parallel.expert, "preset_model": shape.model_type,
         "route_norm": shape.norm_topk_prob, "routed_scaling_factor": shape.routed_scaling_factor,
         "num_expert_groups": shape.n_group, "num_limited_groups": shape.topk_group,
     }
+
+
+def staged(model: Transformer, config: RunConfig) -> StagedTransformer:
+    """The model as a pipeline; only then is DeepSpeed's part for it loaded."""
+    from model_core.training.pipeline import StagedTransformer
+
+    return StagedTransformer(model, num_stages=config.parallel.pipeline, num_groups=config.parallel.data)
 
 
 def checkpoint_blocks(model: nn.Module) -> None:

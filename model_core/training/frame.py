@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,25 @@ from model_core.config import RunConfig, RunPaths
 from model_core.data.dataset import read_rows
 from model_core.grpo.rollouts import Group
 from model_core.grpo.rollouts import write as write_rollouts
-from model_core.model import Transformer, count_parameters
+from model_core.model import Transformer
+from model_core.planner import count_parameters
 from model_core.rollout import Sampler
 from model_core.rundir import RunDir
 from model_core.scoring import Rubric
-from model_core.training.balance import ExpertBalance, load_event, load_metrics
+from model_core.training.balance import ExpertBalance, WithBalance, load_event, load_metrics
 from model_core.training.checkpoints import read_metadata
-from model_core.training.engine import TrainingEngine, UpdateReport, check_layout
+from model_core.training.engine import TrainingEngine, UpdateReport
 from model_core.training.failures import NonFiniteGradient, NonFiniteLoss
 from model_core.training.measuring import measure
 from model_core.training.reporter import Reporter, versions
-from model_core.training.saving import Counters, Saver
+from model_core.training.saving import Counters, Saver, read_trainer
 from model_core.training.schedule import rate_factor
 from model_core.training.settings import OptimizationConfig
 from model_core.training.signals import StopSignals
 from model_core.training.start import Start
-from model_core.training.weights import is_split, whole_state
+from model_core.training.state import check_optimizer
+from model_core.training.stored import StoredState
+from model_core.training.weights import is_whole, whole_state
 from model_core.training.world import World
 
 
@@ -82,7 +85,9 @@ class Frame:
         self.tokenizer, self.model_config = start.tokenizer, start.model_config
         num_total, num_active = count_parameters(start.model_config)
         self.engine = TrainingEngine(start.model.to(self.world.device), config, settings, self.world)
-        self.balance = ExpertBalance(self.engine.module, self.world)
+        self.balance = ExpertBalance(
+            self.engine.module, self.world, wants_loss=settings.aux_loss_alpha > 0, num_alike=config.parallel.tensor
+        )
         self.rubric = Rubric(config.reward)
         self.counters = Counters()
         self._held_out = self._read_held_out()
@@ -111,27 +116,37 @@ class Frame:
             counters.before = self.measure("before")
             ending = self._ending()
         first, began = counters.step, time.monotonic()
-        while not ending.by and counters.step < total:
-            self._step(one_step)
-            self.reporter.progress(
-                "updating", counters.step, total, seconds=time.monotonic() - began, began_at=first / total
-            )
-            ending = self._ending()
-            is_last = bool(ending.by) or counters.step >= total
-            if not is_last:
-                self._measure_and_save_when_due(is_time=ending.is_time_to_save)
+        with self._saver:
+            while not ending.by and counters.step < total:
+                self._step(one_step)
+                self.reporter.progress(
+                    "updating", counters.step, total, seconds=time.monotonic() - began, began_at=first / total
+                )
+                ending = self._ending()
+                is_last = bool(ending.by) or counters.step >= total
+                if not is_last:
+                    self._measure_and_save_when_due(is_time=ending.is_time_to_save)
         return self._finish(ending.by or "steps", ending.reason)
 
-    def update(self, losses: Sequence[Callable[[nn.Module], Tensor]], *, step: int) -> UpdateReport:
+    def update(
+        self, losses: Sequence[Callable[[nn.Module], Tensor]], *, step: int, num_sequences: int
+    ) -> UpdateReport:
         """One optimizer step and one move of the routing bias; see `TrainingEngine.update`.
 
-        Raises NonFiniteGradient when too many in a row changed nothing.
+        With `aux_loss_alpha` the mean balance loss of the `num_sequences` of all ranks is added; the report's loss is
+        without it. Raises NonFiniteGradient when too many in a row changed nothing.
         """
         began, settings = time.monotonic(), self.settings
+        balanced = []
+        if settings.aux_loss_alpha:
+            balanced = [WithBalance(one, self.balance, settings.aux_loss_alpha / num_sequences) for one in losses]
+            losses = balanced
         report = self.engine.update(losses, rate_factor=rate_factor(
             step, total=settings.steps, warmup=settings.warmup_steps, constant_fraction=settings.constant_fraction,
             final_fraction=settings.final_lr_fraction,
         ))
+        if balanced:
+            report = self._without_balance(report, sum(one.value for one in balanced))
         loads = self.balance.take_loads()
         self._watch(report, step + 1)
         if settings.router_bias_speed and loads.numel() and not report.is_skipped:
@@ -140,16 +155,20 @@ class Frame:
         self._train_seconds += time.monotonic() - began
         return report
 
+    def _without_balance(self, report: UpdateReport, added: float) -> UpdateReport:
+        share = self.engine.share
+        total = sum(self.world.gather(added if share.is_teller else 0.0)) / self.settings.aux_loss_alpha
+        return replace(report, loss=report.loss - added, values={"moe/balance_loss": total})
+
     def sampler(self) -> Sampler:
         """A sampler on the current weights; all ranks must call it."""
         return Sampler(self.policy(), eos_token_id=int(self.tokenizer.eos_token_id),
                        pad_token_id=int(self.tokenizer.pad_token_id))
 
     def policy(self) -> Transformer:
-        """The current model with all experts: the trained module itself, or a copy that has them together."""
+        """The current model with all its weights: the trained module itself, or a copy that has them together."""
         module = self.engine.module
-        if not is_split(module):
-            assert isinstance(module, Transformer)
+        if is_whole(module):
             return module
         if self._copy is None:
             self._copy = Transformer(self.model_config).to(self.world.device)
@@ -191,9 +210,9 @@ class Frame:
         return result
 
     def save(self) -> Path:
-        """Writes a checkpoint of this moment and thins out the older ones; all ranks must call it.
+        """Begins to write a checkpoint of this moment, and returns its name to be; all ranks must call it.
 
-        Raises MachineError when the disk is full.
+        Raises MachineError when the disk was full for the one before.
         """
         self._tick()
         return self._saver.save(self.counters, metrics=_numbers(self._measured), extra_state=self.extra_state)
@@ -250,6 +269,7 @@ class Frame:
 
     def _ending(self) -> Ending:
         """Whether the run ends at this boundary or should save, decided by the first rank for all."""
+        self._saver.advance()
         self._tick()
         decided: Ending = self.world.gather(self._own_ending() if self.world.is_first else None)[0]
         return decided
@@ -276,7 +296,8 @@ class Frame:
         if ended_by != "steps":
             self.reporter.emit("stopping", reason=reason, step=counters.step)
         self._measured = None
-        final = self.save()  # first of all: what follows may break or take long
+        final = self.save()
+        self._saver.settle()  # first of all: what follows may break or take long
         if ended_by != "stop":
             self._measured = self.measure("after")
             self._saver.finish(final, _numbers(self._measured))
@@ -294,9 +315,10 @@ class Frame:
         }
 
     def _resume(self, checkpoint: Path) -> None:
-        """Takes up the state of a checkpoint that `start` has verified. Raises ConfigError for another layout."""
-        check_layout(read_metadata(checkpoint).get("layout", {}), self.engine.layout)
-        self.counters = Counters(**self.engine.load(checkpoint / "state"))
+        """Takes up the state of a checkpoint that `start` has verified. Raises ConfigError when it is of another optimizer."""
+        check_optimizer(read_metadata(checkpoint).get("layout", {}), self.engine.layout)
+        self.counters, scale = read_trainer(checkpoint / "state")
+        self.engine.state.restore(StoredState(checkpoint / "state"), scale)
 
     def _read_held_out(self) -> list[Any]:
         if self.context.paths.dataset is None:

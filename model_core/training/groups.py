@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
 from model_core.training.muon import MuonWithAdamW
 from model_core.training.settings import OptimizationConfig
+from model_core.training.world import World
 
 _BLOCK = re.compile(r"model\.layers\.(\d+)\.")
+
+
+class OptimizerMaker(Protocol):
+    """What `build_optimizer` is; another one serves to compare layouts without an optimizer that hides scales."""
+
+    def __call__(
+        self, model: nn.Module, settings: OptimizationConfig, kind: Literal["muon", "adamw"], *, clip_norm: float
+    ) -> torch.optim.Optimizer: ...
 
 
 def build_optimizer(
@@ -34,12 +43,13 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups by (optimizer, expert or not, depth), in a fixed order. Every trainable parameter is in exactly one."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    num_blocks = 1 + max((_block(name) for name, _p in named), default=0)
+    shape: Any = model.config
+    num_blocks = shape.num_hidden_layers + shape.num_nextn_predict_layers
     groups: dict[tuple[bool, str, int], dict[str, Any]] = {}
     for name, parameter in named:
         use_muon = kind == "muon" and is_matrix(name, parameter)
         expert_group = getattr(parameter, "group_name", "")
-        distance = _distance(name, num_blocks) if settings.layer_lr_decay != 1.0 else 0
+        distance = _distance(name, num_blocks, is_tied=shape.tie_word_embeddings) if settings.layer_lr_decay != 1.0 else 0
         peak = settings.muon_lr if use_muon else settings.adamw_lr
         group = groups.setdefault((use_muon, expert_group, distance), {
             "params": [], "use_muon": use_muon, "peak_lr": peak * settings.layer_lr_decay**distance, "lr": peak,
@@ -47,6 +57,19 @@ def parameter_groups(
         })
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def with_equal_numbers(optimizer: torch.optim.Optimizer, world: World) -> torch.optim.Optimizer:
+    """Cuts groups in two until every rank has as many: DeepSpeed's norm sums over a pipeline group by group, and a stage
+    with fewer groups than another would leave it waiting for ever."""
+    groups = optimizer.param_groups
+    for _ in range(max(world.gather(len(groups))) - len(groups)):
+        largest = max(groups, key=lambda group: len(group["params"]))
+        half = len(largest["params"]) // 2
+        assert half, "a stage has fewer parameters than another has groups"
+        groups.append({**largest, "params": largest["params"][half:]})
+        largest["params"] = largest["params"][:half]
+    return optimizer
 
 
 def is_matrix(name: str, parameter: torch.Tensor) -> bool:
@@ -68,7 +91,8 @@ def _block(name: str) -> int:
     return int(match.group(1)) if match else 0
 
 
-def _distance(name: str, num_blocks: int) -> int:
+def _distance(name: str, num_blocks: int, *, is_tied: bool) -> int:
+    """Blocks below the top one. A tied head is the embedding, also where another stage has a copy of it."""
     if _BLOCK.match(name):
         return num_blocks - 1 - _block(name)
-    return num_blocks if "embed_tokens" in name else 0
+    return num_blocks if "embed_tokens" in name or (is_tied and "lm_head" in name) else 0

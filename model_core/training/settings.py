@@ -35,6 +35,12 @@ class OptimizationConfig(StrictModel):
     """Largest global norm of the gradient; 0: not clipped."""
     router_bias_speed: float = Field(1e-3, ge=0, le=1)
     """Step of the routing bias towards equal expert loads, after each update; 0: off."""
+    aux_loss_alpha: float = Field(0.0, ge=0, le=1)
+    """Factor of the sequence-wise balance loss, which keeps one sequence from crowding few experts; DeepSeek-V3 trains with
+    1e-4. 0: off, the bias alone balances."""
+    mtp_loss_weight: float = Field(0.3, ge=0, le=10)
+    """λ, factor of the loss of multi-token prediction in supervised phases, for models that have it; DeepSeek-V3 begins with
+    0.3 and ends with 0.1."""
     max_micro_tokens: int = Field(4096, ge=1)
     """Most padded tokens in one forward pass; a larger batch is split, which changes memory and not the result. On a CPU
     4096 is a third faster than 16384, because activations stay near the cache; a GPU may want more."""

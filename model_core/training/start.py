@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -18,10 +19,11 @@ from model_core.data.dataset import Row, read_rows
 from model_core.data.tokenizer import encode_rows, train_tokenizer
 from model_core.errors import CheckpointError, ConfigError, DataError, ModelCoreError
 from model_core.model import Transformer, load_pretrained
+from model_core.planner import refuse_too_large
 from model_core.rewards import REWARDS
 from model_core.rundir import RunDir
 from model_core.training.checkpoints import newest_whole, read_metadata, tidy, verify
-from model_core.training.engine import check_parallel
+from model_core.training.layouts import check_parallel
 from model_core.training.reporter import Reporter
 from model_core.training.world import World
 
@@ -54,6 +56,20 @@ def check_machine(config: RunConfig, world: World) -> None:
         raise ConfigError("dtype is float16, which needs a GPU; choose float32 or bfloat16 on the CPU.",
                           field="precision.dtype")
     check_parallel(config)
+
+
+def check_memory(config: RunConfig, paths: RunPaths, world: World) -> None:
+    """Raises ConfigError at `model` when its weights, gradients and optimizer cannot fit into what is free, before it is
+    built or read. All ranks must call it, and the fewest free bytes decide for all."""
+    origin, shape = paths.resume_from or paths.start_from, config.model
+    if origin is not None:
+        shape = _shape(Path(origin), read_metadata(Path(origin)))
+    available = torch.cuda.mem_get_info(world.device)[0] if world.device.type == "cuda" else _share_of_memory(world)
+    refuse_too_large(config, available_bytes=min(world.gather(available)), shape=shape)
+
+
+def _share_of_memory(world: World) -> int:
+    return int(psutil.virtual_memory().available) // max(1, sum(pid != 0 for pid in world.pids))
 
 
 def resumed(rundir: RunDir, paths: RunPaths, world: World, reporter: Reporter) -> RunPaths:
@@ -160,13 +176,17 @@ def load_start(checkpoint: str | Path) -> Start:
 
 
 def _load(checkpoint: Path, metadata: dict[str, Any]) -> Start:
-    shape, directory = metadata.get("model_config"), checkpoint / "model"
+    model_config, directory = _shape(checkpoint, metadata), checkpoint / "model"
+    model = load_pretrained(directory)
+    return Start(model, load_tokenizer(directory), model_config)
+
+
+def _shape(checkpoint: Path, metadata: dict[str, Any]) -> ModelConfig:
+    shape = metadata.get("model_config")
     if not isinstance(shape, dict):
         raise CheckpointError(f"{checkpoint}/metadata.json has no model_config: it is no checkpoint of this trainer. "
                               "Choose another checkpoint.")
-    model_config = ModelConfig.parse(shape, prefix="model")
-    model = load_pretrained(directory)
-    return Start(model, load_tokenizer(directory), model_config)
+    return ModelConfig.parse(shape, prefix="model")
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:

@@ -86,6 +86,7 @@ def join() -> World:
     # gloo does the work. The name is private to DeepSpeed: this is the only place that knows it.
     if not torch.cuda.is_available():
         vars(deepspeed.ops)["__compatible_ops__"] = {}
+    without_compiler()
     if "RANK" not in os.environ:
         os.environ.update(
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
@@ -94,6 +95,19 @@ def join() -> World:
     local_rank = int(os.environ["LOCAL_RANK"])
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device, pids=_pids())
+
+
+def without_compiler() -> None:
+    """Keeps torch from importing its compiler, a second of every start, when the first optimizer is made.
+
+    Torch marks the methods of optimizers as not to be compiled, by asking the compiler for a wrapper, which it looks for on
+    the method first (torch/_compile.py); here the method itself is put there. Nothing in a trainer is compiled. The name is
+    private to torch: this is the only place that knows it.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        inner = getattr(method, "__wrapped__", None)
+        if inner is not None:
+            vars(inner).setdefault("__dynamo_disable", inner)
 
 
 def _pids() -> tuple[int, ...]:

@@ -3,6 +3,7 @@ const presets = JSON.parse(document.getElementById("model-presets")?.textContent
 
 function fill(form, prefix, values) {
   for (const [name, value] of Object.entries(values)) {
+    if (value !== null && typeof value === "object") fill(form, `${prefix}${name}.`, value);
     const field = form.elements[prefix + name];
     if (!field) continue;
     if (field.type === "checkbox") field.checked = Boolean(value);

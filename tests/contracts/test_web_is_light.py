@@ -47,5 +47,5 @@ def test_a_registry_lists_its_things_without_torch(registry: str) -> None:
 
 
 def test_the_library_has_never_heard_of_the_platform() -> None:
-    code = "import model_core, model_core.config, model_core.rundir, model_core.events, model_core.registry, model_core.launch"
+    code = "import model_core, model_core.config, model_core.rundir, model_core.events, model_core.registry, model_core.launch, model_core.planner"
     assert not loaded_after(code) & (LIBRARY_HAS_NOT | HEAVY)

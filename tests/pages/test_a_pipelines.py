@@ -9,13 +9,15 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
+from model_core.config import RunConfig
+from model_core.planner import needed_bytes
 from r1platform.models import Device, Node, Project
 from tests.pages.b_rows import make_event, make_run
 from tests.training_app.rows import make_version
 from training_app import services
 from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, Upload
 from training_app.states import RunState
-from training_app.views.fit import fit_check, state_bytes
+from training_app.views.fit import fit_check
 from training_app.views.run_words import gate_said
 
 pytestmark = pytest.mark.django_db
@@ -45,9 +47,20 @@ def sent_by(page: Any, **changed: str) -> dict[str, str]:
     return {**out, **changed}
 
 
-@pytest.mark.parametrize(("stage", "bytes_each"), [(0, 16), (1, 12), (2, 10), (3, 8)])
-def test_zero_shares_the_state_over_the_processes(stage: int, bytes_each: int) -> None:
-    assert state_bytes(1000, zero_stage=stage, num_processes=2) == 1000 * bytes_each
+def test_memory_is_the_planners_with_its_parts(pipeline: Pipeline, node: Node) -> None:
+    phase = pipeline.phases.get(position=0)
+    needed = needed_bytes(RunConfig.parse({**phase.config, "phase": phase.phase}))
+    checks = fit_check(pipeline, list(pipeline.phases.select_related("dataset_version__dataset")))
+    memory = next(check for check in checks if check.label == "Memory of a device")
+    assert memory.value == needed.peak.total
+    assert all(name in memory.words for name, number in needed.peak.parts.items() if number)
+
+
+def test_a_layout_that_does_not_divide_is_said(pipeline: Pipeline, node: Node) -> None:
+    phase = pipeline.phases.get(position=0)
+    phase.config["parallel"] |= {"expert": 3}
+    pipeline.phases.filter(pk=phase.pk).update(config=phase.config, num_processes=3)
+    assert tones(pipeline)["Memory of a device"] == "failed"
 
 
 def test_a_model_that_fits_no_device_is_red(pipeline: Pipeline, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""The fit check before a launch: what the pipeline will need, by formulas that are shown, against what is here.
+"""The fit check before a launch: what the pipeline will need, by the planner's formulas, against what is here.
 
 Nothing is promised that was not measured: times come from budgets, or from the last launch of the same pipeline.
 """
@@ -10,8 +10,11 @@ from typing import Any
 
 from django.db.models import Min, Sum
 
-from model_core.config import ModelConfig
+from model_core.config import RunConfig
+from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
+from model_core.planner import Memory, count_parameters, needed_bytes
+from model_core.planner.run import with_vocabulary
 from r1platform.models import Device
 from r1platform.selectors import device_counts
 from r1platform.templatetags.r1 import as_bytes, percent
@@ -19,8 +22,8 @@ from training_app.models import DatasetVersion, PhaseRun, Pipeline, PipelinePhas
 from training_app.scheduling import nodes_up
 from training_app.states import RunState, VersionState
 
-BYTES_PER_PARAMETER = ((1, 8), (2, 4), (3, 4))
-"""(ZeRO stage that shards it, bytes): two AdamW moments 8, gradients 4, fp32 weights 4."""
+MOMENTS = {"backward": "the backward pass", "update": "the update", "sampling": "sampling"}
+"""What the moments of the planner are called on the page."""
 
 
 @dataclass(frozen=True)
@@ -34,34 +37,6 @@ class Check:
     words: str
 
 
-def parameters(model: ModelConfig) -> tuple[int, int]:
-    """Parameters without embeddings and output head, in total and active for one token.
-
-    Source: DeepSeek-V3 technical report, section 2.1; the same modules as `model_core.model`.
-    """
-    attention = _attention(model)
-    expert = 3 * model.hidden_size * model.moe_intermediate_size
-    dense = 3 * model.hidden_size * model.intermediate_size
-    gate = (model.hidden_size + 1) * model.n_routed_experts
-    norms = 2 * model.hidden_size
-    num_dense = min(model.first_k_dense_replace, model.num_hidden_layers)
-    num_sparse = model.num_hidden_layers - num_dense
-    shared = model.n_shared_experts * expert
-    total = num_dense * dense + num_sparse * (model.n_routed_experts * expert + shared + gate)
-    active = num_dense * dense + num_sparse * (model.num_experts_per_tok * expert + shared + gate)
-    every = model.num_hidden_layers * (attention + norms) + model.hidden_size
-    return total + every, active + every
-
-
-def _attention(model: ModelConfig) -> int:
-    heads, hidden = model.num_attention_heads, model.hidden_size
-    query_width = heads * (model.qk_nope_head_dim + model.qk_rope_head_dim)
-    query = hidden * query_width if model.q_lora_rank is None else model.q_lora_rank * (hidden + query_width + 1)
-    latent = hidden * (model.kv_lora_rank + model.qk_rope_head_dim) + model.kv_lora_rank
-    unpacked = model.kv_lora_rank * heads * (model.qk_nope_head_dim + model.v_head_dim)
-    return query + latent + unpacked + heads * model.v_head_dim * hidden
-
-
 def fit_check(pipeline: Pipeline, phases: list[PipelinePhase]) -> list[Check]:
     """What the pipeline needs and whether it is here."""
     new = [phase for phase in phases if phase.starts_from_id is None]
@@ -69,37 +44,42 @@ def fit_check(pipeline: Pipeline, phases: list[PipelinePhase]) -> list[Check]:
     return [*models, _data(phases), _devices(phases), _time(pipeline, phases)]
 
 
-def state_bytes(num_parameters: int, *, zero_stage: int, num_processes: int) -> int:
-    """Bytes of weights, gradients and optimizer on each device; what the ZeRO stage shards is divided by the processes."""
-    return sum(
-        -(-num_parameters * size // (num_processes if zero_stage >= stage else 1))
-        for stage, size in BYTES_PER_PARAMETER
-    )
-
-
 def _model(phase: PipelinePhase, of: str) -> list[Check]:
     """Parameters and memory of the new model that the phase starts."""
-    total, active = parameters(ModelConfig.model_validate(phase.config.get("model", {})))
-    words = f"{active:,} of them active for a token; embeddings come on top".replace(",", "\u202f")
-    stage = phase.config.get("parallel", {}).get("zero_stage", 1)
-    needed = state_bytes(total, zero_stage=stage, num_processes=phase.num_processes)
-    tone, memory_words = _fits(needed, stage)
+    try:
+        config = _config(phase)
+        needed = needed_bytes(config)
+    except ModelCoreError as error:
+        return [Check(f"Memory of a device{of}", None, "", "failed", error.message)]
+    total, active = count_parameters(with_vocabulary(config.model, config))
+    words = f"{active:,} of them active for a token".replace(",", "\u202f")
+    if not config.model.vocab_size:
+        words += f"; with a vocabulary of {config.tokenizer.vocab_size}, which the tokenizer may not reach"
+    tone, memory_words = _fits(needed)
     return [
         Check(f"Parameters{of}", total, "count", "succeeded", words),
-        Check(f"Memory of a device{of}", needed, "bytes", tone, memory_words),
+        Check(f"Memory of a device{of}", needed.peak.total, "bytes", tone, memory_words),
     ]
 
 
-def _fits(needed: int, stage: int) -> tuple[str, str]:
+def _config(phase: PipelinePhase) -> RunConfig:
+    """What the phase's run will be. Raises ModelCoreError for what cannot be one."""
+    parallel = {**phase.config.get("parallel", {}), "num_processes": phase.num_processes}
+    return RunConfig.parse({**phase.config, "phase": phase.phase, "parallel": parallel})
+
+
+def _fits(needed: Memory) -> tuple[str, str]:
     """Tone and words of the memory that each device needs, against the smallest that is up."""
-    words = f"16 bytes a parameter: weights, gradients, AdamW; ZeRO stage {stage} shares what it can. Activations come on top"
+    parts = sorted(needed.peak.parts.items(), key=lambda part: -part[1])
+    listed = ", ".join(f"{name} {as_bytes(number)}" for name, number in parts if number)
+    words = f"at its peak, {MOMENTS[needed.peak.name]}: {listed}"
     devices = Device.objects.filter(node__in=nodes_up(), memory_bytes__gt=0)
     smallest = devices.aggregate(smallest=Min("memory_bytes"))["smallest"]
     if smallest is None:
         return "queued", f"{words}. No device that is up says how much it has"
-    if needed > smallest:
+    if needed.peak.total > smallest:
         remedy = "Choose a smaller model, or share it: more processes with ZeRO stage 3."
-        return "failed", f"The smallest device that is up has {as_bytes(smallest)}. {remedy}"
+        return "failed", f"The smallest device that is up has {as_bytes(smallest)}; needed are, {words}. {remedy}"
     return "succeeded", f"{words}; the smallest device has {as_bytes(smallest)}"
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_core.data.batches import make_batch, passes_of_rank, split_by_size
+from model_core.data.batches import make_batch, pack_batch, passes_of_rank, split_by_size
 from model_core.data.order import indices_of_step
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=60)
@@ -45,3 +45,23 @@ def test_mask_is_on_the_targets_of_the_completion() -> None:
     assert batch.targets_BT.tolist() == [[2, 3, 4], [6, 0, 0]]
     assert batch.mask_BT.tolist() == [[0, 1, 1], [1, 0, 0]]
     assert batch.real_BT.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_a_packed_batch_asks_for_the_completions_tokens_and_nothing_crosses_documents() -> None:
+    batch = pack_batch([([1, 2], [3, 4]), ([5], [6]), ([], [7, 8, 9])])
+    assert batch.tokens_1N.tolist() == [[1, 2, 3, 5, 7, 8]]
+    assert batch.at_M.tolist() == [1, 2, 3, 4, 5] and batch.targets_M.tolist() == [3, 4, 6, 8, 9]
+    assert batch.next_at_M.tolist() == [0, 1, 4] and batch.next_targets_M.tolist() == [3, 4, 9]
+    assert batch.packing.positions_1N.tolist() == [[0, 1, 2, 0, 0, 1]]
+
+
+SEQUENCES = st.lists(st.tuples(st.lists(st.integers(1, 9), max_size=6), st.lists(st.integers(1, 9), min_size=2, max_size=6)),
+                     min_size=1, max_size=8)
+
+
+@given(SEQUENCES)
+def test_packed_and_padded_ask_for_the_same(sequences: list[tuple[list[int], list[int]]]) -> None:
+    packed, padded = pack_batch(sequences), make_batch(sequences, pad=0)
+    assert packed.targets_M.tolist() == padded.targets_BT[padded.mask_BT.bool()].tolist()
+    assert packed.tokens_1N.numel() == int(padded.real_BT.sum())
+    assert packed.packing.together(padded.tokens_BT).tolist() == packed.tokens_1N.tolist()

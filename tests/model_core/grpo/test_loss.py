@@ -42,43 +42,33 @@ def test_advantages_sum_to_nothing_and_keep_the_order(rewards: list[float]) -> N
 
 def test_policy_loss_by_hand() -> None:
     # ratios 1, 1.5, 0.5, 1.5; clip 0.2: min(1·2, …)=2, min(3, 2.4)=2.4, then advantage −1: max form −0.8 and −1.5
-    ratios = torch.tensor([[1.0, 1.5], [0.5, 1.5]])
-    loss, sums = policy_loss(ratios.log(), torch.zeros(2, 2), torch.tensor([2.0, -1.0]), torch.ones(2, 2),
-                             clip_low=0.2, clip_high=0.2)
+    ratios_M = torch.tensor([1.0, 1.5, 0.5, 1.5])
+    loss, sums = policy_loss(ratios_M.log(), torch.zeros(4), torch.tensor([2.0, 2.0, -1.0, -1.0]), clip_low=0.2, clip_high=0.2)
     assert float(loss) == pytest.approx(-(2 + 2.4) + (0.8 + 1.5))
     assert float(sums["clip/high"]) == 1 and float(sums["clip/low"]) == 1
 
 
 def test_clipped_tokens_have_no_gradient() -> None:
-    logprobs_BT = torch.tensor([[math.log(1.5), math.log(1.1)]], requires_grad=True)
-    loss, _sums = policy_loss(logprobs_BT, torch.zeros(1, 2), torch.tensor([1.0]), torch.ones(1, 2),
-                              clip_low=0.2, clip_high=0.2)
+    logprobs_M = torch.tensor([math.log(1.5), math.log(1.1)], requires_grad=True)
+    loss, _sums = policy_loss(logprobs_M, torch.zeros(2), torch.ones(2), clip_low=0.2, clip_high=0.2)
     loss.backward()
-    assert logprobs_BT.grad is not None
-    assert logprobs_BT.grad[0].tolist() == pytest.approx([0.0, -1.1])
-
-
-def test_masked_tokens_do_not_count() -> None:
-    mask_BT = torch.tensor([[1.0, 0.0]])
-    values = [policy_loss(torch.tensor([[0.1, other]]), torch.zeros(1, 2), torch.tensor([1.0]), mask_BT,
-                          clip_low=0.2, clip_high=0.2)[0] for other in (0.0, 5.0)]
-    assert torch.equal(values[0], values[1])
+    assert logprobs_M.grad is not None
+    assert logprobs_M.grad.tolist() == pytest.approx([0.0, -1.1])
 
 
 def test_on_policy_gradient_is_reinforce() -> None:
-    logits_BTV = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    targets_BT, advantages_B = torch.arange(12).view(3, 4) % 7, torch.tensor([1.0, -2.0, 0.5])
-    logprobs_BT = token_values(logits_BTV, targets_BT).logprobs_BT
-    loss, _sums = policy_loss(logprobs_BT, logprobs_BT.detach(), advantages_B, torch.ones(3, 4),
-                              clip_low=0.2, clip_high=0.2)
-    expected = torch.autograd.grad(-(logprobs_BT * advantages_B[:, None]).sum(), logits_BTV, retain_graph=True)[0]
-    assert torch.allclose(torch.autograd.grad(loss, logits_BTV)[0], expected, atol=1e-6)
+    logits_MV = torch.randn(12, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets_M, advantages_M = torch.arange(12) % 7, torch.tensor([1.0, -2.0, 0.5]).repeat_interleave(4)
+    logprobs_M = token_values(logits_MV, targets_M).logprobs_M
+    loss, _sums = policy_loss(logprobs_M, logprobs_M.detach(), advantages_M, clip_low=0.2, clip_high=0.2)
+    expected = torch.autograd.grad(-(logprobs_M * advantages_M).sum(), logits_MV, retain_graph=True)[0]
+    assert torch.allclose(torch.autograd.grad(loss, logits_MV)[0], expected, atol=1e-6)
 
 
 def test_uniform_policy_has_full_entropy() -> None:
-    values = token_values(torch.zeros(1, 2, 8), torch.zeros(1, 2, dtype=torch.long), temperature=0.7)
-    assert values.entropy_BT[0].tolist() == pytest.approx([math.log(8)] * 2)
-    assert values.logprobs_BT[0].tolist() == pytest.approx([-math.log(8)] * 2)
+    values = token_values(torch.zeros(2, 8), torch.zeros(2, dtype=torch.long), temperature=0.7)
+    assert values.entropy_M.tolist() == pytest.approx([math.log(8)] * 2)
+    assert values.logprobs_M.tolist() == pytest.approx([-math.log(8)] * 2)
 
 
 def test_kl_by_hand_and_never_negative() -> None:

@@ -40,7 +40,7 @@ def test_a_used_up_budget_ends_with_a_measurement(train: Train) -> None:
 @pytest.mark.parametrize(("values", "paths", "field", "words"), [
     (cold_start(model={**TINY, "max_position_embeddings": 16}), {}, "model.max_position_embeddings", "do not fit"),
     (cold_start(model={**TINY, "vocab_size": 5}), {}, "model.vocab_size", "tokenizer has"),
-    (cold_start(precision={"dtype": "bfloat16"}, parallel={"zero_stage": 0}), {}, "parallel.zero_stage", "stage"),
+    (cold_start(parallel={"offload": "optimizer"}), {}, "parallel.offload", "no GPU"),
     (cold_start(precision={"dtype": "float16"}), {}, "precision.dtype", "GPU"),
     ({"phase": "reinforcement"}, {}, "start_from", "checkpoint"),
     (cold_start(), {"dataset": "/does/not/exist"}, "dataset", "not prepared"),

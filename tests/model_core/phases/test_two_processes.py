@@ -1,4 +1,4 @@
-"""Two processes with ZeRO-1 and split experts learn what one process learns, and leave a model like any other."""
+"""Two processes learn what one process learns, however the model is laid out, and leave a model like any other."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ import pytest
 import torch
 from transformers import AutoTokenizer, DeepseekV3ForCausalLM
 
-from model_core.config import ModelConfig, RunConfig
-from model_core.errors import ConfigError
 from model_core.model import load_pretrained
-from model_core.training.engine import check_experts
 from tests.model_core.phases.trained import TINY, Train, Trained, cold_start
 
-TWO: dict[str, Any] = {"parallel": {"num_processes": 2, "expert": 2}, "phase_config": {"optimizer": "adamw"}}
+LAYOUTS: list[dict[str, int]] = [{"expert": 2}, {"pipeline": 2}, {"tensor": 2}, {"zero_stage": 3}]
+
+
+def with_two(layout: dict[str, int]) -> dict[str, Any]:
+    """Two processes, and forward passes enough for each stage of a pipeline."""
+    return {"parallel": {"num_processes": 2, **layout}, "phase_config": {"optimizer": "adamw", "max_micro_tokens": 160}}
 
 
 @pytest.fixture(scope="module")
-def split(train: Train) -> Trained:
-    trained = train(cold_start(**TWO, checkpoint={"every_steps": 4, "keep_last": 9}))
+def alone(train: Train) -> Trained:
+    return train(cold_start(phase_config={"optimizer": "adamw"}))
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids="-".join)
+def split(train: Train, request: pytest.FixtureRequest) -> Trained:
+    trained = train(cold_start(**with_two(request.param), checkpoint={"every_steps": 4, "keep_last": 9}))
     assert trained.status == 0, trained.output
     return trained
 
 
-def test_they_learn_what_one_process_learns(train: Train, split: Trained) -> None:
-    alone = train(cold_start(phase_config={"optimizer": "adamw"}))
+def test_they_learn_what_one_process_learns(alone: Trained, split: Trained) -> None:
     assert split.series("loss")[-1] < split.series("loss")[0]
     assert split.series("loss") == pytest.approx(alone.series("loss"), rel=1e-3)
     assert split.result["tokens"] == alone.result["tokens"]
@@ -44,32 +50,33 @@ def test_their_checkpoint_is_one_whole_model(split: Trained) -> None:
         assert (load_pretrained(directory).eval()(tokens) - reference.eval()(tokens).logits).abs().max() <= 1e-5
 
 
+def test_they_measure_with_the_whole_model(alone: Trained, split: Trained) -> None:
+    before, *_during, after = split.events("evaluation")
+    expected = alone.events("evaluation")[0]
+    assert before["num_problems"] == after["num_problems"] == 24
+    assert before["accuracy"] == expected["accuracy"] and before["quality"] == pytest.approx(expected["quality"], abs=1e-6)
+    assert sorted(e["completion"] for e in before["examples"]) != sorted(e["completion"] for e in after["examples"])
+
+
+@pytest.mark.parametrize("split", LAYOUTS[:2], ids="-".join, indirect=True)
 def test_a_resumed_one_is_bitwise_the_same(train: Train, split: Trained) -> None:
-    resumed = train(cold_start(**TWO), resume_from=split.checkpoint(4))
+    layout = split.rundir.load()[0].parallel.resolved()
+    resumed = train(cold_start(**with_two(layout)), resume_from=split.checkpoint(4))
     assert resumed.status == 0, resumed.output
     assert resumed.series("loss") == split.series("loss")[4:]
 
 
 def test_the_gate_of_the_loaded_model_is_used(train: Train) -> None:
-    """The configuration of a run that starts from a checkpoint says nothing true about the model."""
+    """The configuration of a run that starts from a checkpoint says nothing true about the model. What samples is put
+    together from both processes in every step, and agrees with what is trained."""
     gate = {"norm_topk_prob": False, "routed_scaling_factor": 2.5, "n_group": 2, "topk_group": 1}
     unlike = train(cold_start(model={**TINY, **gate}, phase_config={"optimizer": "adamw"}))
     assert unlike.status == 0, unlike.output
-    trained = train({
-        "phase": "reinforcement", "parallel": {"num_processes": 2, "expert": 2}, "model": {},
-        "phase_config": {"steps": 2, "prompts_per_step": 4, "group_size": 4, "max_new_tokens": 16},
-    }, start_from=unlike.checkpoint(8))
-    assert trained.status == 0, trained.output
-    differences = [v for v in trained.series("train_rollout_logprob_diff/max") if v is not None]
-    assert differences and max(differences) < 1e-3
-
-
-@pytest.mark.parametrize(("shape", "words"), [
-    ({"n_routed_experts": 3}, "choose a divisor"), ({"first_k_dense_replace": 3}, "no expert layer"),
-    ({"n_routed_experts": 4, "n_group": 4, "topk_group": 2}, "groups of one expert"),
-])
-def test_experts_that_cannot_be_split_are_refused(shape: dict[str, Any], words: str) -> None:
-    config = RunConfig.parse({"phase": "cold_start", "parallel": {"num_processes": 2, "expert": 2}})
-    with pytest.raises(ConfigError, match=words) as refused:
-        check_experts(ModelConfig.parse(shape), config)
-    assert refused.value.field == "parallel.expert"
+    for layout in ({"expert": 2}, {"zero_stage": 3}):
+        trained = train({
+            "phase": "reinforcement", "parallel": {"num_processes": 2, **layout}, "model": {},
+            "phase_config": {"steps": 2, "prompts_per_step": 4, "group_size": 4, "max_new_tokens": 16},
+        }, start_from=unlike.checkpoint(8))
+        assert trained.status == 0, trained.output
+        differences = [v for v in trained.series("train_rollout_logprob_diff/max") if v is not None]
+        assert differences and max(differences) < 1e-3

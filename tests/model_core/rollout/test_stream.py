@@ -5,27 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model_core.config import ModelConfig
 from model_core.errors import ConfigError
 from model_core.model import Transformer
 from model_core.rollout import Sampler
 from model_core.rollout.stream import Request, StreamingSampler, Token
+from tests.model_core.reference.plain_decoding import logprobs
+from tests.model_core.rollout.shapes import EOS, PAD, named, prompts
 
-EOS, PAD = 1, 0
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model() -> Transformer:
-    torch.manual_seed(3)
-    built = Transformer(ModelConfig.parse({"vocab_size": 40, "hidden_size": 64, "max_position_embeddings": 64}))
-    with torch.no_grad():
-        built.lm_head.weight.normal_(0, 0.3)
-    return built.eval()
-
-
-def prompts(count: int) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randint(2, 40, (3 + i % 7,), generator=generator).tolist() for i in range(count)]
+    return named("plain")
 
 
 class Heard:
@@ -33,11 +23,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
+        self.told: list[Token] = []
         self.finish: str | None = None
 
     def __call__(self, token: Token) -> None:
         assert self.finish is None, "nothing comes after the last token"
         self.tokens.append(token.id)
+        self.told.append(token)
         self.finish = token.finish
 
 
@@ -92,3 +84,47 @@ def test_what_does_not_fit_the_context_is_refused(model: Transformer) -> None:
     with pytest.raises(ConfigError, match="no token"):
         sampler.submit(Request([], 5, Heard()))
     assert sampler.queued == 0
+
+
+def test_requests_with_every_way_of_sampling_share_a_step_and_get_what_they_get_alone(model: Transformer) -> None:
+    ways = [
+        {"temperature": 0.0}, {"temperature": 1.0, "top_k": 3}, {"temperature": 1.4, "min_p": 0.2}, {"temperature": 0.8},
+        {"temperature": 1.0, "top_p": 0.5}, {"temperature": 1.0, "top_p": 1.0},
+    ]  # fmt: skip
+    together = StreamingSampler(model, eos_token_id=EOS, num_rows=8)
+    shared = [Heard() for _ in ways]
+    for number, (way, sink) in enumerate(zip(ways, shared, strict=True)):
+        together.submit(Request(prompts(9)[number], 12, sink, seed=number, **way))
+    drain(together)
+    for number, (way, heard) in enumerate(zip(ways, shared, strict=True)):
+        alone, sampler = Heard(), StreamingSampler(model, eos_token_id=EOS, num_rows=1)
+        sampler.submit(Request(prompts(9)[number], 12, alone, seed=number, **way))
+        drain(sampler)
+        assert alone.tokens == heard.tokens
+
+
+def test_a_row_keeps_its_own_tokens_when_others_leave_and_says_their_logprobs(model: Transformer) -> None:
+    sampler = StreamingSampler(model, eos_token_id=-1, num_rows=4)
+    sinks = [Heard() for _ in range(4)]
+    requests = [Request(prompts(4)[i], (3, 6, 20, 9)[i], sinks[i], temperature=0.9, seed=i, num_top=2) for i in range(4)]
+    for request in requests:
+        sampler.submit(request)
+    for _ in range(7):
+        sampler.step()
+    assert sampler.running == 2 and 0 < sampler.fill < 1
+    sampler.cancel(requests[3])
+    drain(sampler)
+    for number in range(3):
+        said = torch.tensor([token.logprob for token in sinks[number].told])
+        assert (logprobs(model, prompts(4)[number], sinks[number].tokens, 0.9) - said).abs().max() < 1e-5
+        assert all(len(token.top) == 2 and token.top[0][1] >= token.logprob - 1e-5 for token in sinks[number].told)
+
+
+def test_when_decoding_has_broken_down_everybody_hears_it(model: Transformer) -> None:
+    sampler = StreamingSampler(model, eos_token_id=-1, num_rows=1)
+    running, waiting = Heard(), Heard()
+    sampler.submit(Request(prompts(1)[0], 9, running, temperature=0))
+    sampler.step()
+    sampler.submit(Request(prompts(1)[0], 9, waiting, temperature=0))
+    sampler.fail()
+    assert running.finish == waiting.finish == "error" and not sampler.step()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model_core.config import ModelConfig
-from model_core.data.batches import Batch, make_batch
+from model_core.data.batches import Batch, make_batch, pack_batch
 from model_core.model import Transformer
 from model_core.training.balance import ExpertBalance
 from model_core.training.engine import checkpoint_blocks
@@ -58,3 +58,43 @@ def test_the_bias_falls_where_much_is_routed() -> None:
     balance = ExpertBalance(model(), World(0, 1, torch.device("cpu")))
     balance.move(torch.tensor([[9.0, *[1.0] * 7]] * 2), 0.5)
     assert balance.biases() == [pytest.approx([-0.5, *[0.5] * 7])] * 2
+
+
+def test_an_even_sequence_costs_one_a_layer_and_a_crowded_one_more() -> None:
+    made = model()
+    balance = ExpertBalance(made, World(0, 1, torch.device("cpu")), wants_loss=True)
+    for gate in (layer.mlp.gate for layer in made.blocks[1:]):
+        torch.nn.init.zeros_(gate.weight)  # equal scores: every expert has the same share, whoever is chosen
+    batch = pack_batch([LONG, SHORT])
+    made(batch.tokens_1N, attention_mask=torch.ones_like(batch.tokens_1N), packing=batch.packing)
+    assert balance.take_loss().item() == pytest.approx(2 * 2, rel=1e-5)  # type: ignore[union-attr]
+    assert balance.take_loss() == 0.0
+    for gate in (layer.mlp.gate for layer in made.blocks[1:]):
+        torch.nn.init.normal_(gate.weight, std=2.0)
+    made(batch.tokens_1N, attention_mask=torch.ones_like(batch.tokens_1N), packing=batch.packing)
+    assert balance.take_loss().item() > 4.2  # type: ignore[union-attr]
+
+
+def balance_gradient(*, packed: bool, recompute: bool = False) -> Tensor:
+    made = model()
+    balance = ExpertBalance(made, World(0, 1, torch.device("cpu")), wants_loss=True)
+    if recompute:
+        checkpoint_blocks(made)
+    if packed:
+        batch = pack_batch([LONG, SHORT])
+        logits = made(batch.tokens_1N, attention_mask=torch.ones_like(batch.tokens_1N), packing=batch.packing)
+    else:
+        padded = make_batch([LONG, SHORT], pad=0)
+        logits = made(padded.tokens_BT, attention_mask=padded.real_BT)
+    loss = balance.take_loss()
+    assert isinstance(loss, Tensor)
+    (0.0 * logits.sum() + loss).backward()
+    gate = made.blocks[1].mlp.gate
+    return torch.stack([gate.weight.grad, made.blocks[2].mlp.gate.weight.grad])
+
+
+def test_the_balance_loss_is_by_sequence_however_they_are_laid_out() -> None:
+    padded = balance_gradient(packed=False)
+    assert padded.abs().max() > 0
+    assert torch.allclose(balance_gradient(packed=True), padded, atol=1e-6)
+    assert torch.equal(balance_gradient(packed=True, recompute=True), balance_gradient(packed=True))

@@ -1,20 +1,26 @@
 """Muon, AdamW, the groups and the schedule."""
 
 import itertools
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from model_core.training.groups import build_optimizer, parameter_groups, set_rates
+from model_core.config import ModelConfig
+from model_core.training.groups import build_optimizer, parameter_groups, set_rates, with_equal_numbers
 from model_core.training.muon import MuonWithAdamW, orthogonal
 from model_core.training.schedule import rate_factor
 from model_core.training.settings import OptimizationConfig
+from model_core.training.world import World
 
 
 class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.config = ModelConfig(num_hidden_layers=3)
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding(5, 4)
         self.model.layers = nn.ModuleList(nn.ModuleDict({"proj": nn.Linear(4, 4)}) for _ in range(3))
@@ -91,3 +97,38 @@ def test_schedule_warms_up_stays_and_falls() -> None:
     assert factors[-1] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
     assert rate_factor(0, total=1, warmup=0, constant_fraction=0.5, final_fraction=0.1) == 1.0
+
+
+class OfMore(World):
+    """A world in which another rank has five groups."""
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, 5]
+
+
+def test_a_stage_gets_as_many_groups_as_the_others_and_the_same_rates() -> None:
+    model = Tiny()
+    settings = OptimizationConfig(layer_lr_decay=0.5, adamw_lr=1.0)
+    optimizer = build_optimizer(model, settings, "adamw", clip_norm=0.0)
+    before = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+    cut = with_equal_numbers(optimizer, OfMore(rank=0, size=2, device=torch.device("cpu")))
+    after = [(id(p), group["peak_lr"]) for group in cut.param_groups for p in group["params"]]
+    assert len(cut.param_groups) == 5 and all(group["params"] for group in cut.param_groups)
+    assert dict(after) == before and len(after) == len(before)
+
+
+def test_a_tied_head_has_the_rate_of_the_embedding_wherever_it_is() -> None:
+    model = Tiny()
+    model.config = ModelConfig(num_hidden_layers=3, tie_word_embeddings=True)
+    groups = parameter_groups(model, OptimizationConfig(layer_lr_decay=0.5, adamw_lr=1.0), "adamw")
+    rates = {name: group["peak_lr"] for group in groups for name, p in model.named_parameters() if any(p is q for q in group["params"])}
+    assert rates["lm_head.weight"] == rates["model.embed_tokens.weight"] == 0.5**3
+
+
+def test_an_optimizer_does_not_load_the_compiler() -> None:
+    code = (
+        "import sys, torch; from model_core.training.world import without_compiler; without_compiler();"
+        "torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]).zero_grad(); print('torch._dynamo' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.strip() == "False"

@@ -1,0 +1,133 @@
+"""Says what a model takes to train and to serve: parameters, memory of a device, FLOPs, time, cost, the smallest layout that fits.
+
+CONFIG is the name of a preset, a JSON file with a RunConfig, or a run directory. Nothing is built and torch is not loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from model_core.config import PRESETS, ModelConfig, PrecisionConfig, RunConfig, preset
+from model_core.errors import ConfigError
+from model_core.planner.devices import Fleet, parse_devices
+from model_core.planner.memory import Work
+from model_core.planner.report import Question, plan
+from model_core.planner.run import with_vocabulary, work_of
+from model_core.planner.table import table
+from model_core.rundir import RunDir
+
+SEQUENCE_TOKENS = 4096
+"""Length of a sequence where the model's context is longer and nothing is said."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is planned, on what, and how much of it."""
+    parser.add_argument("config", help=f"a preset ({', '.join(PRESETS)}), a JSON file with a RunConfig, or a run directory")
+    parser.add_argument("--devices", help="what there is, like 8xH200 or 2xCPU:16GB: searches the smallest layout that fits")
+    parser.add_argument("--tokens", type=float, help="tokens to train on, for time and cost")
+    parser.add_argument("--tokens-per-second", type=float, help="measured throughput of all devices together")
+    parser.add_argument("--mfu", type=float, help="instead of a throughput: share of the devices' peak that is reached")
+    parser.add_argument("--price", type=float, help="price of a device-hour")
+    parser.add_argument("--micro-tokens", type=int, help="tokens of one forward pass")
+    parser.add_argument("--sequence", type=int, help="length of a sequence in tokens; at most the model's context")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"),
+                        help="training precision; of a preset bfloat16 on known devices, else float32")
+    parser.add_argument("--vocab-size", type=int, help="where the model has none of its own yet")
+    parser.add_argument("--rows", type=int, default=16, help="completions that an engine serves at once")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan. Raises ConfigError naming the option that cannot be."""
+    _check_numbers(args)
+    fleet = parse_devices(args.devices) if args.devices else None
+    planned = plan(_question(args, fleet))
+    print(json.dumps(planned.as_json(), indent=1) if args.json else table(planned))
+    return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name in ("tokens", "micro_tokens", "sequence", "vocab_size", "rows"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"{name} is {value}; give more than 0.", field=name)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What CONFIG means: a run, the shape of its model, and whether it is a preset, which has neither layout nor work."""
+
+    config: RunConfig
+    shape: ModelConfig
+    is_preset: bool = False
+
+
+def _question(args: argparse.Namespace, fleet: Fleet | None) -> Question:
+    asked = _read(args.config)
+    config = asked.config.model_copy(update={"precision": _precision(args, asked, fleet)})
+    shape = asked.shape.model_copy(update={"vocab_size": args.vocab_size}) if args.vocab_size else asked.shape
+    shape = with_vocabulary(shape, config)
+    sequence = args.sequence or min(SEQUENCE_TOKENS, shape.max_position_embeddings)
+    if sequence > shape.max_position_embeddings:
+        raise ConfigError(
+            f"sequence is {sequence}, but the model's context is {shape.max_position_embeddings} tokens; lower it.",
+            field="sequence",
+        )
+    work = Work() if asked.is_preset else work_of(config, shape)
+    work = replace(work, micro_tokens=args.micro_tokens or max(work.micro_tokens, sequence * asked.is_preset))
+    return Question(
+        config=config, shape=shape, work=work, sequence_tokens=sequence, rows=args.rows, fleet=fleet,
+        has_layout=not asked.is_preset, tokens=args.tokens, tokens_per_second=args.tokens_per_second, mfu=args.mfu,
+        price=args.price,
+    )  # fmt: skip
+
+
+def _precision(args: argparse.Namespace, asked: _Asked, fleet: Fleet | None) -> PrecisionConfig:
+    own = asked.config.precision
+    on_known_devices = asked.is_preset and fleet is not None and fleet.device.peak_flops is not None
+    return PrecisionConfig(
+        dtype=args.dtype or ("bfloat16" if on_known_devices else own.dtype),
+        gradient_checkpointing=args.checkpointing or own.gradient_checkpointing,
+    )
+
+
+def _read(text: str) -> _Asked:
+    path = Path(text)
+    if text in PRESETS:
+        shape = preset(text)
+        return _Asked(RunConfig.parse({"phase": "cold_start", "model": text}), shape, is_preset=True)
+    if path.is_dir():
+        config, paths = RunDir(path).load()
+        return _Asked(config, _shape_of_checkpoint(paths.resume_from or paths.start_from) or config.model)
+    if path.is_file():
+        config = RunConfig.parse(_json_of(path))
+        return _Asked(config, config.model)
+    raise ConfigError(
+        f"“{text}” is no preset ({', '.join(PRESETS)}), no file and no directory; name one of them.", field="config"
+    )
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}.", field="config") from error
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{path} holds a {type(stored).__name__}, not an object with a RunConfig.", field="config")
+    run: dict[str, Any] = stored["run"] if isinstance(stored.get("run"), dict) else stored
+    return run
+
+
+def _shape_of_checkpoint(checkpoint: str | None) -> ModelConfig | None:
+    """The shape that a checkpoint's metadata tells; None where the run starts with a new model."""
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint) / "metadata.json"
+    if not path.is_file():
+        raise ConfigError(f"{checkpoint} is no checkpoint: it has no metadata.json.", field="config")
+    return ModelConfig.parse(_json_of(path).get("model_config", {}), prefix="model")
