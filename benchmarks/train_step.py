@@ -30,7 +30,7 @@ from model_core.model import Transformer, save_pretrained
 GOAL = 1.5
 SHAPES = {"tiny": (64, 32, 53), "small": (2048, 16, 128)}
 """Preset → (vocabulary, rows, tokens a row)."""
-NUM_STEPS, NUM_WARMUP = 6, 2
+NUM_STEPS, NUM_WARMUP = 14, 3
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::_scaled_dot_product")
 Loss = Callable[[], Tensor]
 
