@@ -194,7 +194,7 @@ def test_a_config_that_means_another_model_is_refused(good: Path, values: dict[s
 
 
 @pytest.mark.parametrize(
-    "name", [*(SMALL.keys() - {"vocab_size"}), "vocab_size", "q_lora_rank", "norm_topk_prob", "n_routed_experts"]
+    "name", [*sorted(SMALL.keys() - {"vocab_size"}), "vocab_size", "q_lora_rank", "norm_topk_prob", "n_routed_experts"]
 )
 def test_a_size_that_is_not_said_is_not_guessed(good: Path, name: str) -> None:
     forget(good, name)
