@@ -125,7 +125,8 @@ class Ingest:
             batch.checkpoints.append((kind, payload))
 
     def _own(self) -> None:
-        """Locks the attempt's row and makes sure that it is still ours and where we left it."""
+        """Locks the run and, after it as everybody does, the attempt; makes sure that it is still ours and where we left it."""
+        PhaseRun.objects.select_for_update(no_key=True).values("pk").get(pk=self.run_id)
         row = RunAttempt.objects.select_for_update().values("fence", "events_offset").get(pk=self.attempt.pk)
         if row["fence"] != self.fence or row["events_offset"] != self.offset:
             raise StaleFence("Attempt", self.attempt.pk, self.fence)

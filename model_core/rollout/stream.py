@@ -151,12 +151,12 @@ class StreamingSampler:
     def _admit(self) -> None:
         """Prefills waiting requests one by one, so that a long prompt pads no other."""
         while len(self._running) < self.cache.num_rows and (request := self._next()) is not None:
+            self._running.append(request)  # before anything can fail, so that it would hear of it
             prompt = torch.tensor([list(request.prompt)], device=self.device)
             alone = LatentCache(self.model, 1, prompt.shape[1])
             hidden_BTD, _place = self.decoder.read(alone, prompt, torch.tensor([prompt.shape[1]], device=self.device))
-            row, first = torch.tensor([[len(self._running)], [0]], device=self.device)
+            row, first = torch.tensor([[len(self._running) - 1], [0]], device=self.device)
             self.cache.take(row, alone, first)
-            self._running.append(request)
             self._take([request], self.decoder.logits(hidden_BTD[:, -1]))
 
     def _next(self) -> Request | None:

@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 import model_core.serving.engines
+from model_core.config import ModelConfig
 from model_core.rundir import COMPLETE
 from r1platform.keys import api_key_create
 from r1platform.lib.storage import run_dir
@@ -32,6 +33,8 @@ from training_app.models import Checkpoint, PhaseRun, RunAttempt
 
 STUBS = Path(__file__).parent / "stub_engines"
 ENGINE_KEY = "engine-key-not-a-users"
+DAMAGED = {**ModelConfig(vocab_size=64).resolved(), "model_type": "deepseek_v3", "rope_scaling": None}
+"""config.json of a whole model, beside weights that are none."""
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 15.0) -> Any:
@@ -107,7 +110,7 @@ def checkpoint(project: Project, node: Node) -> Checkpoint:
     made = Checkpoint.objects.create(run=run, attempt=attempt, step=12)
     directory = run_dir(run.pk, 1) / "checkpoints" / "step_00000012"
     (directory / "model").mkdir(parents=True, exist_ok=True)
-    (directory / "model" / "config.json").write_text(json.dumps({"model_type": "deepseek_v3"}))
+    (directory / "model" / "config.json").write_text(json.dumps(DAMAGED))
     (directory / "model" / "model.safetensors").write_bytes(b"weights")
     (directory / COMPLETE).touch()
     return made

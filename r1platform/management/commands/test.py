@@ -16,6 +16,10 @@ from django.core.management.base import BaseCommand, CommandError
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+IN_PARALLEL = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+"""Two workers, a file to one of them, in the order of names: whole stories come early, so that none is waited for last."""
+
+
 class Command(BaseCommand):
     help = "Runs the tests. Arguments go to pytest, for example: ./r1 test tests/serving_app -k stream"
     requires_system_checks: list[str] = []
@@ -27,7 +31,7 @@ class Command(BaseCommand):
         named = [argument for argument in arguments if argument.startswith("tests")]
         if not named or any("sglang" in argument for argument in named):
             self._ensure_sglang()
-        options = [] if any(argument.startswith("-n") for argument in arguments) else ["-n", "2", "--dist", "loadfile"]
+        options = [] if any(argument.startswith("-n") for argument in arguments) else IN_PARALLEL
         argv = [sys.executable, "-m", "pytest", *options, *arguments]
         sys.exit(subprocess.call(argv, cwd=settings.BASE_DIR, env=os.environ | _environment()))
 
