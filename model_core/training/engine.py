@@ -21,6 +21,7 @@ from model_core.errors import ConfigError
 from model_core.model import Transformer
 from model_core.planner import count_parameters
 from model_core.planner.layouts import check_layout
+from model_core.planner.memory import effective_stage
 from model_core.training.groups import OptimizerMaker, build_optimizer, set_rates, with_equal_numbers
 from model_core.training.layouts import share_of
 from model_core.training.settings import OptimizationConfig
@@ -141,9 +142,8 @@ class TrainingEngine:
 
 
 def zero_stage(config: RunConfig) -> int:
-    """The ZeRO stage that is used: one process in float32 has nothing to shard, so it goes without."""
-    alone = config.parallel.num_processes == 1 and config.precision.dtype == "float32" and config.parallel.offload == "none"
-    return 0 if alone and config.parallel.zero_stage < 3 else config.parallel.zero_stage
+    """The ZeRO stage that is used, which the planner reckons with too."""
+    return effective_stage(config.parallel, config.precision.dtype)
 
 
 def optimizer_kind(config: RunConfig, settings: OptimizationConfig) -> Literal["muon", "adamw"]:
