@@ -71,8 +71,7 @@ class Trunk(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        weight_VD = torch.empty(config.vocab_size, config.hidden_size)
-        self.embed_tokens = nn.Embedding.from_pretrained(weight_VD, freeze=False)  # type: ignore[no-untyped-call]
+        self.embed_tokens = _embedding(config.vocab_size, config.hidden_size)
         blocks = [Block(config, is_dense=index < config.first_k_dense_replace) for index in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList([*blocks, *(NextTokenBlock(config) for _ in range(config.num_nextn_predict_layers))])
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -171,6 +170,14 @@ class Transformer(nn.Module):
         self.lm_head.weight.normal_(0, 0.02)
         if not self.config.tie_word_embeddings:
             self.model.embed_tokens.weight.normal_(0, 0.5)
+
+
+def _embedding(vocab_size: int, hidden_size: int) -> nn.Embedding:
+    """On the meta device without torch's own draw, which there loads the compiler for a second."""
+    if torch.get_default_device().type != "meta":
+        return nn.Embedding(vocab_size, hidden_size)
+    made: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(vocab_size, hidden_size), freeze=False)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _at(hidden_BTD: Tensor, at_M: Tensor | None) -> Tensor:

@@ -31,7 +31,7 @@ TEXT = "What is 17 + 25? <think>7+5=12 carry 1; 1+2+1=4</think>42"
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(15)
+    torch.manual_seed(0)
     rows = [Row(prompt=TEXT, completion=TEXT, answer="42", task="", meta={})]
     tokenizer = train_tokenizer(TokenizerConfig(kind="byte_bpe", vocab_size=300), rows)
     model = Transformer(ModelConfig.parse({"vocab_size": len(tokenizer), "max_position_embeddings": 256}))

@@ -18,7 +18,7 @@ TEXT = "What is 17 + 25? <think>7+5=12 carry 1; 1+2+1=4</think>42"
 @pytest.fixture(scope="package")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model with a tokenizer."""
-    torch.manual_seed(2)
+    torch.manual_seed(0)
     rows = [Row(prompt=TEXT, completion=TEXT, answer="42", task="", meta={})]
     tokenizer = train_tokenizer(TokenizerConfig(kind="byte_bpe", vocab_size=300), rows)
     config = {"vocab_size": len(tokenizer), "hidden_size": 32, "max_position_embeddings": 128}
