@@ -13,6 +13,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 _MARK = "R1_TEST_HOME"
 if _MARK not in os.environ:

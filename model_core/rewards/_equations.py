@@ -13,7 +13,7 @@ from functools import lru_cache
 _DIGITS = r"\d++(?:\.\d++)?+"
 _LEFT = re.compile(rf"(?<![\w.])-?{_DIGITS}(?:\s*+[-+*/×·]\s*+-?{_DIGITS})*+")
 _RIGHT = re.compile(rf"\s*+=\s*+(-?{_DIGITS})(?![\w.]*\d)")
-_TERM = re.compile(rf"\s*([-+*/×·]?)\s*({_DIGITS})")
+_TERM = re.compile(rf"\s*([-+*/×·]?)\s*(-?{_DIGITS})")
 MAX_DIGITS = 30
 
 

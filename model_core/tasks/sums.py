@@ -20,7 +20,7 @@ from model_core.config.base import StrictModel
 from model_core.errors import ConfigError
 from model_core.evaluation.answers import number_of
 from model_core.registry import registered
-from model_core.rewards._equations import equations
+from model_core.rewards._equations import equations, evaluate
 
 NAMES = ("Leo", "Max", "Ana", "Mia", "Tom", "Eva", "Sam", "Ida", "Ben", "Zoe")
 ITEMS = ("keys", "books", "coins", "cards", "stamps", "shells", "marbles", "apples", "stones", "pens")
@@ -157,5 +157,8 @@ def column_steps(x: int, y: int) -> str:
 
 
 def _adds_up(prompt: str, conclusion: str | None) -> bool:
-    numbers = [int(number) for number in re.findall(r"\d+", prompt)]
-    return conclusion is not None and int(conclusion) == sum(numbers)
+    if conclusion is None:
+        return False
+    value, *numbers = (evaluate(number) for number in (conclusion, *re.findall(r"\d+", prompt)))
+    known = [number for number in numbers if number is not None]
+    return value is not None and len(known) == len(numbers) and value == sum(known)

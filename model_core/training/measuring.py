@@ -30,7 +30,8 @@ def measure(
     """Answers `rows`, each rank its share, and returns the payload of an `evaluation` event without step and when."""
     answered = answer(sampler, tokenizer, rows[world.rank :: world.size], config=config, rubric=rubric, seed=seed)
     shares = world.gather(answered)
-    return summary([pair for share in shares for pair in share], seed=seed)
+    in_order = [shares[place % world.size][place // world.size] for place in range(len(rows))]
+    return summary(in_order, seed=seed)
 
 
 def answer(

@@ -62,6 +62,7 @@ class Reporter:
         if self._writer:
             with suppress(OSError):
                 self._writer.close()
+            self._writer = None  # what is told after the end, when result.json does not fit, has no place any more
 
 
 def _say(line: str) -> None:

@@ -19,6 +19,7 @@ from model_core.serving.protocol import LOOPBACK, Command, Readiness, first_toke
 
 CPU_PARTS = Path(__file__).parent / "_sglang_cpu"
 REASONING = Path(__file__).parent / "_sglang_reasoning"
+"""Also the folder of the script that is run, which Python puts first on the path: on a GPU nothing of the CPU's may be there."""
 _NAMES = {
     "sglang:num_running_reqs": "running", "sglang:num_queue_reqs": "queued", "sglang:gen_throughput": "tokens_per_second",
     "sglang:token_usage": "kv_use", "sglang:cache_hit_rate": "cache_hit_rate",
@@ -70,7 +71,7 @@ class SGLang:
         """`python -m sglang.launch_server`; the key is in a file-less environment, read by the small entry module."""
         on_cpu = config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidia0").exists())
         argv = [
-            str(python_of(_home())), str(CPU_PARTS / "launch_sglang.py"), "--model-path", str(model_dir),
+            str(python_of(_home())), str(REASONING / "launch_sglang.py"), "--model-path", str(model_dir),
             "--host", host, "--port", str(port), "--served-model-name", served_name, "--enable-metrics",
             "--max-running-requests", str(config.max_running_requests), "--tp-size", str(config.tensor_parallel_size),
             "--reasoning-parser", "r1",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from model_core.serving.reasoning import ReasoningSplitter
+from model_core.serving.reasoning import CLOSE, OPEN, ReasoningSplitter
 
 TEXTS = [
     ("<think>a<b</think>c", "a<b", "c"),
@@ -37,3 +40,45 @@ def test_any_cutting_gives_the_same(text: str, reasoning: str, content: str) -> 
 
 def test_a_template_that_opened_the_thinking() -> None:
     assert ReasoningSplitter(thinking=True).feed("a</think>b", last=True) == ("a", "b")
+
+
+PARTS = st.lists(st.sampled_from([OPEN, CLOSE, "<think", "think>", "</", "<", ">", " ", "\n", "a", "ü😀", ""]), max_size=8)
+CUTS = st.lists(st.integers(0, 80), max_size=12)
+
+
+def cut_at_once(text: str, *, thinking: bool) -> tuple[str, str]:
+    """The rule of the module's docstring, with the whole text before one's eyes."""
+    begun = text.lstrip()
+    if thinking or begun.startswith(OPEN):
+        body = text if thinking else begun.removeprefix(OPEN)
+        return body.partition(CLOSE)[0], body.partition(CLOSE)[2]
+    before, mark, after = text.partition(CLOSE)
+    return (before, after) if mark else ("", text)
+
+
+def pieces_of(text: str, cuts: list[int]) -> list[str]:
+    places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    return [text[start:end] for start, end in pairwise(places)]
+
+
+@given(PARTS, CUTS, st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_pieces_are_cut_as_the_whole_text(parts: list[str], cuts: list[int], thinking: bool) -> None:
+    text = "".join(parts)
+    splitter = ReasoningSplitter(thinking=thinking)
+    given_back = [splitter.feed(piece) for piece in pieces_of(text, cuts)] + [splitter.feed("", last=True)]
+    joined = "".join(thought for thought, _ in given_back), "".join(said for _, said in given_back)
+    assert joined == cut_at_once(text, thinking=thinking)
+    assert not any(said for _, said in given_back[:-1]) or CLOSE in text, "an answer without a mark waits for the end"
+
+
+@given(PARTS, CUTS)
+@settings(max_examples=200, deadline=None)
+def test_no_more_is_held_back_than_the_beginning_of_a_mark(parts: list[str], cuts: list[int]) -> None:
+    """Thinking that has been opened streams, and after its end everything does."""
+    splitter, seen, shown = ReasoningSplitter(thinking=True), "", ""
+    for piece in pieces_of("".join(parts), cuts):
+        thought, said = splitter.feed(piece)
+        seen, shown = seen + piece, shown + thought + said
+        held = len(seen) - len(shown) - (0 if splitter.thinking else len(CLOSE))
+        assert 0 <= held < len(CLOSE) and (splitter.thinking or held == 0)

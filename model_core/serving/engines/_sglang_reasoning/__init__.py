@@ -1,1 +1,1 @@
-"""A plugin for SGLang, put on its path by `engines/sglang.py`; nothing in this folder is imported by the project."""
+"""A plugin for SGLang and the script that starts it, run by `engines/sglang.py`; nothing in here is imported by the project."""
