@@ -28,7 +28,7 @@ class ColdStart:
     class Config(OptimizationConfig):
         """Settings of the cold start."""
 
-        steps: int = Field(400, ge=1, le=10_000_000)
+        steps: int = Field(420, ge=1, le=10_000_000)
         """Optimizer steps."""
         final_lr_fraction: float = Field(0.02, ge=0, le=1)
         """Share of the peak rate that is left in the last step; a small one makes the end depend less on chance."""
