@@ -24,8 +24,9 @@ from torch import Tensor
 
 from benchmarks._report import write
 from model_core.config import preset
-from model_core.data.batches import make_batch, pack_batch
+from model_core.data.batches import pack_batch
 from model_core.model import Transformer, save_pretrained
+from tests.model_core.reference.padded import make_batch
 
 GOAL = 1.5
 SHAPES = {"tiny": (64, 32, 53), "small": (2048, 16, 128)}

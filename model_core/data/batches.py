@@ -1,7 +1,6 @@
-"""Sequences of prompt and completion tokens as tensors, packed or padded, split into forward passes of bounded size.
+"""Sequences of prompt and completion tokens, packed in one row without padding, in forward passes of bounded size.
 
-Letters: B sequences, T positions, N tokens of all sequences, M targets. A packed batch is one row without padding; in a
-padded one padding stands on the right, so that causal attention never sees it.
+Letters: N tokens of all sequences, M targets.
 """
 
 from __future__ import annotations
@@ -47,36 +46,6 @@ def pack_batch(sequences: Sequence[tuple[list[int], list[int]]], *, device: torc
     (at, targets), (next_at, next_targets) = places[1], places[2]
     made = [torch.tensor(values, dtype=torch.long, device=device) for values in (tokens, at, targets, next_at, next_targets)]
     return PackedBatch(made[0][None], Packing.of(lengths, device=device), *made[1:])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`tokens_BT` is what the model reads, `targets_BT` what it must say next; only targets under `mask_BT` count.
-
-    `real_BT` is 1 where the next token is not padding either: what a row's last token is routed to decides nothing.
-    """
-
-    tokens_BT: Tensor
-    targets_BT: Tensor
-    mask_BT: Tensor
-    real_BT: Tensor
-
-
-def make_batch(
-    sequences: Sequence[tuple[list[int], list[int]]], *, pad: int, device: torch.device | None = None
-) -> Batch:
-    """One padded batch of (prompt, completion); the mask is 1 where the target is a token of the completion."""
-    longest = max(len(prompt) + len(completion) for prompt, completion in sequences)
-    tokens_BT = torch.full((len(sequences), longest), pad)
-    mask_BT = torch.zeros(len(sequences), longest)
-    real_BT = torch.zeros(len(sequences), longest)
-    for row, (prompt, completion) in enumerate(sequences):
-        end = len(prompt) + len(completion)
-        tokens_BT[row, :end] = torch.tensor(prompt + completion)
-        mask_BT[row, len(prompt) : end] = 1.0
-        real_BT[row, :end] = 1.0
-    parts = tokens_BT[:, :-1], tokens_BT[:, 1:], mask_BT[:, 1:], real_BT[:, 1:]
-    return Batch(*(part.contiguous().to(device) for part in parts))
 
 
 def split_by_size(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:

@@ -30,7 +30,6 @@ class PolicySteps:
     ) -> None:
         self._frame, self._settings, self._problems = frame, settings, problems
         self._reference = reference.to(frame.world.device).eval() if reference is not None else None
-        self._pad = int(frame.tokenizer.pad_token_id)
         self._objective = Objective(settings.clip_low, settings.clip_high, settings.kl_coef, settings.temperature)
 
     def __call__(self, step: int) -> Outcome:
@@ -67,7 +66,7 @@ class PolicySteps:
         share, num_updates, first = 0.0, 0, None
         for epoch in range(settings.num_epochs):
             for part in minibatches(items, num=settings.num_minibatches, seed=seed + 7919 * step + epoch):
-                losses = MinibatchLosses(part, self._objective, pad=self._pad, max_tokens=settings.max_micro_tokens,
+                losses = MinibatchLosses(part, self._objective, max_tokens=settings.max_micro_tokens,
                                          world=frame.world, reference=self._reference)
                 report = frame.update(losses.callables, step=step, num_sequences=len(part))
                 first = first or losses

@@ -61,10 +61,10 @@ class MinibatchLosses:
     """The loss of one minibatch as one callable a forward pass, and what they saw on this rank."""
 
     def __init__(
-        self, items: Sequence[Lesson], objective: Objective, *, pad: int, max_tokens: int, world: World,
+        self, items: Sequence[Lesson], objective: Objective, *, max_tokens: int, world: World,
         reference: nn.Module | None = None,
     ) -> None:
-        self._items, self._objective, self._pad, self._world = items, objective, pad, world
+        self._items, self._objective, self._world = items, objective, world
         self._reference = reference
         self.num_tokens = sum(len(item.rollout.tokens) for item in items)
         self.sums: Counter[str] = Counter()

@@ -1,9 +1,9 @@
 """Multi-head latent attention (MLA): keys and values are made from one small latent a token, which is all the cache keeps.
 
-Two paths give the same numbers: `forward` expands keys and values (training, prefill), `decode` stays in the latent
-space with the up-projections absorbed into query and output (one new token a row).
-Letters: B batch, T new tokens, S cached tokens, H heads, D hidden, N width without position, P rotary width, V value
-width, R latent rank. Source: DeepSeek-V3 (arXiv 2412.19437), section 2.1.1, equations 1 to 11.
+Two paths give the same numbers: `forward` here expands keys and values (training, long prompts); `rollout.decoder` stays in
+the latent space with the up-projections absorbed into query and output. Letters: B batch, T tokens, H heads, D hidden,
+N width without position, P rotary width, V value width, R latent rank.
+Source: DeepSeek-V3 (arXiv 2412.19437), section 2.1.1, equations 1 to 11.
 """
 
 from __future__ import annotations
@@ -62,31 +62,6 @@ class LatentAttention(nn.Module):
         else:
             out_BTHV = packing.together(_causal(packing.spread(q), packing.spread(k), packing.spread(v_BTHV), self.scale))
         return self.o_proj(out_BTHV.flatten(2)), torch.cat([latent_BTR, k_rope_BTP], dim=-1)
-
-    def decode(
-        self, x_BTD: Tensor, cos_BTQ: Tensor, sin_BTQ: Tensor, cache_BSC: Tensor, rows_B: Tensor, bias_BS: Tensor,
-        positions_B: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """One new token a row (T is 1): writes its latent at `positions_B` and attends to what `bias_BS` leaves open.
-
-        `cache_BSC` holds R + P numbers a token and may have more rows than there are: `rows_B` says which are meant,
-        in ascending order, so that all rows together need no copy.
-        """
-        c = self.config
-        q_nope_BTHN, q_rope_BTHP = self._queries(x_BTD, cos_BTQ, sin_BTQ)
-        latent_BTR, k_rope_BTP = self._latent(x_BTD, cos_BTQ, sin_BTQ)
-        cache_BSC[rows_B, positions_B] = torch.cat([latent_BTR, k_rope_BTP], dim=-1)[:, 0]
-        length = bias_BS.shape[1]
-        seen_BSC = cache_BSC[:, :length] if len(rows_B) == len(cache_BSC) else cache_BSC[rows_B, :length]
-        up_HKR = self.kv_b_proj.weight.view(c.num_attention_heads, -1, c.kv_lora_rank)
-        up_key_HNR, up_value_HVR = up_HKR.split([c.qk_nope_head_dim, c.v_head_dim], dim=1)  # type: ignore[no-untyped-call]
-        q_latent_BHR = torch.matmul(q_nope_BTHN[:, 0].transpose(0, 1), up_key_HNR).transpose(0, 1)
-        q_BHC = torch.cat([q_latent_BHR, q_rope_BTHP[:, 0]], dim=-1) * self.scale
-        scores_BHS = torch.baddbmm(bias_BS[:, None], q_BHC, seen_BSC.transpose(1, 2))
-        mixed_BHR = torch.bmm(scores_BHS.softmax(dim=-1), seen_BSC[..., : c.kv_lora_rank])
-        out_BHV = torch.matmul(mixed_BHR.transpose(0, 1), up_value_HVR.transpose(1, 2)).transpose(0, 1)
-        out: Tensor = self.o_proj(out_BHV.flatten(1)[:, None])
-        return out
 
     def _queries(self, x_BTD: Tensor, cos_BTQ: Tensor, sin_BTQ: Tensor) -> tuple[Tensor, Tensor]:
         c = self.config

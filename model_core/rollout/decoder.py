@@ -1,6 +1,6 @@
 """The model as decoding wants it: the same numbers as `Transformer.forward`, in as few operators as can be.
 
-Built from weights that do not change meanwhile. Against `LatentAttention.decode`, its slow twin: norms are part of the
+Built from weights that do not change meanwhile. Against the plain absorbed path, its slow twin in the tests: norms are part of the
 matrix that follows; query and latent are one product; the up-projections are absorbed beforehand where that is cheaper;
 the rotary turn is one complex product; residuals are added in place; experts see only their own tokens.
 Letters: B rows, T new tokens a row, N = B · T, S cached tokens, D hidden, H heads, R latent rank, P rotary width,

@@ -22,7 +22,7 @@ from typing import Any
 
 from model_core.config import CheckpointConfig
 from model_core.errors import CheckpointError
-from model_core.rundir import COMPLETE, RunDir, write_json
+from model_core.rundir import COMPLETE, RunDir, sync, write_json
 
 METADATA = "metadata.json"
 
@@ -91,10 +91,10 @@ def seal(directory: Path, metadata: dict[str, Any], *, known: Mapping[str, str] 
     complete = {**metadata, "created": time.time(), "size_bytes": size, "sha256": digest, "files": hashes}
     write_json(directory / METADATA, complete)
     for folder in [*(path for path in directory.rglob("*") if path.is_dir()), directory]:
-        _sync(folder)
+        sync(folder)
     (directory / COMPLETE).touch()
-    _sync(directory / COMPLETE)
-    _sync(directory)
+    sync(directory / COMPLETE)
+    sync(directory)
     return complete
 
 
@@ -107,7 +107,7 @@ def amend(directory: Path, **changes: Any) -> dict[str, Any]:
     """Changes what metadata.json says besides the files, which stay sealed as they are."""
     metadata = {**read_metadata(directory), **changes}
     write_json(directory / METADATA, metadata)
-    _sync(directory)
+    sync(directory)
     return metadata
 
 
@@ -116,7 +116,7 @@ def publish(part: Path, directory: Path) -> None:
     if directory.exists():
         _remove(directory)
     part.rename(directory)
-    _sync(directory.parent)
+    sync(directory.parent)
 
 
 def tidy(rundir: RunDir) -> None:
@@ -155,14 +155,6 @@ def _score(path: Path, metric: str) -> float | None:
 def _remove(directory: Path) -> None:
     (directory / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path, *, sync: bool = False) -> str:

@@ -14,8 +14,9 @@ from model_core.errors import CheckpointError, MachineError
 from model_core.model.exchange.names import dtype_of
 from model_core.model.exchange.reading import PublishedWeights
 from model_core.model.exchange.shape import written_config
-from model_core.model.exchange.shards import MAX_SHARD_BYTES, Entry, write_json, write_shards
+from model_core.model.exchange.shards import MAX_SHARD_BYTES, Entry, write_shards
 from model_core.model.exchange.writing import SPECIAL, name_of, new_directory
+from model_core.rundir import write_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER = (

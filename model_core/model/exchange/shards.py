@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model_core.model.exchange.files import INDEX, WEIGHTS
+from model_core.rundir import write_json
 
 MAX_SHARD_BYTES = 5_000_000_000
 STORED_AS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -48,11 +49,6 @@ def write_shards(directory: Path, entries: list[Entry], max_shard_bytes: int, do
         where = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
         total = sum(entry.num_bytes for entry in entries)
         write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
-
-
-def write_json(file: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON file."""
-    file.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def _shard_name(number: int, count: int) -> str:

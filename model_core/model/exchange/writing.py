@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +17,9 @@ from model_core.errors import CheckpointError
 from model_core.model.exchange.files import named
 from model_core.model.exchange.names import EMBEDDING, Place, dtype_of, places
 from model_core.model.exchange.shape import written_config
-from model_core.model.exchange.shards import MAX_SHARD_BYTES, STORED_AS, Entry, write_json, write_shards
+from model_core.model.exchange.shards import MAX_SHARD_BYTES, STORED_AS, Entry, write_shards
 from model_core.model.transformer import Transformer
+from model_core.rundir import sync, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,11 +84,11 @@ def new_directory(target: Path) -> Iterator[Path]:
     try:
         yield part
         for written in (*part.rglob("*"), part):
-            _sync(written)
+            sync(written)
         part.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def _part(state: Mapping[str, Tensor], place: Place, name: str, dtype: torch.dtype) -> Tensor:
@@ -96,11 +96,3 @@ def _part(state: Mapping[str, Tensor], place: Place, name: str, dtype: torch.dty
     if not tensor.isfinite().all():
         raise CheckpointError(f"{name} holds NaN or infinity in {dtype}; the model is not written.")
     return tensor
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

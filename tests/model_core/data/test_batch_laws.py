@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.data.batches import make_batch, pack_batch, passes_of_rank, split_by_size
+from model_core.data.batches import pack_batch, passes_of_rank, split_by_size
 from model_core.data.order import indices_of_step
+from tests.model_core.reference.padded import make_batch
 
 TOKENS = st.lists(st.integers(1, 9), max_size=6)
 DOCUMENTS = st.lists(st.tuples(TOKENS, TOKENS).filter(lambda d: len(d[0]) + len(d[1]) > 1), min_size=1, max_size=6)

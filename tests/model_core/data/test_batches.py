@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_core.data.batches import make_batch, pack_batch, passes_of_rank, split_by_size
+from model_core.data.batches import pack_batch, passes_of_rank, split_by_size
 from model_core.data.order import indices_of_step
+from tests.model_core.reference.padded import make_batch
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model_core.config import ModelConfig
-from model_core.data.batches import make_batch
 from model_core.data.dataset import Row
 from model_core.grpo.rollouts import Group, Rollout
 from model_core.grpo.update import Lesson, MinibatchLosses, Objective, lessons, minibatches
 from model_core.model import Transformer
 from model_core.scoring import Scored
 from model_core.training.world import World
+from tests.model_core.reference.padded import make_batch
 from tests.model_core.training.in_process import SHAPE
 
 VOCABULARY = 19
@@ -91,7 +91,7 @@ def split(items: list[Lesson], objective: Objective, *, max_tokens: int, size: i
     value, gradient, sums, largest = 0.0, torch.zeros(()), Counter[str](), 0.0
     for rank in range(size):
         world = World(rank, size, torch.device("cpu"))
-        losses = MinibatchLosses(items, objective, pad=0, max_tokens=max_tokens, world=world, reference=model(1))
+        losses = MinibatchLosses(items, objective, max_tokens=max_tokens, world=world, reference=model(1))
         for compute in losses.callables:
             loss = compute(model(0))
             value, gradient = value + float(loss.detach()), gradient + gradient_of(loss)
@@ -139,7 +139,7 @@ def test_on_the_sampling_policy_nothing_is_clipped_and_the_loss_is_minus_the_mea
 
 def test_every_rank_makes_as_many_passes_and_what_does_not_count_adds_nothing() -> None:
     items = drawn(4, 2)
-    ranks = [MinibatchLosses(items, OBJECTIVE, pad=0, max_tokens=1, world=World(rank, 3, torch.device("cpu"))) for rank in range(3)]
+    ranks = [MinibatchLosses(items, OBJECTIVE, max_tokens=1, world=World(rank, 3, torch.device("cpu"))) for rank in range(3)]
     assert len({len(one.callables) for one in ranks}) == 1
     idle = [one for one in ranks if float(sum(abs(float(f(model(0)).detach())) for f in one.callables)) == 0.0]
     assert all(one.num_tokens == sum(len(item.rollout.tokens) for item in items) for one in ranks), "all divide alike"
@@ -148,7 +148,7 @@ def test_every_rank_makes_as_many_passes_and_what_does_not_count_adds_nothing() 
 
 def test_the_reference_gets_no_gradient() -> None:
     reference = copy.deepcopy(model(1))
-    losses = MinibatchLosses(drawn(2, 4), Objective(0.2, 0.2, 1.0, 1.0), pad=0, max_tokens=99,
+    losses = MinibatchLosses(drawn(2, 4), Objective(0.2, 0.2, 1.0, 1.0), max_tokens=99,
                              world=World(0, 1, torch.device("cpu")), reference=reference)
     losses.callables[0](model(0)).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None for p in reference.parameters())

@@ -36,6 +36,7 @@ def test_a_port_that_is_not_given_is_one_that_can_be_listened_on() -> None:
     for port in (int(told.partition("=")[2]), free_port()):
         with socket.socket() as server:
             server.bind(("127.0.0.1", port))
+            assert server.getsockname()[1] == port > 0
 
 
 @settings(deadline=None)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from model_core.config import ModelConfig
-from model_core.data.batches import Batch, make_batch, pack_batch
+from model_core.data.batches import pack_batch
 from model_core.model import Transformer
 from model_core.training.balance import ExpertBalance
 from model_core.training.engine import checkpoint_blocks
 from model_core.training.world import World
+from tests.model_core.reference.padded import Batch, make_batch
 
 SHORT, LONG = ([1, 2], [3]), ([4, 5, 6, 7], [8, 9, 10, 11])
 CONFIG = ModelConfig(vocab_size=12, hidden_size=32, intermediate_size=48, moe_intermediate_size=16)
