@@ -36,7 +36,7 @@ class Reinforcement:
     class Config(OptimizationConfig):
         """Settings of GRPO."""
 
-        steps: int = Field(32, ge=1, le=10_000_000)
+        steps: int = Field(48, ge=1, le=10_000_000)
         """Steps; each samples once and updates `num_minibatches` × `num_epochs` times."""
         optimizer: Literal["auto", "muon", "adamw"] = "adamw"
         """Optimizer; AdamW by default: Muon's steps are of equal size however weak the signal is."""
