@@ -23,6 +23,7 @@ KINDS: dict[str, str] = {
     "scalars": "step, tokens, process_seconds, values {metric name: number, null, or “nan”, “inf”, “-inf” as a string}",
     "evaluation": "step, when (before | during | after), accuracy, accuracy_low, accuracy_high, quality, quality_low, "
                   "quality_high, num_problems, components {reward component: mean}, unscored, examples",
+    "chains": "num_prompts (asked), num_kept, refused {reason: completions}; once, when rejection sampling has sampled",
     "rollouts": "step, file (relative path), num_groups, num_rollouts",
     "experts": "step, layers [[share of tokens per expert]], bias [[value per expert]], max_violation [per layer]",
     "checkpoint": "step, path (relative), metrics, size_bytes, sha256, is_final; the last one is told again when measured",

@@ -1,13 +1,15 @@
-"""The chains that rejection sampling keeps: right answer, closed thinking, no false equation, the shortest of its prompt.
+"""The chains that rejection sampling keeps, drawn round by round; `keeping` says which those are.
 
-Sampling goes round by round; what was kept and which round is next lie in the checkpoint's `state/`, so that a resumed
-attempt keeps the very chains that one never stopped would have kept.
+What was kept and which round is next lie in the checkpoint's `state/`, so that a resumed attempt keeps the very chains
+that one never stopped would have kept.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +18,9 @@ from typing import TYPE_CHECKING
 from model_core.data.dataset import Row, read_rows
 from model_core.errors import DataError
 from model_core.grpo import rollouts
+from model_core.grpo.keeping import keep
 from model_core.grpo.rollouts import Group, Rollout
-from model_core.rewards._equations import equations
-from model_core.rewards._types import Sample
 from model_core.rollout import Sampler
-from model_core.tasks import TASKS
 from model_core.training.frame import Frame
 from model_core.training.start import Encoded, Start, encode_fitting, load_start
 
@@ -37,19 +37,22 @@ class Kept:
     chains: list[Row] = field(default_factory=list)
     next_row: int = 0
     is_done: bool = False
+    refused: Counter[str] = field(default_factory=Counter)
+    """How many completions were not kept, by reason."""
 
     def files(self) -> dict[str, str]:
         """What a checkpoint keeps of it."""
         lines = [json.dumps({"prompt": row.prompt, "completion": row.completion, "answer": row.answer, "task": row.task})
                  for row in self.chains]
-        progress = {"next_row": self.next_row, "is_done": self.is_done}
+        progress = {"next_row": self.next_row, "is_done": self.is_done, "refused": dict(sorted(self.refused.items()))}
         return {CHAINS: "".join(line + "\n" for line in lines), PROGRESS: json.dumps(progress)}
 
     @classmethod
     def read(cls, directory: Path) -> Kept:
         """What an earlier attempt had."""
         progress = json.loads((directory / PROGRESS).read_text())
-        return cls(read_rows(directory, Path(CHAINS).stem), progress["next_row"], progress["is_done"])
+        return cls(read_rows(directory, Path(CHAINS).stem), progress["next_row"], progress["is_done"],
+                   Counter(progress.get("refused", {})))
 
 
 def chains_of(frame: Frame, settings: RejectionSampling.Config, rows: list[Row]) -> list[Row]:
@@ -62,32 +65,11 @@ def chains_of(frame: Frame, settings: RejectionSampling.Config, rows: list[Row])
     if not kept.is_done:
         _sample(frame, settings, rows, kept)
     if kept.is_done and not kept.chains:
-        raise DataError("Not one sampled chain was right, so there is nothing to learn from. Train the model that "
-                        "samples further, or draw more samples.", field="phase_config.num_samples")
+        raise DataError(f"Not one sampled chain could be kept ({_told(kept.refused)}), so there is nothing to learn from. "
+                        "Train the model that samples further, or draw more samples.", field="phase_config.num_samples")
     frame.extra_state.update(kept.files())
+    frame.reporter.emit("chains", num_prompts=kept.next_row, num_kept=len(kept.chains), refused=dict(kept.refused.most_common()))
     return kept.chains
-
-
-def best_chain(group: Group) -> Rollout | None:
-    """The shortest completion that is right, came to its end and reasons without a false equation; None without one."""
-    good = [rollout for rollout in group.rollouts if _is_good(group.row, rollout)]
-    return min(good, key=lambda rollout: len(rollout.tokens), default=None)
-
-
-def _is_good(row: Row, rollout: Rollout) -> bool:
-    if not rollout.scored.correct or rollout.finish_reason != "stop":
-        return False
-    reasoning = _sample_of(row, rollout).reasoning
-    if not reasoning.strip() or rollout.text.count("</think>") != 1:
-        return False
-    if row.task:
-        _right, wrong = TASKS.get(row.task)().check_steps(row.prompt, reasoning)
-        return bool(wrong == 0)
-    return all(equation.holds for equation in equations(reasoning))
-
-
-def _sample_of(row: Row, rollout: Rollout) -> Sample:
-    return Sample(row.prompt, rollout.text, row.answer, row.task, len(rollout.tokens), rollout.finish_reason)
 
 
 def _sample(frame: Frame, settings: RejectionSampling.Config, rows: Sequence[Row], kept: Kept) -> None:
@@ -124,15 +106,38 @@ def _one_round(
         sampling=rollouts.Sampling(settings.num_samples, settings.max_new_tokens, settings.temperature, settings.top_p),
         seed=frame.config.seed * 1_000_003 + number,
     )
-    kept.chains += [_row(group, best) for group in collected.groups if (best := best_chain(group))]
+    for group in collected.groups:
+        good, refused = keep(group, settings)
+        kept.chains += [_row(group, one) for one in good]
+        kept.refused += refused
     kept.chains = kept.chains[: settings.num_chains]
     kept.next_row = part.stop
     frame.counters.tokens += sum(len(g.prompt_tokens) + len(r.tokens) for g in collected.groups for r in g.rollouts)
     frame.keep_rollouts(number, collected.groups)
 
 
+def _told(refused: Counter[str]) -> str:
+    return ", ".join(f"{reason}: {num}" for reason, num in refused.most_common()) or "none was drawn"
+
+
 def _fraction(kept: Kept, settings: RejectionSampling.Config, rows: Sequence[Row]) -> float:
     return min(1.0, max(len(kept.chains) / settings.num_chains, kept.next_row / len(rows)))
+
+
+def with_general(chains: list[Row], rows: Sequence[Row], *, fraction: float, seed: int) -> list[Row]:
+    """`chains` and so many other demonstrations that these are `fraction` of all; drawn from `rows` by `seed`.
+
+    Other demonstrations are the rows with a completion whose answer nobody can verify. Raises DataError without any; fewer
+    than wanted are all taken.
+    """
+    if not fraction:
+        return chains
+    general = [row for row in rows if row.completion and row.answer is None]
+    if not general:
+        raise DataError("general_fraction asks for rows with a completion and no answer, and the dataset has none. Set it to 0, "
+                        "or prepare a dataset that mixes such rows in.", field="phase_config.general_fraction")
+    wanted = round(len(chains) * fraction / (1 - fraction))
+    return chains + random.Random(seed).sample(general, min(wanted, len(general)))
 
 
 def _row(group: Group, best: Rollout) -> Row:

@@ -157,7 +157,23 @@ def new_or_loaded(config: RunConfig, paths: RunPaths, rows: list[Row]) -> Start:
     """The model that the run begins with: a loaded one, else a new one with a tokenizer of `rows`."""
     if paths.resume_from is not None or paths.start_from is not None:
         return begin(paths)
-    tokenizer = train_tokenizer(config.tokenizer, rows)
+    return _new(config, train_tokenizer(config.tokenizer, rows))
+
+
+def new_like(config: RunConfig, paths: RunPaths) -> Start:
+    """The model that the run begins with: a loaded one, else a new one with the tokenizer of the model that it samples from.
+
+    Raises ConfigError when neither is named.
+    """
+    if paths.resume_from is not None or paths.start_from is not None:
+        return begin(paths)
+    if paths.rollouts_from is None:
+        raise ConfigError("Choose a checkpoint to start from, or one to sample from and new weights are trained.", field="start_from")
+    verify(paths.rollouts_from)
+    return _new(config, load_tokenizer(Path(paths.rollouts_from) / "model"))
+
+
+def _new(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Start:
     model_config = config.model
     if model_config.vocab_size == 0:
         model_config = model_config.model_copy(update={"vocab_size": len(tokenizer)})

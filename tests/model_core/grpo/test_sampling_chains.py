@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def test_every_prompt_is_asked_once_in_rounds_and_the_tokens_are_counted(attempt
     assert kept and all(row.completion == "<think>1+2=3</think>3" and row.answer == "3" for row in kept) and len(kept) <= 8
     prompt = len(encode_rows(knowing().tokenizer, ROWS[:1])[0][0])
     assert run.frame.counters.tokens > 16 * prompt
-    assert json.loads(run.frame.extra_state["sampling.json"]) == {"next_row": 8, "is_done": True}
+    (told,) = run.told("chains")
+    assert (told["num_prompts"], told["num_kept"]) == (8, len(kept)) and len(kept) + sum(told["refused"].values()) == 16
+    assert json.loads(run.frame.extra_state["sampling.json"]) == {"next_row": 8, "is_done": True, "refused": told["refused"]}
 
 
 @pytest.mark.parametrize("wanted", [1, 4])
@@ -101,14 +104,14 @@ def test_a_run_that_has_all_its_chains_samples_no_more(attempt: Attempt) -> None
 def test_not_one_right_chain_is_refused_with_its_remedy(attempt: Attempt) -> None:
     wrong = [Row("1+2=", None, "9", "sums")] * 3
     run = sampling(attempt, rows=wrong)
-    with pytest.raises(DataError, match="Not one sampled chain was right") as refused:
+    with pytest.raises(DataError, match="Not one sampled chain could be kept \\(wrong answer: 6\\)") as refused:
         chains_of(run.frame, run.settings, wrong)
     assert refused.value.field == "phase_config.num_samples"
 
 
 def test_what_was_kept_goes_through_a_checkpoint_unharmed(tmp_path: Path) -> None:
     rows = [Row("p", "c “ü”\n", "a", "sums"), Row("q", "d", None, "")]
-    kept = Kept(rows, 7, True)
+    kept = Kept(rows, 7, True, Counter({"cut off": 2}))
     for name, text in kept.files().items():
         (tmp_path / name).write_text(text)
     assert Kept.read(tmp_path) == kept
