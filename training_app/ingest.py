@@ -21,7 +21,7 @@ from django.db.models.functions import Coalesce, Now
 from model_core.rundir import RunDir
 from r1platform.lib.jsonb import jsonb_loads
 from r1platform.lib.live import publish
-from r1platform.lib.tail import read_lines
+from r1platform.lib.tail import read_lines, wait_for_growth
 from r1platform.lib.transitions import StaleFence
 from training_app import pyramid
 from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunAttempt, RunEvent
@@ -76,6 +76,10 @@ class Ingest:
         self.started = self.started or "started" in batch.kinds
         self._tell(last_id, batch)
         return True
+
+    def wait(self, seconds: float) -> None:
+        """Returns when there is something to take in, at the latest after `seconds`."""
+        wait_for_growth(self.path, self.offset, seconds=seconds)
 
     @transaction.atomic
     def _write(self, batch: _Batch, offset: int, last_seq: int) -> int:

@@ -183,7 +183,7 @@ class AttemptSupervisor:
                 logger.warning("The database is away: %s. The trainer goes on.", error)
                 connection.close()
                 time.sleep(1)
-            time.sleep(POLL_SECONDS)
+            self.ingest.wait(POLL_SECONDS)
 
     def _note_started(self) -> None:
         run = self.attempt.run

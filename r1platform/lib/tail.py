@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 _LAST_LINES = 6
 _LAST_CHARS = 900
 MAX_LOG_BYTES = 64 << 10
+GLANCE_SECONDS = 0.02
 
 
 class LineTooLong(Exception):
@@ -32,6 +34,19 @@ def read_lines(path: Path, offset: int, *, max_bytes: int = 4 << 20) -> tuple[li
             raise LineTooLong(f"{path} has a line of more than {max_bytes} bytes at offset {offset}.")
         return [], offset
     return data[: end - 1].split(b"\n"), offset + end
+
+
+def wait_for_growth(path: Path, offset: int, *, seconds: float) -> bool:
+    """Whether the file has more than `offset` bytes within `seconds`; a missing file has none.
+
+    Looks first after a moment, so that a loop around a line that is never finished does not spin.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(GLANCE_SECONDS, left))
+        if path.exists() and path.stat().st_size > offset:
+            return True
+    return False
 
 
 def last_words(log: Path) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from r1platform.lib.tail import LineTooLong, read_lines
+from r1platform.lib.tail import GLANCE_SECONDS, LineTooLong, read_lines, wait_for_growth
 
 lines_of_text = st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), max_size=30)
 
@@ -45,3 +47,18 @@ def test_an_endless_line_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 100)
     with pytest.raises(LineTooLong):
         read_lines(path, 0, max_bytes=50)
+
+
+def test_waiting_ends_when_the_file_grows_and_at_the_latest_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    began = time.monotonic()
+    assert not wait_for_growth(path, 0, seconds=0.1) and time.monotonic() - began >= 0.1
+    path.write_bytes(b"123")
+    assert not wait_for_growth(path, 3, seconds=0.05)
+    writer = threading.Timer(0.1, lambda: path.write_bytes(b"1234"))
+    writer.start()
+    began = time.monotonic()
+    assert wait_for_growth(path, 3, seconds=30) and time.monotonic() - began < 5
+    writer.join()
+    began = time.monotonic()
+    assert wait_for_growth(path, 3, seconds=30) and GLANCE_SECONDS <= time.monotonic() - began < 5
