@@ -41,3 +41,7 @@ class EngineError(ModelCoreError):
 
 class UnknownName(ModelCoreError):
     """A name that no file of the folder has; the message lists those that exist."""
+
+
+class Undecided(ModelCoreError):
+    """An answer that could not be judged: neither right nor wrong. Leave it out and count it as unscored."""

@@ -1,0 +1,39 @@
+"""A checkpoint on a benchmark by the command line: the same texts each time, and a prompt without room is no wrong answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model_core.evaluation import sources
+from tests.model_core.commands.conftest import Say
+
+QUESTIONS = ["What is 17 + 25?", "17 + " * 60, "What is 25 + 17?"]
+
+
+def test_a_checkpoint_answers_what_fits_and_answers_alike_again(
+    say: Say, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps({"question": one, "answer": "#### 42"}) + "\n" for one in QUESTIONS))
+    words = ["evaluate", "--benchmark", "gsm8k", "--data", data, "--checkpoint", checkpoint, "--prompt", "{question}", "--max-new-tokens", 8, "--num-samples", 2]
+    results = []
+    for name, chunk in (("whole", 32), ("again", 32), ("chunks", 2)):
+        monkeypatch.setattr(sources, "CHUNK_ROWS", chunk)
+        said = say(*words, "--json", tmp_path / name)
+        assert said.status == 0 and said.out.startswith("gsm8k: "), said.err
+        results.append(json.loads((tmp_path / name).read_text()))
+    whole, again, _chunks = results
+    assert whole == again and whole["num_problems"] == 3 and whole["num_samples"] == 6 and whole["unscored"] == 2
+    (reason,) = whole["unscored_reasons"]
+    assert "tokens and the model's context 64" in reason
+    assert [one["row"] for one in results[2]["problems"]] == [0, 1, 2] and results[2]["unscored"] == 2
+
+
+def test_a_checkpoint_that_is_none_is_a_sentence(say: Say, tmp_path: Path) -> None:
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"question": "x", "answer": "#### 1"}\n')
+    said = say("evaluate", "--benchmark", "gsm8k", "--data", data, "--checkpoint", tmp_path, "--json", tmp_path / "out")
+    assert said.status == 2 and said.err.startswith("CheckpointError") and not (tmp_path / "out").exists()
