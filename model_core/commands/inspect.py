@@ -30,6 +30,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         print(json.dumps({"found": inspect_file(args.path, args.source)}))
     except ModelCoreError as error:
-        print(json.dumps({"error": {"message": error.message, "field": error.field}}))
-        return 2
+        return _refused(error.message, error.field)
+    except MemoryError:
+        return _refused(f"Its beginning takes more than {MAX_MEMORY_BYTES >> 30} GiB of memory.", "file")
     return 0
+
+
+def _refused(message: str, field: str) -> int:
+    print(json.dumps({"error": {"message": message, "field": field}}))
+    return 2

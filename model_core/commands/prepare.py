@@ -1,7 +1,8 @@
 """Prepares a dataset version: reads DIR/config.json, writes DIR/data, DIR/events.jsonl and, last, DIR/result.json.
 
-config.json is {"prepare": PrepareConfig, "source_path": file or null}. Exit status 0: data is there; 2: an error that
-the user can mend, told in result.json.
+config.json is {"prepare": PrepareConfig, "source_path": file or null, "benchmarks": {name: file}}; the last may be missing
+and is what the filter on contamination compares with. A result.json of an earlier time is gone as soon as this one begins.
+Exit status 0: data is there; 2: an error that the user can mend, told in result.json.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import shutil
 import sys
 import time
@@ -23,6 +25,9 @@ from model_core.rundir import write_json
 
 CONFIG, DATA, EVENTS, RESULT = "config.json", "data", "events.jsonl", "result.json"
 TELL_SECONDS = 0.25
+LARGE_BYTES = 16 << 20
+"""From this size of the file on the rows are judged by several processes, whose start takes a second."""
+MAX_PROCESSES = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepares; see the module for the exit status."""
     directory = Path(args.directory)
+    if not directory.is_dir():
+        raise ConfigError(f"There is no directory “{directory}”; name one with a {CONFIG}.")
+    (directory / RESULT).unlink(missing_ok=True)
     try:
         manifest = _prepare(directory)
     except ModelCoreError as error:
@@ -46,13 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(directory: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads((directory / CONFIG).read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{directory} has no readable {CONFIG}: {error}.") from error
-    asked, source = (stored.get("prepare", {}), stored.get("source_path")) if isinstance(stored, dict) else (None, None)
-    if not isinstance(asked, dict) or not isinstance(source, str | None):
-        raise ConfigError(f'{directory / CONFIG} must be an object {{"prepare": {{…}}, "source_path": file or null}}.')
+    asked, source, benchmarks = _asked(directory)
     config = PrepareConfig.parse(asked)
     shutil.rmtree(directory / DATA, ignore_errors=True)
     events = EventWriter(directory / EVENTS)
@@ -65,9 +67,33 @@ def _prepare(directory: Path) -> dict[str, Any]:
             events.emit("progress", stage=words, step=0, total=0, fraction=fraction, remaining_seconds=None)
 
     try:
-        return prepare(config, out=directory / DATA, source_path=Path(source) if source else None, on_progress=tell)
+        return prepare(
+            config, out=directory / DATA, source_path=source, on_progress=tell, benchmarks=benchmarks,
+            num_processes=_num_processes(source),
+        )  # fmt: skip
     finally:
         events.close()
+
+
+def _asked(directory: Path) -> tuple[dict[str, Any], Path | None, dict[str, Path]]:
+    """What config.json says: the configuration, the source's path, the benchmarks' files. Raises ConfigError."""
+    try:
+        stored = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{directory} has no readable {CONFIG}: {error}.") from error
+    stored = stored if isinstance(stored, dict) else {"prepare": None}
+    asked, source, benchmarks = stored.get("prepare", {}), stored.get("source_path"), stored.get("benchmarks") or {}
+    is_right = isinstance(asked, dict) and isinstance(source, str | None) and isinstance(benchmarks, dict)
+    if not is_right or not all(isinstance(file, str) for file in benchmarks.values()):
+        shape = '{"prepare": {…}, "source_path": file or null, "benchmarks": {name: file}}'
+        raise ConfigError(f"{directory / CONFIG} must be an object {shape}; the last may be missing.")
+    return asked, Path(source) if source else None, {name: Path(file) for name, file in benchmarks.items()}
+
+
+def _num_processes(source: Path | None) -> int:
+    if source is None or not source.is_file() or source.stat().st_size < LARGE_BYTES:
+        return 1
+    return min(MAX_PROCESSES, len(os.sched_getaffinity(0)))
 
 
 def _failed(directory: Path, error: ModelCoreError) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -15,12 +15,18 @@ class MappingConfig(StrictModel):
 
     prompt: str = "prompt"
     """Field with the question."""
+    messages: str = ""
+    """Field with a chat, a list of {"role", "content"}: its last answer is the completion, what was said before it the prompt."""
     completion: str = ""
     """Field with the whole demonstration; empty: the rows have none."""
+    reasoning: str = ""
+    """Field with the reasoning; it is put in front of the completion, or of the answer, between `<think>` and `</think>`."""
     answer: str = ""
     """Field with the expected answer; empty: found in the completion by `answer_pattern`, else none is known."""
     answer_pattern: str = ""
     r"""Regular expression whose first group is the answer inside the completion, e.g. `####\s*(.+)$` for GSM8K."""
+    keep: list[str] = Field(default_factory=list)
+    """Fields that are kept as they are in the row's `meta`, for example `pass_rate` for the filter on difficulty."""
 
     @field_validator("answer_pattern")
     @classmethod
@@ -54,6 +60,9 @@ class PrepareConfig(StrictModel):
     """Field mapping."""
     filters: list[FilterStep] = Field(default_factory=list)
     """The funnel, in order."""
+    on_bad_row: Literal["refuse", "skip"] = "refuse"
+    """A row that cannot be used (its field is missing, it is not UTF-8, its quotes are broken …) ends the preparation, or is
+    left out and counted with examples."""
     held_out_fraction: float = Field(0.1, ge=0, lt=1)
     """Share of prompts set aside by a hash of the prompt; sources that split by construction ignore it."""
     seed: int = Field(0, ge=0, lt=2**31)
@@ -66,11 +75,13 @@ class PrepareConfig(StrictModel):
         from model_core.sources import SOURCES
 
         config = super().parse(values, prefix=prefix)
-        source_config = SOURCES.get(config.source, field="source").Config.parse(config.source_config, prefix="source_config")
+        where = f"{prefix}." if prefix else ""
+        source = SOURCES.get(config.source, field=f"{where}source")
+        source_config = source.Config.parse(config.source_config, prefix=f"{where}source_config")
         filters = [
             step.model_copy(
-                update={"config": FILTERS.get(step.name, field=f"filters.{i}.name").Config
-                        .parse(step.config, prefix=f"filters.{i}").resolved()}
+                update={"config": FILTERS.get(step.name, field=f"{where}filters.{i}.name").Config
+                        .parse(step.config, prefix=f"{where}filters.{i}.config").resolved()}
             )
             for i, step in enumerate(config.filters)
         ]

@@ -65,6 +65,9 @@ class PrecisionConfig(StrictModel):
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Training precision; 16-bit kinds need a GPU to pay and ZeRO stage 1 or more. float16 is not for pipelines."""
+    loss_scale_power: int = Field(12, ge=0, le=24)
+    """float16 only: the loss is multiplied by 2 to this power at first. From the second overflow of the gradients on the factor
+    is halved, and after 1,000 updates without one it is doubled."""
     gradient_checkpointing: bool = False
     """Recomputes activations in the backward pass: less memory, about a third more time."""
 
@@ -78,17 +81,34 @@ class BudgetConfig(StrictModel):
     """Seconds on the clock; empty: no limit."""
 
 
-class RewardConfig(StrictModel):
-    """Reward components by file name in `model_core/rewards`; the default is the article's."""
+PROFILES: dict[str, dict[str, float]] = {
+    "article": {"logical_consistency": 0.4, "solution_accuracy": 0.3, "reasoning_clarity": 0.2, "efficiency": 0.1},
+    "r1_zero": {"solution_accuracy": 1.0, "format": 1.0},
+    "r1": {"solution_accuracy": 1.0, "language_consistency": 1.0, "format": 1.0},
+}
+"""Weights of the reward by name: the article's, and those of DeepSeek-R1-Zero and of DeepSeek-R1's reasoning stage, which
+adds its parts up with equal weights (arXiv 2501.12948, sections 2.2.2 and 2.3.2)."""
 
-    weights: dict[str, float] = Field(
-        default_factory=lambda: {
-            "logical_consistency": 0.4, "solution_accuracy": 0.3, "reasoning_clarity": 0.2, "efficiency": 0.1
-        }
-    )
+
+class RewardConfig(StrictModel):
+    """Reward components by file name in `model_core/rewards`; the default is the article's.
+
+    The name of a profile is a whole reward: `"reward": "r1"`. What is stored are its weights.
+    """
+
+    weights: dict[str, float] = Field(default_factory=lambda: dict(PROFILES["article"]))
     """Factor of each component in the sum; they need not add to 1."""
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The components' own settings by name; those of a component without a weight are left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in PROFILES:
+            raise ValueError(f"there is no reward profile “{value}”; there are: {', '.join(sorted(PROFILES))}")
+        return {"weights": dict(PROFILES[value])}
 
     @field_validator("weights")
     @classmethod
@@ -98,11 +118,13 @@ class RewardConfig(StrictModel):
         return value
 
     @classmethod
-    def parse(cls, values: dict[str, Any], *, prefix: str = "reward") -> Self:
-        """Validates and fills in the settings of each weighted component. Raises ConfigError or UnknownName."""
+    def parse(cls, values: dict[str, Any] | str, *, prefix: str = "reward") -> Self:
+        """Validates and fills in the settings of each weighted component; a name is a profile's. Raises ConfigError or
+        UnknownName."""
         from model_core.rewards import REWARDS
 
-        return super().parse(values, prefix=prefix)._with_settings(REWARDS, prefix)
+        given: Any = values
+        return super().parse(given, prefix=prefix)._with_settings(REWARDS, prefix)
 
     def _with_settings(self, rewards: Registry, prefix: str) -> Self:
         for name in self.settings:

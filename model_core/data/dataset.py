@@ -1,6 +1,6 @@
 """Reads a prepared dataset directory: `dataset.json`, `train.jsonl`, `held_out.jsonl`. Making one is `preparation`.
 
-A row is {"prompt", "completion", "answer", "task", "meta"}; see `model_core.config.prepare` for where they come from.
+A row is {"prompt", "completion", "answer", "task", "meta", "level"}; see `model_core.config.prepare` for where they come from.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class Row:
     answer: str | None = None
     task: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    level: int = 0
+    """Difficulty as the task counts it; 0: not known."""
 
 
 def read_rows(directory: str | Path, split: str, *, limit: int | None = None) -> list[Row]:
@@ -51,12 +53,15 @@ def _row(line: str, path: Path, number: int) -> Row:
         values = json.loads(line)
         row = Row(
             prompt=values["prompt"], completion=values.get("completion"), answer=values.get("answer"),
-            task=values.get("task") or "", meta=values.get("meta") or {},
+            task=values.get("task") or "", meta=values.get("meta") or {}, level=values.get("level") or 0,
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}, line {number}: not a row with a prompt ({error}). Prepare the dataset again.",
                         field="dataset") from error
     if not isinstance(row.prompt, str) or not isinstance(row.completion, str | None):
         raise DataError(f"{path}, line {number}: prompt and completion must be text. Prepare the dataset again.",
+                        field="dataset")
+    if not isinstance(row.level, int):
+        raise DataError(f"{path}, line {number}: level must be a whole number, not {row.level!r}. Prepare the dataset again.",
                         field="dataset")
     return row

@@ -1,4 +1,4 @@
-"""One file a filter; see `docs/extending.md` for its shape."""
+"""One file a filter; see `docs/extending.md` for its shape, and `_judging` for what a filter answers."""
 
 from model_core.registry import Registry
 

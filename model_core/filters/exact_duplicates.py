@@ -1,6 +1,6 @@
-"""Drops rows whose prompt came before, ignoring case and space.
+"""Drops rows whose prompt, or whole text, came before, ignoring case and space.
 
-Source: Lee et al., “Deduplicating Training Data Makes Language Models Better” (arXiv 2107.06499); ours compares prompts.
+Source: Lee et al., “Deduplicating Training Data Makes Language Models Better” (arXiv 2107.06499); ours compares whole texts.
 """
 
 from __future__ import annotations
@@ -9,24 +9,38 @@ import hashlib
 from typing import Any
 
 from model_core.config.base import StrictModel
+from model_core.filters._judging import Drop, TextName, text_of
 from model_core.registry import registered
+
+_NAMES = {"prompt": "prompt", "completion": "completion", "all": "text"}
 
 
 @registered
 class ExactDuplicates:
-    """Keeps the first of equal prompts; 16 bytes of memory a row."""
+    """Keeps the first of equal rows; about 90 bytes of memory a row."""
 
     class Config(StrictModel):
-        """No settings."""
+        """What makes two rows equal."""
+
+        text: TextName = "prompt"
+        """Which text is compared: the prompt, the completion, or both together."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
         self._seen: set[bytes] = set()
 
-    def why_dropped(self, row: dict[str, Any]) -> str | None:
-        """The reason as a sentence, or None to keep the row."""
-        key = hashlib.blake2b(" ".join(row["prompt"].casefold().split()).encode(), digest_size=16).digest()
-        if key in self._seen:
-            return "the same prompt came before"
-        self._seen.add(key)
+    def why_dropped(self, row: dict[str, Any]) -> Drop | None:
+        """The rule and a sentence, or None to keep the row."""
+        return self.compare(self.sketch(row))
+
+    def sketch(self, row: dict[str, Any]) -> bytes:
+        """The hash under which the row is remembered."""
+        text = " ".join(text_of(row, self.config.text).casefold().split())
+        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+    def compare(self, sketch: bytes) -> Drop | None:
+        """Whether it came before; remembers it."""
+        if sketch in self._seen:
+            return Drop("came before", f"the same {_NAMES[self.config.text]} came before")
+        self._seen.add(sketch)
         return None

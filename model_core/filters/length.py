@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from model_core.config.base import StrictModel
+from model_core.filters._judging import Drop
 from model_core.registry import registered
 
 
@@ -30,13 +31,14 @@ class Length:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def why_dropped(self, row: dict[str, Any]) -> str | None:
-        """The reason as a sentence, or None to keep the row."""
+    def why_dropped(self, row: dict[str, Any]) -> Drop | None:
+        """The rule and a sentence, or None to keep the row."""
         prompt, completion = len(row["prompt"]), len(row["completion"] or "")
         if prompt < self.config.min_prompt_chars:
-            return f"the prompt has {prompt} characters, fewer than {self.config.min_prompt_chars}"
+            return Drop("prompt too short", f"the prompt has {prompt} characters, fewer than {self.config.min_prompt_chars}")
         if prompt > self.config.max_prompt_chars:
-            return f"the prompt has {prompt} characters, more than {self.config.max_prompt_chars}"
+            return Drop("prompt too long", f"the prompt has {prompt} characters, more than {self.config.max_prompt_chars}")
         if completion > self.config.max_completion_chars:
-            return f"the completion has {completion} characters, more than {self.config.max_completion_chars}"
+            most = self.config.max_completion_chars
+            return Drop("completion too long", f"the completion has {completion} characters, more than {most}")
         return None

@@ -34,9 +34,13 @@ def format_of(file_name: str) -> str:
 def inspect_file(path: Path, source: str) -> dict[str, Any]:
     """Columns and the first rows of a file, values cut short: {"columns", "preview", "num_rows_seen"}.
 
-    Reads no more than it shows. Raises DataError when the beginning cannot be read or is empty.
+    Reads no more than it shows. Raises DataError when there is no such file, or its beginning cannot be read or is empty.
     """
     kind = SOURCES.get(source)
+    if not kind.is_file:
+        raise DataError(f"The source “{source}” reads no file.", field="source")
+    if not path.exists():
+        raise DataError(f"There is no file “{path}”.", field="file")
     rows = list(itertools.islice(kind(kind.Config()).rows(path), NUM_PREVIEW))
     if not rows:
         raise DataError("The file has no rows.", field="file")

@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from model_core.config.base import StrictModel
-from model_core.errors import DataError
 from model_core.registry import registered
+from model_core.sources._bad import BadRow, OnBad, refuse
+from model_core.sources._limits import RowLimit
 from model_core.sources._lines import lines
-
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @registered
@@ -27,32 +22,41 @@ class Jsonl:
     """One JSON object a line."""
 
     is_file = True
+    Config = RowLimit
 
-    class Config(StrictModel):
-        """Limits while reading."""
-
-        max_rows: int = Field(5_000_000, ge=1)
-        """Reading stops with an error beyond this many rows."""
-
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RowLimit) -> None:
         self.config = config
 
-    def rows(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Yields each object. Raises DataError naming the line."""
-        for number, line in enumerate(lines(path), start=1):
-            if not line.strip():
-                continue
-            if number > self.config.max_rows:
-                raise DataError(f"The file has more than {self.config.max_rows} rows; split it or raise max_rows.")
-            try:
-                row = json.loads(line, parse_float=_finite, parse_constant=_finite)
-                if _SURROGATE.search(line):
-                    json.dumps(row, ensure_ascii=False).encode()
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"Line {number} is not JSON that can be kept: {_words(error)}.", field="file") from error
-            if not isinstance(row, dict):
-                raise DataError(f"Line {number} is a {type(row).__name__}, not an object with named fields.", field="file")
+    def rows(self, path: Path, on_bad: OnBad = refuse) -> Iterator[dict[str, Any]]:
+        """Yields each object; empty lines are none. A bad row names its line."""
+        return self.config.limited(objects(path, on_bad))
+
+
+def objects(path: Path, on_bad: OnBad = refuse) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON Lines."""
+    for number, line in lines(path, on_bad):
+        if not line or line.isspace():
+            continue
+        try:
+            row = _object(line, number)
+        except BadRow as bad:
+            on_bad(bad)
+        else:
             yield row
+
+
+def _object(line: str, number: int) -> dict[str, Any]:
+    try:
+        row = _read(line)
+        if "\\ud" in line or "\\uD" in line:
+            json.dumps(row, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        message = f"Line {number} is not JSON that can be kept: {_words(error)}."
+        raise BadRow(message, reason="not JSON", excerpt=line) from error
+    if not isinstance(row, dict):
+        message = f"Line {number} is a {type(row).__name__}, not an object with named fields."
+        raise BadRow(message, reason="not an object", excerpt=line)
+    return row
 
 
 def _finite(text: str) -> float:
@@ -60,6 +64,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is no finite number")
     return value
+
+
+_read = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 
 
 def _words(error: Exception) -> str:

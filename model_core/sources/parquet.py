@@ -5,23 +5,21 @@ Source: https://parquet.apache.org/docs/file-format/; the limits are ours.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from model_core.config.base import StrictModel
 from model_core.errors import DataError
 from model_core.registry import registered
+from model_core.sources._bad import BadRow, OnBad, refuse
+from model_core.sources._limits import RowLimit
 from model_core.sources._lines import MAX_RATIO, MAX_UNPACKED_BYTES
+from model_core.sources._values import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROWS_AT_ONCE = 256
-_PLAIN = (str, bool, int, float, type(None))
 
 
 @registered
@@ -29,39 +27,50 @@ class Parquet:
     """Rows of a table; dates and decimals become text."""
 
     is_file = True
+    Config = RowLimit
 
-    class Config(StrictModel):
-        """Limits while reading."""
-
-        max_rows: int = Field(5_000_000, ge=1)
-        """Reading stops with an error beyond this many rows."""
-
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RowLimit) -> None:
         self.config = config
 
-    def rows(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Yields each row by its column names. Raises DataError."""
+    def rows(self, path: Path, on_bad: OnBad = refuse) -> Iterator[dict[str, Any]]:
+        """Yields each row by its column names; one whose text is not UTF-8 is bad. Raises DataError."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             with pq.ParquetFile(path) as file:
                 self._check(file, path)
-                names = _readable(file.schema_arrow)
-                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=names):
-                    for row in batch.to_pylist():
-                        yield {name: _plain(value) for name, value in row.items()}
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                number = 0
+                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=_readable(file.schema_arrow)):
+                    yield from _rows(batch, number, on_bad)
+                    number += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
             words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DataError(f"The file is no Parquet file that can be read: {words[:300]}", field="file") from error
 
     def _check(self, file: Any, path: Path) -> None:
-        found = file.metadata
-        if found.num_rows > self.config.max_rows:
-            raise DataError(f"The file has {found.num_rows} rows, more than {self.config.max_rows}; split it or raise max_rows.")
+        found, most = file.metadata, self.config.max_rows
+        if found.num_rows > most:
+            raise DataError(f"The file has {found.num_rows} rows, more than {most}; split it or raise max_rows.", field="file")
         size = sum(found.row_group(index).total_byte_size for index in range(found.num_row_groups))
         if size > MAX_UNPACKED_BYTES or size > max(1 << 20, MAX_RATIO * path.stat().st_size):
             raise DataError(f"The file unpacks to more than {MAX_RATIO} times its size; refused.", field="file")
+
+
+def _rows(batch: pa.RecordBatch, before: int, on_bad: OnBad) -> Iterator[dict[str, Any]]:
+    try:
+        found = batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if batch.num_rows > 1:
+            for index in range(batch.num_rows):
+                yield from _rows(batch.slice(index, 1), before + index, on_bad)
+            return
+        bad = BadRow(f"Row {before + 1} is not UTF-8: {error.reason}.", reason="not UTF-8", excerpt=error.object[:400])
+        bad.__cause__ = error
+        on_bad(bad)
+        return
+    for row in found:
+        yield {name: plain(value) for name, value in row.items()}
 
 
 def _readable(schema: pa.Schema) -> list[str]:
@@ -76,16 +85,3 @@ def _readable(schema: pa.Schema) -> list[str]:
     if not names:
         raise DataError("The file has no column that holds text or numbers.", field="file")
     return names
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON knows it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -257,7 +257,7 @@ def test_files_lie_under_their_id(project: Project, alice: User) -> None:
         ({**SUMS, "seed": -1}, "seed"),
         ({**SUMS, "sead": 1}, "sead"),
         ({**SUMS, "source_config": {"task": "sums", "num_train": 0}}, "source_config.num_train"),
-        ({**SUMS, "filters": [{"name": "length", "config": {"longest": 1}}]}, "filters.0.longest"),
+        ({**SUMS, "filters": [{"name": "length", "config": {"longest": 1}}]}, "filters.0.config.longest"),
     ],
 )
 def test_a_wrong_configuration_makes_no_version(config: dict[str, Any], field: str, dataset: Dataset, alice: User) -> None:

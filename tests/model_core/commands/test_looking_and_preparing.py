@@ -118,7 +118,7 @@ def test_preparing_again_gives_the_same_and_goes_on_in_its_events(tmp_path: Path
 @pytest.mark.parametrize(("config", "kind", "field", "words"), [
     ({"source": "spreadsheet"}, "UnknownName", "source", "spreadsheet"), ({}, "ConfigError", "source", "source: "),
     ({**FROM_FILE, "wrong": 1}, "ConfigError", "wrong", "no such setting"),
-    ({**FROM_FILE, "filters": [{"name": "length", "config": {"max_prompt_chars": -1}}]}, "ConfigError", "filters.0.max_prompt_chars", "-1"),
+    ({**FROM_FILE, "filters": [{"name": "length", "config": {"max_prompt_chars": -1}}]}, "ConfigError", "filters.0.config.max_prompt_chars", "-1"),
     ({**FROM_FILE, "mapping": {"prompt": "asked"}}, "DataError", "mapping", "Row 1 has no “asked”; it has question, answer, note"),
     ({**FROM_FILE, "held_out_fraction": 1}, "ConfigError", "held_out_fraction", "1"),
     ({**FROM_FILE, "filters": [{"name": "length", "config": {"max_prompt_chars": 1}}]}, "DataError", "", "No training row is left of 30"),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from model_core.errors import ConfigError
 from model_core.rewards._equations import equations
-from model_core.tasks.sums import HELD_OUT_ONE_IN, ITEMS, NAMES, STORIES, Sums, column_steps, is_held_out
+from model_core.tasks._problems import HELD_OUT_ONE_IN, ITEMS, NAMES, is_held_out
+from model_core.tasks.sums import STORIES, Sums, column_steps
 
 OPERANDS = st.integers(1, 6).flatmap(lambda n: st.tuples(*[st.integers(10 ** (n - 1), 10**n - 1)] * 2))
 
