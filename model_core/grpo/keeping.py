@@ -7,15 +7,14 @@ code blocks. Ours also recomputes every equation, and looks at scripts instead o
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from model_core.data.dataset import Row
 from model_core.grpo.rollouts import Group, Rollout
 from model_core.rewards._equations import equations
+from model_core.rewards._scripts import foreign_fraction
 from model_core.rewards._types import Sample
 from model_core.tasks import TASKS
 
@@ -29,8 +28,6 @@ REASONS = (
 """Why a completion is not kept, in the order of asking."""
 MIXED_FRACTION = 0.1
 """Share of letters of other scripts than the commonest from which on a text counts as mixed; a few symbols are none."""
-_SYMBOLS = {"GREEK", "MATHEMATICAL", "DOUBLE-STRUCK", "SCRIPT", "MICRO"}
-"""Scripts whose letters stand for quantities in every language."""
 
 
 def keep(group: Group, settings: RejectionSampling.Config) -> tuple[list[Rollout], Counter[str]]:
@@ -86,17 +83,3 @@ def _holds(row: Row, reasoning: str) -> bool:
         _right, wrong = TASKS.get(row.task)().check_steps(row.prompt, reasoning)
         return bool(wrong == 0)
     return all(equation.holds for equation in equations(reasoning))
-
-
-def foreign_fraction(text: str) -> float:
-    """Share of the letters that are not of the text's commonest script; 0 without letters. Greek letters do not count."""
-    scripts = Counter(script for letter in text if letter.isalpha() and (script := _script(letter)) not in _SYMBOLS)
-    total = scripts.total()
-    return 1.0 - scripts.most_common(1)[0][1] / total if total else 0.0
-
-
-@lru_cache(maxsize=4096)
-def _script(letter: str) -> str:
-    """The first word of the character's Unicode name; kana counts as Chinese characters do, for Japanese mixes them."""
-    script = unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0]
-    return "CJK" if script in {"HIRAGANA", "KATAKANA"} else script

@@ -142,7 +142,7 @@ def _scored_groups(
 ) -> list[Group]:
     samples = [
         Sample(prompt=row.prompt, completion=decode(tokenizer, completion.tokens), expected=row.answer, task=row.task,
-               num_tokens=len(completion.tokens), finish_reason=completion.finish_reason)
+               num_tokens=len(completion.tokens), finish_reason=completion.finish_reason, meta=row.meta)
         for (row, _tokens), completions in zip(problems, drawn, strict=True) for completion in completions
     ]
     judged = iter(zip(samples, rubric.score(samples), strict=True))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,24 @@ class Sample:
     num_tokens: int
     finish_reason: str
     """"stop" or "length"."""
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """`Row.meta`: what the task put into it, which its verifier may need."""
 
     @cached_property
     def reasoning(self) -> str:
         """Text before `</think>`, without an opening tag (which R1's template may have written already)."""
         head, tag, _tail = self.completion.partition("</think>")
-        return head.removeprefix("<think>") if tag or self.completion.startswith("<think>") else ""
+        if head.lstrip().startswith("<think>"):
+            return head.lstrip().removeprefix("<think>")
+        return head if tag else ""
 
     @cached_property
     def answer(self) -> str:
-        """Text after `</think>`; the whole text when there is no thinking at all; empty while still thinking."""
+        """Text after `</think>`, without `<answer>` around it; the whole text when there is no thinking; empty while thinking."""
         head, tag, tail = self.completion.partition("</think>")
-        if tag:
-            return tail.strip()
-        return "" if head.startswith("<think>") else head.strip()
+        text = tail.strip() if tag else "" if head.lstrip().startswith("<think>") else head.strip()
+        is_wrapped = text.startswith("<answer>") and text.endswith("</answer>")
+        return text.removeprefix("<answer>").removesuffix("</answer>").strip() if is_wrapped else text
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,11 @@ class Score:
 
 
 class Reward(Protocol):
-    """One component of the reward."""
+    """One component of the reward.
+
+    It may also have `may_hang(sample) -> bool`: whether judging the sample could take for ever. It is then judged in a
+    process of its own, within `config.deadline_seconds`; see `model_core.rewards._apart`.
+    """
 
     bounds: tuple[float, float]
 

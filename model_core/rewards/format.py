@@ -1,14 +1,21 @@
-"""Format: one closed thinking part, then an answer.
+"""Format: one closed thinking part at the beginning, then an answer.
 
 Source: DeepSeek-R1 (arXiv 2501.12948), section 2.2.2, format reward. Ours does not ask for an opening tag, because the
-template may have written it.
+template may have written it, nor for `<answer>` tags; where there are any, they must be around the whole answer.
 """
 
 from __future__ import annotations
 
+import re
+
 from model_core.config.base import StrictModel
 from model_core.registry import registered
 from model_core.rewards._types import Sample, Score
+
+_TAGS = re.compile("</?(?:think|answer)>")
+_ALLOWED = frozenset(
+    (*opening, "</think>", *answer) for opening in ((), ("<think>",)) for answer in ((), ("<answer>", "</answer>"))
+)
 
 
 @registered
@@ -24,6 +31,9 @@ class Format:
         self.config = config or self.Config()
 
     def __call__(self, sample: Sample) -> Score:
-        closed = sample.completion.count("</think>") == 1 and sample.completion.count("<think>") <= 1
-        good = closed and bool(sample.answer) and sample.finish_reason != "length"
+        text = sample.completion
+        tags = tuple(_TAGS.findall(text))
+        starts = "<think>" not in tags or text.lstrip().startswith("<think>")
+        good = tags in _ALLOWED and starts and bool(sample.answer) and not _TAGS.search(sample.answer)
+        good = good and sample.finish_reason != "length"
         return Score(float(good), "as asked" if good else "not `<think>…</think>answer`")

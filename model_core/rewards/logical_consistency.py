@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from model_core.config.base import StrictModel
 from model_core.registry import registered
-from model_core.rewards._equations import equations, evaluate
+from model_core.rewards._equations import agree, equations
 from model_core.rewards._types import Sample, Score
 from model_core.tasks import TASKS
 
@@ -30,17 +30,11 @@ class LogicalConsistency:
         found = equations(sample.reasoning)
         if not found:
             return Score(0.0, "no equation in the reasoning")
-        right = sum(equation.holds for equation in found)
+        right, conclusion = sum(equation.holds for equation in found), None
         if sample.task:
-            right, _wrong = TASKS.get(sample.task)().check_steps(sample.prompt, sample.reasoning)
-        agrees = _agrees(sample, found[-1].right)
+            task = TASKS.get(sample.task)()
+            right, _wrong = task.check_steps(sample.prompt, sample.reasoning)
+            conclusion = task.conclusion(sample.prompt, sample.reasoning)
+        agrees = agree(found[-1].right if conclusion is None else conclusion, sample.answer)
         said = f"{right} of {len(found)} steps hold; the answer {'follows' if agrees else 'does not follow'}"
         return Score((right / len(found) + agrees) / 2, said)
-
-
-def _agrees(sample: Sample, last_result: str) -> bool:
-    conclusion = TASKS.get(sample.task)().conclusion(sample.prompt, sample.reasoning) if sample.task else last_result
-    if conclusion is None or not sample.answer:
-        return False
-    stated = evaluate(sample.answer.replace(",", "")) if sample.answer.strip("-.,0123456789") == "" else None
-    return stated is not None and stated == evaluate(conclusion)

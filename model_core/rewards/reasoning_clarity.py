@@ -35,12 +35,12 @@ class ReasoningClarity:
     def __call__(self, sample: Sample) -> Score:
         if "</think>" not in sample.completion:
             return Score(0.0, "the thinking is not closed")
-        steps = [equation.left.replace(" ", "") for equation in equations(sample.reasoning)] or _sentences(sample.reasoning)
+        steps = sum(equation.num_steps for equation in equations(sample.reasoning)) or len(_sentences(sample.reasoning))
         if not steps:
             return Score(0.0, "no step is shown")
-        shown = min(1.0, len(steps) / self.config.num_steps)
-        rambling = min(1.0, 2 * self.config.num_steps / len(steps))
-        return Score(shown * rambling, f"{len(steps)} steps, {self.config.num_steps} wanted")
+        shown = min(1.0, steps / self.config.num_steps)
+        rambling = min(1.0, 2 * self.config.num_steps / steps)
+        return Score(shown * rambling, f"{steps} steps, {self.config.num_steps} wanted")
 
 
 def _sentences(text: str) -> list[str]:

@@ -47,7 +47,7 @@ def answer(
     )
     samples = [
         Sample(prompt=row.prompt, completion=decode(tokenizer, completion.tokens), expected=row.answer, task=row.task,
-               num_tokens=len(completion.tokens), finish_reason=completion.finish_reason)
+               num_tokens=len(completion.tokens), finish_reason=completion.finish_reason, meta=row.meta)
         for row, (completion,) in zip(rows, groups, strict=True)
     ]
     return list(zip(samples, rubric.score(samples), strict=True))

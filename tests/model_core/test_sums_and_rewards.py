@@ -15,7 +15,8 @@ from model_core.rewards import REWARDS
 from model_core.rewards._equations import equations
 from model_core.rewards._types import Sample
 from model_core.scoring import Rubric
-from model_core.tasks.sums import Sums, column_steps, is_held_out
+from model_core.tasks._problems import is_held_out
+from model_core.tasks.sums import Sums, column_steps
 
 
 def sample(completion: str, *, expected: str | None = "1055", tokens: int = 25, task: str = "sums") -> Sample:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from model_core.data.dataset import Row
 from model_core.errors import DataError
 from model_core.grpo.chains import _row, with_general
-from model_core.grpo.keeping import REASONS, foreign_fraction, keep, why_refused
+from model_core.grpo.keeping import REASONS, keep, why_refused
 from model_core.grpo.rollouts import Group, Rollout
 from model_core.phases.rejection_sampling import RejectionSampling
+from model_core.rewards._scripts import foreign_fraction
 from model_core.scoring import Scored
 
 RIGHT = "<think>3+2=5;7+8=15;4+5+1=10</think>1055"

@@ -140,3 +140,56 @@ def test_equations_are_the_steps_where_there_are_any() -> None:
 @pytest.mark.parametrize("reasoning", ["100.5+200=300.5", "1+1=2;" * 5000])
 def test_no_reasoning_can_end_a_run(reasoning: str) -> None:
     assert value("logical_consistency", f"<think>{reasoning}</think>5", task="sums") is not None
+
+
+# language_consistency
+
+
+@pytest.mark.parametrize(("reasoning", "script", "expected"), [
+    ("two plus three is five", "latin", 1.0), ("二加三 is 五", "latin", 1 / 5), ("二加三等于五", "chinese_japanese", 1.0), ("два plus три", "cyrillic", 2 / 3),
+    ("2+3=5; 4·5=20", "latin", 1.0), ("", "latin", 1.0), ("the angle π and α = 2", "latin", 1.0), ("\\frac{1}{2} \\times половина", "latin", 0.0),
+    ("ένα και δύο", "greek", 1.0), ("日本の かな", "chinese_japanese", 1.0),
+])
+def test_language_consistency_is_the_share_of_words_in_the_wanted_script(reasoning: str, script: str, expected: float) -> None:
+    completion = f"<think>{reasoning}</think>дальше 五"
+    assert value("language_consistency", completion, settings={"script": script}) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["two", "два", "二", "7", "π"]), max_size=30), st.randoms())
+def test_language_consistency_does_not_depend_on_the_order_of_words(words: list[str], draw: Any) -> None:
+    before = value("language_consistency", f"<think>{' '.join(words)}</think>5")
+    draw.shuffle(words)
+    assert value("language_consistency", f"<think>{' '.join(words)}</think>5") == before
+
+
+# length and repetition
+
+
+@pytest.mark.parametrize(("num_tokens", "expected"), [(0, 0.0), (60, 0.0), (80, -0.5), (100, -1.0), (500, -1.0)])
+def test_length_is_felt_softly_before_the_longest(num_tokens: int, expected: float) -> None:
+    """DAPO's equation 13 at L_max 100 and L_cache 40."""
+    assert value("length", "5", settings={"max_tokens": 100, "cache_tokens": 40}, num_tokens=num_tokens) == pytest.approx(expected)
+
+
+def test_repetition_punishes_what_says_the_same_again_and_nothing_else() -> None:
+    once = " ".join(f"word{number}" for number in range(100))
+    assert value("repetition", once) == 0.0 and value("repetition", "") == 0.0
+    values = [value("repetition", " ".join(["the same four words again"] * times) + once) or 0.0 for times in (1, 10, 100)]
+    assert values[0] == 0.0 and 0 > values[1] > values[2] > -1.0
+
+
+# every component
+
+
+@pytest.mark.parametrize("name", [name for name in REWARDS.names() if name != "preference"])
+@settings(deadline=None, max_examples=40)
+@given(st.text(max_size=200), st.one_of(st.none(), st.text(max_size=20)), st.integers(0, 10**6), st.sampled_from(["stop", "length"]))
+def test_whatever_a_model_writes_each_component_stays_in_its_bounds_and_says_the_same_again(
+    name: str, completion: str, expected: str | None, num_tokens: int, finish_reason: str
+) -> None:
+    first, second = (
+        judged(name, completion, expected=expected, num_tokens=num_tokens, finish_reason=finish_reason) for _ in range(2)
+    )
+    low, high = REWARDS.get(name).bounds
+    assert first == second and (first.value is None or low <= first.value <= high) and first.detail
