@@ -38,7 +38,7 @@ KINDS: dict[str, str] = {
 METRICS: dict[str, tuple[str, str]] = {
     "loss": ("nats per token", "Cross-entropy on the completion, or the policy loss"),
     "loss/mtp": ("nats per token", "Cross-entropy of multi-token prediction on the token after the next"),
-    "lr": ("", "Learning rate of the matrices"),
+    "lr": ("", "Highest learning rate of all weights: that of the matrices, unless factors say otherwise"),
     "grad_norm": ("", "Norm of the gradient before clipping"),
     "entropy": ("nats per token", "Entropy of the policy on its own rollouts"),
     "kl": ("nats per token", "Estimate of KL(policy ‖ reference)"),
@@ -60,6 +60,9 @@ METRICS: dict[str, tuple[str, str]] = {
     "moe/load_cv": ("", "Coefficient of variation of the expert loads, mean over layers"),
     "moe/bias_norm": ("", "Norm of the routing bias, mean over layers"),
     "moe/balance_loss": ("", "Sequence-wise balance loss, summed over layers; 1 a layer when loads are even"),
+    "fp16/loss_scale": ("", "Factor that keeps float16 gradients from vanishing, in the step's last update"),
+    "fp16/skipped": ("updates", "Updates left out since the attempt began, for gradients that overflowed under that factor"),
+    "perf/memory_bytes": ("bytes", "Most memory that one device of the run held since the step before; on a CPU, one process"),
     "perf/tok_s": ("tokens/s", "Tokens processed per second"),
     "perf/step_s": ("s", "Seconds of the step"),
     "perf/rollout_s": ("s", "Seconds of sampling in the step"),

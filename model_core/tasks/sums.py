@@ -7,11 +7,10 @@ are mostly shown terse and stories mostly stepwise, so that what a cold start do
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -21,15 +20,13 @@ from model_core.errors import ConfigError
 from model_core.evaluation.answers import number_of
 from model_core.registry import registered
 from model_core.rewards._equations import equations, evaluate
+from model_core.tasks._problems import ITEMS, NAMES, is_held_out, new_problems
 
-NAMES = ("Leo", "Max", "Ana", "Mia", "Tom", "Eva", "Sam", "Ida", "Ben", "Zoe")
-ITEMS = ("keys", "books", "coins", "cards", "stamps", "shells", "marbles", "apples", "stones", "pens")
 STORIES = (
     "{a} has {x} {item} and {b} has {y} {item}. How many {item} do they have together?",
     "{a} has {x} {item}. {b} gives {a} {y} more {item}. How many {item} does {a} have now?",
     "{a} found {x} {item} in May and {y} {item} in June. How many {item} did {a} find?",
 )
-HELD_OUT_ONE_IN = 5
 PLENTY = 20
 """With so many times more prompts than wanted, no split runs short."""
 
@@ -59,23 +56,20 @@ class Sums:
         Raises ConfigError when there are not so many different prompts.
         """
         self._check_room(num_train, num_held_out)
-        draw, seen = random.Random(seed), set[str]()
-        wanted = {"train": num_train, "held_out": num_held_out}
-        while any(wanted.values()):
-            is_story = draw.random() < self.config.story_fraction
-            prompt, x, y = self._problem(draw, is_story=is_story)
-            split = "held_out" if is_held_out(prompt) else "train"
-            if wanted[split] and prompt not in seen:
-                seen.add(prompt)
-                wanted[split] -= 1
-                terse = draw.random() < (self.config.terse_fraction if is_story else self.config.bare_terse_fraction)
-                reasoning = f"{x}+{y}={x + y}" if terse else column_steps(x, y)
-                yield split, {
-                    "prompt": prompt, "completion": f"<think>{reasoning}</think>{x + y}", "answer": str(x + y),
-                    "task": "sums", "meta": {"style": "terse" if terse else "stepwise"},
-                }  # fmt: skip
+        draw = random.Random(seed)
+        problems = new_problems(
+            lambda: self._problem(draw), num_train, num_held_out, field="source_config.task_config.story_fraction",
+            remedy=f"move story_fraction, now {self.config.story_fraction:g}, to what there are more problems of",
+        )
+        for split, (is_story, prompt, x, y) in problems:
+            terse = draw.random() < (self.config.terse_fraction if is_story else self.config.bare_terse_fraction)
+            reasoning = f"{x}+{y}={x + y}" if terse else column_steps(x, y)
+            yield split, {
+                "prompt": prompt, "completion": f"<think>{reasoning}</think>{x + y}", "answer": str(x + y),
+                "task": "sums", "level": self.config.num_digits, "meta": {"style": "terse" if terse else "stepwise"},
+            }  # fmt: skip
 
-    def verify(self, expected: str, answer: str) -> bool:
+    def verify(self, expected: str, answer: str, meta: Mapping[str, Any] | None = None) -> bool:
         """Whether the answer text is the expected number."""
         return number_of(answer) == number_of(expected) is not None
 
@@ -131,18 +125,16 @@ class Sums:
     def _width(self, prompt: str) -> int:
         return max((len(number) for number in re.findall(r"\d+", prompt)), default=0)
 
-    def _problem(self, draw: random.Random, *, is_story: bool) -> tuple[str, int, int]:
+    def _problem(self, draw: random.Random) -> tuple[str, tuple[bool, str, int, int]]:
+        is_story = draw.random() < self.config.story_fraction
         low, high = 10 ** (self.config.num_digits - 1), 10**self.config.num_digits - 1
         x, y = draw.randint(low, high), draw.randint(low, high)
         if not is_story:
-            return f"{x}+{y}=", x, y
-        a, b = draw.sample(NAMES, 2)
-        return draw.choice(STORIES).format(a=a, b=b, x=x, y=y, item=draw.choice(ITEMS)), x, y
-
-
-def is_held_out(prompt: str) -> bool:
-    """Whether a prompt belongs to the held-out fifth; a fixed function of the text."""
-    return hashlib.sha256(prompt.encode()).digest()[0] % HELD_OUT_ONE_IN == 0
+            prompt = f"{x}+{y}="
+        else:
+            a, b = draw.sample(NAMES, 2)
+            prompt = draw.choice(STORIES).format(a=a, b=b, x=x, y=y, item=draw.choice(ITEMS))
+        return prompt, (is_story, prompt, x, y)
 
 
 def column_steps(x: int, y: int) -> str:

@@ -106,12 +106,15 @@ class TrainingEngine:
         Each callable runs one forward pass and returns its part of the loss, already divided by what the whole batch
         of all ranks is divided by. All ranks must give equally many. In a pipeline each must be a `pipeline.Pass` too.
         """
-        lr = set_rates(self._groups(), rate_factor)
+        lr, scale = set_rates(self._groups(), rate_factor), self.state.scale()
         total = self._update_staged(losses) if self._staged else self._update_whole(losses)
         norm = self._norm()
         is_finite = norm is None or math.isfinite(norm)
         is_skipped = not is_finite or not self._engine.was_step_applied()
-        return UpdateReport(loss=total, grad_norm=norm, lr=lr, is_skipped=is_skipped)
+        values: dict[str, float | None] = {}
+        if scale:
+            values = {"fp16/loss_scale": scale["cur_scale"], "fp16/skipped": float(self._engine.skipped_steps)}
+        return UpdateReport(loss=total, grad_norm=norm, lr=lr, is_skipped=is_skipped, values=values)
 
     def _update_whole(self, losses: Sequence[Callable[[nn.Module], Tensor]]) -> float:
         self._engine.train()
@@ -175,7 +178,7 @@ def deepspeed_config(config: RunConfig, settings: OptimizationConfig, shape: Mod
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": config.precision.dtype == "bfloat16"},
-        "fp16": {"enabled": config.precision.dtype == "float16", "initial_scale_power": 12},
+        "fp16": {"enabled": config.precision.dtype == "float16", "initial_scale_power": config.precision.loss_scale_power},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
         **({"expert_parallel": expert_parallel(config, shape)} if config.parallel.expert > 1 else {}),

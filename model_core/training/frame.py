@@ -31,6 +31,7 @@ from model_core.training.checkpoints import read_metadata
 from model_core.training.engine import TrainingEngine, UpdateReport
 from model_core.training.failures import NonFiniteGradient, NonFiniteLoss
 from model_core.training.measuring import measure
+from model_core.training.peak import take_peak_bytes
 from model_core.training.reporter import Reporter, versions
 from model_core.training.saving import Counters, Saver, read_trainer
 from model_core.training.schedule import rate_factor
@@ -158,7 +159,7 @@ class Frame:
     def _without_balance(self, report: UpdateReport, added: float) -> UpdateReport:
         share = self.engine.share
         total = sum(self.world.gather(added if share.is_teller else 0.0)) / self.settings.aux_loss_alpha
-        return replace(report, loss=report.loss - added, values={"moe/balance_loss": total})
+        return replace(report, loss=report.loss - added, values={**report.values, "moe/balance_loss": total})
 
     def sampler(self) -> Sampler:
         """A sampler on the current weights; all ranks must call it."""
@@ -222,17 +223,19 @@ class Frame:
         self._loads, self._train_seconds, self._measured = torch.zeros(0, 0), 0.0, None
         outcome = one_step(step)
         self.counters.step += 1
-        shares = self.world.gather((outcome.loss_share, outcome.num_tokens))
-        for rank, (share, _tokens) in enumerate(shares):
+        shares = self.world.gather((outcome.loss_share, outcome.num_tokens, take_peak_bytes(self.world.device)))
+        for rank, (share, _tokens, _peak) in enumerate(shares):
             if not math.isfinite(share):
                 raise NonFiniteLoss(rank, self.counters.step)
-        num_tokens = sum(tokens for _share, tokens in shares)
+        num_tokens = sum(tokens for _share, tokens, _peak in shares)
+        peaks = [peak for _share, _tokens, peak in shares if peak is not None]
         self.counters.tokens += num_tokens
         seconds = time.monotonic() - began
         biases = self.balance.biases()
         self._scalars({
-            "loss": sum(share for share, _tokens in shares), **outcome.values, **load_metrics(self._loads, biases),
+            "loss": sum(share for share, _tokens, _peak in shares), **outcome.values, **load_metrics(self._loads, biases),
             "perf/step_s": seconds, "perf/train_s": self._train_seconds, "perf/tok_s": num_tokens / seconds,
+            "perf/memory_bytes": max(peaks, default=None),
         })
         if self._loads.numel():
             self.reporter.emit("experts", step=self.counters.step, **load_event(self._loads, biases))

@@ -1,7 +1,7 @@
 """Which parameter gets which optimizer, learning rate and decay: the groups that DeepSpeed takes with the optimizer.
 
-Layer-wise rates: a block that is n blocks below the top gets `layer_lr_decay` to the power n of the peak rate, the
-embedding one more. Peak rates stand in `peak_lr`; `set_rates` writes `lr` from it before each step.
+Layer-wise rates are in `model_core.config.rates`. Peak rates stand in `peak_lr`; `set_rates` writes `lr` from it before
+each step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
+from model_core.config.rates import rate_factor_of
 from model_core.training.muon import MuonWithAdamW
 from model_core.training.settings import OptimizationConfig
 from model_core.training.world import World
@@ -41,18 +42,18 @@ def build_optimizer(
 def parameter_groups(
     model: nn.Module, settings: OptimizationConfig, kind: Literal["muon", "adamw"]
 ) -> list[dict[str, Any]]:
-    """Groups by (optimizer, expert or not, depth), in a fixed order. Every trainable parameter is in exactly one."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    """Groups by (optimizer, expert or not, factor of the rate), in a fixed order. Every trainable parameter is in exactly one."""
     shape: Any = model.config
-    num_blocks = shape.num_hidden_layers + shape.num_nextn_predict_layers
-    groups: dict[tuple[bool, str, int], dict[str, Any]] = {}
-    for name, parameter in named:
+    groups: dict[tuple[bool, str, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         use_muon = kind == "muon" and is_matrix(name, parameter)
         expert_group = getattr(parameter, "group_name", "")
-        distance = _distance(name, num_blocks, is_tied=shape.tie_word_embeddings) if settings.layer_lr_decay != 1.0 else 0
+        factor = rate_factor_of(name, shape, layer_lr_decay=settings.layer_lr_decay, lr_factors=settings.lr_factors)
         peak = settings.muon_lr if use_muon else settings.adamw_lr
-        group = groups.setdefault((use_muon, expert_group, distance), {
-            "params": [], "use_muon": use_muon, "peak_lr": peak * settings.layer_lr_decay**distance, "lr": peak,
+        group = groups.setdefault((use_muon, expert_group, factor), {
+            "params": [], "use_muon": use_muon, "peak_lr": peak * factor, "lr": peak,
             **({"moe": True, "name": expert_group} if expert_group else {}),
         })
         group["params"].append(parameter)
@@ -78,21 +79,9 @@ def is_matrix(name: str, parameter: torch.Tensor) -> bool:
 
 
 def set_rates(groups: Iterable[dict[str, Any]], factor: float) -> float:
-    """Writes each group's rate for this step; returns the highest one, which is that of the matrices."""
+    """Writes each group's rate for this step; returns the highest one."""
     highest = 0.0
     for group in groups:
         group["lr"] = group["peak_lr"] * factor
         highest = max(highest, group["lr"])
     return highest
-
-
-def _block(name: str) -> int:
-    match = _BLOCK.match(name)
-    return int(match.group(1)) if match else 0
-
-
-def _distance(name: str, num_blocks: int, *, is_tied: bool) -> int:
-    """Blocks below the top one. A tied head is the embedding, also where another stage has a copy of it."""
-    if _BLOCK.match(name):
-        return num_blocks - 1 - _block(name)
-    return num_blocks if "embed_tokens" in name or (is_tied and "lm_head" in name) else 0

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from model_core.config import StrictModel
+from model_core.config.rates import RateFactors
 
 
 class OptimizationConfig(StrictModel):
@@ -31,6 +32,8 @@ class OptimizationConfig(StrictModel):
     """Share of the peak rate that is left in the last step."""
     layer_lr_decay: float = Field(1.0, gt=0, le=1)
     """Layer-wise learning rates: each block has this factor of the rate of the block above it; 1: all equal."""
+    lr_factors: RateFactors = Field(default_factory=RateFactors)
+    """Factors of the rate for each kind of weight, on top of those of the layers."""
     clip_norm: float = Field(1.0, ge=0)
     """Largest global norm of the gradient; 0: not clipped."""
     router_bias_speed: float = Field(1e-3, ge=0, le=1)

@@ -168,7 +168,8 @@ def new_like(config: RunConfig, paths: RunPaths) -> Start:
     if paths.resume_from is not None or paths.start_from is not None:
         return begin(paths)
     if paths.rollouts_from is None:
-        raise ConfigError("Choose a checkpoint to start from, or one to sample from and new weights are trained.", field="start_from")
+        raise ConfigError("Choose a checkpoint to start from, or one to sample from, and new weights are trained.",
+                          field="start_from")
     verify(paths.rollouts_from)
     return _new(config, load_tokenizer(Path(paths.rollouts_from) / "model"))
 

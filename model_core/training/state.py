@@ -54,6 +54,8 @@ class TrainingState:
         self._optimizer: torch.optim.Optimizer = getattr(wrapper, "optimizer", wrapper)
         scaler: Any = getattr(wrapper, "loss_scaler", None)
         self._scaler = scaler if getattr(scaler, "dynamic", False) else None  # others have a scale that is always 1
+        if self._scaler:
+            self._scaler.raise_error_at_min_scale = False  # the frame ends a run whose updates are all skipped, and says why
         self._world = world
         self._parts = list(_parts(regions(module, config).values(), self._optimizer))
         self._owned = _shared_out(self._parts, world)

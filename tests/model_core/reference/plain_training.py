@@ -5,8 +5,9 @@ Slow twin of `model_core.training.engine` with `balance`, `groups` and `supervis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class Recipe:
     layer_lr_decay: float
     clip_norm: float
     bias_speed: float
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Factors of the rate by a part of a weight's name."""
 
 
 def train(model: Transformer, batches: Sequence[Sequence[Example]], recipe: Recipe) -> tuple[list[float], list[float]]:
@@ -42,7 +45,9 @@ def train(model: Transformer, batches: Sequence[Sequence[Example]], recipe: Reci
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.grad is not None:
-                    parameter -= recipe.lr * recipe.layer_lr_decay ** _depth(name, model) * scale * parameter.grad
+                    factor = math.prod(factor for part, factor in recipe.factors.items() if part in name)
+                    rate = recipe.lr * factor * recipe.layer_lr_decay ** _depth(name, model)
+                    parameter -= rate * scale * parameter.grad
             _move_biases(routed, recipe.bias_speed)
         losses.append(loss.item())
         norms.append(norm)

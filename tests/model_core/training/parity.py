@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from model_core.config import ModelConfig, RunConfig
+from model_core.config.rates import RateFactors
 from model_core.launch import free_port
 from model_core.model import Transformer
 from model_core.training import engine as engines
@@ -31,7 +32,11 @@ from model_core.training.world import World
 from tests.model_core.reference.plain_training import Example, Recipe
 
 LIMIT_SECONDS = 120
-RECIPE = Recipe(lr=1.0, layer_lr_decay=0.9, clip_norm=0.2, bias_speed=0.01)
+RECIPE = Recipe(
+    lr=1.0, layer_lr_decay=0.9, clip_norm=0.2, bias_speed=0.01,
+    factors={"norm": 0.25, "mlp.gate.weight": 2.0, "mlp.experts.": 0.5},
+)  # fmt: skip
+FACTORS = RateFactors(norm=0.25, router=2.0, experts=0.5)
 SHAPE = {
     "vocab_size": 24, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
     "moe_intermediate_size": 16, "n_routed_experts": 4, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
@@ -74,7 +79,9 @@ def sgd(model: nn.Module, settings: OptimizationConfig, _kind: Any, *, clip_norm
 def train_case(case: Case, world: World) -> dict[str, Any]:
     """Five steps of a case as this rank; losses are summed over ranks, weights whole."""
     engines.deepspeed_config = _with_all_cut
-    settings = OptimizationConfig(adamw_lr=RECIPE.lr, layer_lr_decay=RECIPE.layer_lr_decay, clip_norm=RECIPE.clip_norm)
+    settings = OptimizationConfig(
+        adamw_lr=RECIPE.lr, layer_lr_decay=RECIPE.layer_lr_decay, lr_factors=FACTORS, clip_norm=RECIPE.clip_norm
+    )
     config = RunConfig.parse({"phase": "cold_start", "parallel": case.parallel, "precision": case.precision})
     engine = TrainingEngine(case.model(), config, settings, world, make_optimizer=sgd)
     balance = ExpertBalance(engine.module, world)
