@@ -25,6 +25,8 @@ class Wishes:
     seed: int = 0
     engine: str = "builtin"
     control: bool = False
+    recipe: str = "article"
+    """The pipeline template."""
 
 
 class Interrupted(Exception):
@@ -40,10 +42,11 @@ def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     project = api.post("projects/", name=f"Demo {stamp}")
-    version = prepare_dataset(api, project["id"], wishes.seed, console)
+    version = prepare_dataset(api, project["id"], wishes, console)
     pipeline = api.post(
-        "pipelines/", project=project["id"], name="Tiny R1", template="article", dataset_version=version["id"], seed=wishes.seed
-    )
+        "pipelines/", project=project["id"], name="Tiny R1", template=wishes.recipe, dataset_version=version["id"],
+        seed=wishes.seed,
+    )  # fmt: skip
     launch = api.post(f"pipelines/{pipeline['id']}/launch/")
     page = f"/launches/{launch['id']}/"
     console.print(f"Launched: {api.base_url}{page}")
@@ -57,7 +60,7 @@ def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
     if launch["state"] != "succeeded":
         why = str(launch["state_reason"]).rstrip(".")
         raise DemoError(f"The launch is {launch['state']}: {why}. Look at {api.base_url}{page}")
-    result = {"phases": phases, "versions": report.versions(), "seed": wishes.seed}
+    result = {"phases": phases, "versions": report.versions(), "seed": wishes.seed, "recipe": wishes.recipe}
     if wishes.control:
         result["control"] = run_control(api, runs, console)
     deployment = deploy(api, project["id"], runs[-1], wishes.engine, console)
@@ -70,11 +73,11 @@ def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
     }
 
 
-def prepare_dataset(api: Api, project: int, seed: int, console: Console) -> Any:
+def prepare_dataset(api: Api, project: int, wishes: Wishes, console: Console) -> Any:
     """Generates the dataset of sums with its held-out problems and waits for the version."""
-    template = api.get("pipeline-templates/article/")
+    template = api.get(f"pipeline-templates/{wishes.recipe}/")
     dataset = api.post("datasets/", project=project, name="Sums, two styles of reasoning", kind="self")
-    config = {**template["prepare"], "seed": seed}
+    config = {**template["prepare"], "seed": wishes.seed}
     version = api.post(f"datasets/{dataset['id']}/versions/", config=config)
     version = api.wait(
         f"dataset-versions/{version['id']}/", lambda v: v["state"] in DATASET_ENDS, seconds=180, what="Preparing the dataset"

@@ -29,5 +29,10 @@ class Article:
 
     def prepare(self) -> dict[str, Any]:
         """A `PrepareConfig` of a dataset that this chain learns from: two right styles of adding numbers."""
-        num_rows = max(recipe.num_rows for recipe in self.phases(seed=0))
-        return {"source": "generated", "source_config": {"task": "sums", "num_train": num_rows, "num_held_out": 1024}}
+        return prepare_sums(self.phases(seed=0))
+
+
+def prepare_sums(phases: list[PhaseRecipe]) -> dict[str, Any]:
+    """A `PrepareConfig` of generated sums, so many that none of `phases` wants more."""
+    num_rows = max(recipe.num_rows for recipe in phases)
+    return {"source": "generated", "source_config": {"task": "sums", "num_train": num_rows, "num_held_out": 1024}}

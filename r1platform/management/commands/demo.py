@@ -29,6 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--exit", action="store_true", help="end the platform afterwards, if the demo started it")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE")
         parser.add_argument("--seed", type=int, default=0, help="seed of data, weights and sampling")
+        parser.add_argument("--recipe", default="article", choices=("article", "r1"), help="the article's pipeline, or the paper's")
         parser.add_argument("--engine", default="builtin", help="serving engine: builtin or sglang")
         parser.add_argument("--control", action="store_true", help="spend the RL budget on supervised steps too")
         parser.add_argument("--port", type=int, default=0, help="port of the web; 0 takes a free one")
@@ -66,7 +67,7 @@ class Command(BaseCommand):
         return failure
 
     def _tell(self, ready: dict[str, Any], options: dict[str, Any], console: Console) -> None:
-        wishes = story.Wishes(seed=options["seed"], engine=options["engine"], control=options["control"])
+        wishes = story.Wishes(**{name: options[name] for name in ("seed", "engine", "control", "recipe")})
         with closing(Api(ready["base_url"], ready["sign_in_path"])) as api:
             result = story.tell(api, wishes, console)
         if options["json"]:

@@ -96,7 +96,8 @@ def test_a_resumed_cold_start_is_bitwise_the_same(train: Train, started: Trained
 
 def test_reinforcement_tells_its_metrics_and_rollouts(reinforced: Trained) -> None:
     named = {name for e in reinforced.events("scalars") for name in e["values"]}
-    assert set(METRICS) - {"loss/mtp", "moe/balance_loss"} <= named  # those two are of models and settings that this has not
+    of_others = {"loss/mtp", "moe/balance_loss", "fp16/loss_scale", "fp16/skipped"}  # models and settings that this has not
+    assert set(METRICS) - of_others <= named
     assert {"reward/logical_consistency/mean", "reward/efficiency/std", "reward/solution_accuracy/unscored"} <= named
     assert [e["step"] for e in reinforced.events("rollouts")] == [1, 2, 3, 4]
     told = reinforced.events("rollouts")[0]
@@ -131,6 +132,27 @@ def test_rejection_sampling_learns_from_kept_chains(train: Train, taught: Traine
     chains = Path(trained.checkpoint(4), "state", "chains.jsonl").read_text().splitlines()
     completions = [json.loads(chain)["completion"] for chain in chains]
     assert completions and all(completion.endswith("</think>46") for completion in completions)
+
+
+def test_the_papers_chain_goes_through_new_weights_and_ends_in_reinforcement(train: Train, taught: Trained, tmp_path: Path) -> None:
+    dataset = str(one_sum(tmp_path, num_rows=4))
+    sampled = train({"phase": "rejection_sampling", "phase_config": {
+        "steps": 3, "batch_size": 2, "num_samples": 4, "num_chains": 3, "max_new_tokens": 16, "max_chains_per_prompt": 2}},
+        dataset=dataset, rollouts_from=taught.checkpoint(120))
+    assert sampled.status == 0, sampled.output
+    (told,) = sampled.events("chains")
+    assert told["num_kept"] == 3 and told["num_prompts"] == 4
+    assert sampled.result["accuracy_before"] == 0.0 and taught.result["accuracy"] == 1.0  # nothing was learnt before it
+    asked = taught.rundir.checkpoint(120) / "model/tokenizer.json"
+    assert (sampled.rundir.checkpoint(3) / "model/tokenizer.json").read_bytes() == asked.read_bytes()
+    again = train({**REINFORCEMENT, "phase_config": {**REINFORCEMENT["phase_config"], "steps": 1, "temperature": 0.7, "warmup_steps": 1}},
+                  dataset=dataset, start_from=sampled.checkpoint(3))
+    assert again.status == 0 and again.result["steps"] == 1, again.output
+
+
+def test_new_weights_need_a_model_that_they_learn_from(train: Train) -> None:
+    trained = train({"phase": "rejection_sampling", "phase_config": {"steps": 1, "warmup_steps": 1}})
+    assert trained.status == 2 and trained.result["error"]["field"] == "start_from"
 
 
 def test_no_right_chain_is_a_sentence(train: Train, started: Trained) -> None:
