@@ -155,7 +155,8 @@ def test_the_library_prints_only_in_commands() -> None:
 
 def test_no_shell_no_pickle_no_eval() -> None:
     forbidden = re.compile(r"shell=True|\bos\.system\(|\bpickle\.loads?\(|(?<![.\w])eval\(|(?<![.\w])exec\(")
-    assert not [(str(path), match[0]) for path, text in sources().items() if (match := forbidden.search(text))]
+    found = [(str(path), match[0]) for path, text in sources().items() if (match := forbidden.search(text))]
+    assert found == [("model_core/rewards/_sandbox.py", "exec(")]  # a process with limits that runs what a model wrote
 
 
 def settings_read() -> set[str]:

@@ -17,7 +17,7 @@ from model_core.scoring import Rubric, Scored
 TEXTS = st.lists(st.sampled_from([
     "<think>3+2=5;7+8=15;4+5+1=10</think>1055", "<think>473+582=1055</think>1055", "<think>473+582=917</think>917", "1055", "<think>", "",
 ]), min_size=1, max_size=5)  # fmt: skip
-WEIGHTS = st.dictionaries(st.sampled_from(REWARDS.names()), st.floats(-2, 2), min_size=1)
+WEIGHTS = st.dictionaries(st.sampled_from([name for name in REWARDS.names() if name != "code"]), st.floats(-2, 2), min_size=1)
 
 
 def samples(texts: list[str], *, expected: str | None = "1055", task: str = "sums") -> list[Sample]:
