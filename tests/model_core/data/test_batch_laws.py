@@ -66,9 +66,10 @@ def test_passes_go_from_long_to_short_and_none_could_take_one_more(lengths: list
 @given(LENGTHS, st.integers(1, 4), st.integers(1, 100))
 def test_ranks_work_on_the_same_pass_at_the_same_time_and_share_it_evenly(lengths: list[int], size: int, max_tokens: int) -> None:
     ranks = [passes_of_rank(lengths, max_tokens=max_tokens, rank=rank, size=size) for rank in range(size)]
-    for together, parts in zip(split_by_size(lengths, max_tokens=max_tokens * size), zip(*ranks, strict=True), strict=True):
+    for together, parts in zip(split_by_size(lengths, max_tokens=max_tokens, size=size), zip(*ranks, strict=True), strict=True):
         counted = [indices for indices, counts in parts if counts]
         assert sorted(index for indices in counted for index in indices) == sorted(together)
+        assert all(len(indices) == 1 or len(indices) * max(lengths[i] for i in indices) <= max_tokens for indices in counted)
         assert max(map(len, counted)) - min((len(indices) if counts else 0) for indices, counts in parts) <= 1
         assert all(len(indices) == 1 and indices[0] in together for indices, counts in parts if not counts)
     assert passes_of_rank(lengths, max_tokens=max_tokens, rank=0, size=1) == [(p, True) for p in split_by_size(lengths, max_tokens=max_tokens)]

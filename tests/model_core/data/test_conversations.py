@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from model_core.config import TokenizerConfig
@@ -43,13 +44,20 @@ def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
 
 
 @settings(max_examples=40, deadline=None)
-@given(kind=st.sampled_from(sorted(KINDS)), system=st.none() | PIECES, turns=TURNS, last=PIECES)
-def test_a_conversation_is_what_the_chat_template_writes(kind: str, system: str | None, turns: list[tuple[str, str, str]], last: str) -> None:
+@given(
+    kind=st.sampled_from(sorted(KINDS)), system=st.none() | PIECES, role=st.sampled_from(["system", "developer"]), turns=TURNS,
+    last=PIECES, is_answered=st.booleans(),
+)  # fmt: skip
+def test_a_conversation_is_what_the_chat_template_writes(
+    kind: str, system: str | None, role: str, turns: list[tuple[str, str, str]], last: str, is_answered: bool
+) -> None:
+    """Also one that ends with an answer: its thinking is that of no earlier one."""
     tokenizer = KINDS[kind]
-    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages = [] if system is None else [{"role": role, "content": system}]
     for asked, reasoning, answer in turns:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": f"<think>{reasoning}</think>{answer}"}]
     messages.append({"role": "user", "content": last})
+    messages += [{"role": "assistant", "content": f"<think>{last}</think>7"}] if is_answered else []
     templated = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert conversation_ids(tokenizer, messages) == tokenizer(templated, add_special_tokens=False)["input_ids"]
 
@@ -72,6 +80,14 @@ def test_marks_in_what_people_write_are_text(tokenizer: PreTrainedTokenizerFast)
 def test_an_unknown_role_is_refused_with_its_number(role: str) -> None:
     with pytest.raises(DataError, match=r"Message 1 has the role .*there are system, developer, user, assistant") as refused:
         conversation_ids(KINDS["words"], [{"role": "user", "content": "x"}, {"role": role, "content": "x"}])
+    assert refused.value.field == "messages"
+    with pytest.raises(TemplateError, match=f"no role “{role}”; there are system, developer, user, assistant"):
+        KINDS["words"].apply_chat_template([{"role": role, "content": "x"}], tokenize=False)
+
+
+def test_a_conversation_of_no_message_is_refused() -> None:
+    with pytest.raises(DataError, match="There are no messages; send at least one") as refused:
+        conversation_ids(KINDS["words"], [])
     assert refused.value.field == "messages"
 
 

@@ -15,7 +15,7 @@ from model_core.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=15)
 ROWS = st.lists(st.builds(Row, prompt=TEXT, completion=st.none() | TEXT, answer=st.none() | TEXT, task=st.sampled_from(["", "sums"]),
-                          meta=st.dictionaries(TEXT, TEXT, max_size=2)), max_size=6)  # fmt: skip
+                          meta=st.dictionaries(TEXT, TEXT, max_size=2), level=st.integers(0, 9)), max_size=6)  # fmt: skip
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -40,7 +40,7 @@ def test_what_lies_behind_the_limit_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [
     b"", b"{", b"[]", b"3", b'"prompt"', b"null", b"{}", b'{"completion": "c"}', b'{"prompt": null}', b'{"prompt": 3}',
-    b'{"prompt": "q", "completion": 3}', b'{"prompt": "q", "completion": ["c"]}',
+    b'{"prompt": "q", "completion": 3}', b'{"prompt": "q", "completion": ["c"]}', b'{"prompt": "q", "level": "hard"}', b'{"prompt": "q", "level": 1.5}',
 ])
 def test_a_line_that_is_no_row_is_named_with_the_remedy(line: bytes, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(b'{"prompt": "q"}\n' + line + b"\n")

@@ -71,7 +71,7 @@ def test_a_seed_gives_the_same_rows_and_another_seed_others(name: str) -> None:
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_no_prompt_comes_twice_or_in_both_splits_whatever_the_seed_and_the_settings(name: str) -> None:
-    split_of = {}
+    split_of: dict[str, str] = {}
     for seed, max_level in itertools.product((0, 1), (2, 3)):
         rows = made(name, seed=seed, max_level=max_level, num_train=100, num_held_out=30)
         assert len({row["prompt"] for _split, row in rows}) == len(rows) == 130

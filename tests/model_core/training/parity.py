@@ -79,6 +79,8 @@ def sgd(model: nn.Module, settings: OptimizationConfig, _kind: Any, *, clip_norm
 def train_case(case: Case, world: World) -> dict[str, Any]:
     """Five steps of a case as this rank; losses are summed over ranks, weights whole."""
     engines.deepspeed_config = _with_all_cut
+    if case.precision.get("dtype") == "float16":
+        compute_float16_here()
     settings = OptimizationConfig(
         adamw_lr=RECIPE.lr, layer_lr_decay=RECIPE.layer_lr_decay, lr_factors=FACTORS, clip_norm=RECIPE.clip_norm
     )
@@ -95,6 +97,13 @@ def train_case(case: Case, world: World) -> dict[str, Any]:
         balance.move(loads[-1], RECIPE.bias_speed)
     return {"losses": losses, "norms": norms, "loads": loads, "biases": balance.biases(),
             "state": {name: tensor.clone() for name, tensor in whole_state(engine.module).items()}}
+
+
+def compute_float16_here() -> None:
+    """Tells DeepSpeed in this process that the CPU may compute float16: torch does, only slowly."""
+    from deepspeed.accelerator import get_accelerator
+
+    type(get_accelerator()).is_fp16_supported = lambda _self: True
 
 
 def _with_all_cut(*given: Any) -> dict[str, Any]:

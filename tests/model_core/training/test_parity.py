@@ -49,16 +49,19 @@ def test_a_layout_changes_nothing(case: Case, tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(ranks[0]["state"].values(), ranks[-1]["state"].values(), strict=True))
 
 
-BFLOAT16 = [
+HALF = [
     Case({"num_processes": 2, "zero_stage": 3}, precision={"dtype": "bfloat16"}),
     Case({"num_processes": 2, "tensor": 2}, precision={"dtype": "bfloat16"}),
     Case({"num_processes": 4, "pipeline": 2, "expert": 2}, precision={"dtype": "bfloat16"}),
+    Case({"num_processes": 2, "zero_stage": 3}, precision={"dtype": "float16"}),
+    Case({"num_processes": 2, "expert": 2}, precision={"dtype": "float16"}),
 ]
 
 
-@pytest.mark.parametrize("case", BFLOAT16, ids=names(BFLOAT16))
-def test_bfloat16_differs_by_its_rounding_only(case: Case, tmp_path: Path) -> None:
-    """By one unit of its eight bits at the size of the loss, which is about 3; a wrong scale would be far outside."""
+@pytest.mark.parametrize("case", HALF, ids=names(HALF))
+def test_half_precision_differs_by_its_rounding_only(case: Case, tmp_path: Path) -> None:
+    """By one unit of its eight or eleven bits at the size of the loss, which is about 3; a wrong scale would be far outside."""
+    num_bits = {"bfloat16": 8, "float16": 11}[case.precision["dtype"]]
     losses, _norms = plain_training.train(case.model(), batches(), RECIPE)
     for rank in run_ranks(train_case, case, num=case.parallel["num_processes"], directory=tmp_path / "ranks"):
-        assert rank["losses"] == pytest.approx(losses, abs=3 * 2**-8)
+        assert rank["losses"] == pytest.approx(losses, abs=3 * 2.0**-num_bits)
