@@ -59,8 +59,8 @@ class Watch:
         for name, value in values.items():
             if value is not None and math.isfinite(value):
                 first = self._first.setdefault(name, [])
-                rest = first if len(first) < self._config.window else self._last.setdefault(name, deque(maxlen=4 * self._config.window))
-                rest.append(value)
+                last = self._last.setdefault(name, deque(maxlen=4 * self._config.window))
+                (first if len(first) < self._config.window else last).append(value)
         if "reward/total" not in values:
             return []
         found = findings({name: [*first, *self._last.get(name, ())] for name, first in self._first.items()}, self._config)
