@@ -15,7 +15,7 @@ from model_core.__main__ import words
 from model_core.errors import ConfigError, EngineError
 from tests.model_core.commands.conftest import Say
 
-WORDS = ["chat", "convert", "evaluate", "inspect", "plan", "prepare", "serve", "train"]
+WORDS = ["chat", "convert", "evaluate", "inspect", "plan", "prepare", "rescore", "serve", "train"]
 ROOT = Path(__file__).parents[3]
 
 
