@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--benchmark", metavar="NAME", help="gsm8k, math500, arc_challenge, aime24, or custom")
     parser.add_argument("--data", type=Path, metavar="FILE", help="the benchmark's JSONL file")
     parser.add_argument("--checkpoint", metavar="DIR", help="a checkpoint answers")
-    parser.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible endpoint answers")
+    parser.add_argument("--endpoint", metavar="URL",
+                        help="an OpenAI-compatible endpoint answers; its key is the environment's OPENAI_API_KEY")
     parser.add_argument("--completions", metavar="FILE",
                         help='texts that are given: {"row": 0-based row, "completion": text} a line')
     parser.add_argument("--json", type=Path, metavar="OUT",
                         help="where the benchmark's result goes; OUT.samples.jsonl keeps the texts")
     parser.add_argument("--model", default="", help="model of the endpoint; without it the first that it lists")
-    parser.add_argument("--api-key", default="", help="key of the endpoint")
     parser.add_argument("--limit", type=int, help="only the first problems")
     parser.add_argument("--num-problems", type=int, help="held-out problems that are asked")
     parser.add_argument("--num-samples", type=int, help="completions of each problem of a benchmark")
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--max-new-tokens", type=int)
     parser.add_argument("--prompt", help="what is asked instead of the benchmark's pinned prompt; {question} is filled in")
+    parser.add_argument("--fields", default="{}", metavar="JSON", help='of `custom`: {"answer_field": "solution"}')
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -55,12 +57,22 @@ def _benchmark(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.held_out[0]} stands alone; name the source of completions by --checkpoint.", field="checkpoint")
     if args.data is None or args.json is None:
         raise ConfigError("A benchmark needs --data FILE and --json OUT.", field="data" if args.data is None else "json")
-    overrides = {name: value for name in _SAMPLING if (value := getattr(args, name)) is not None}
+    overrides = _fields(args.fields) | {name: value for name in _SAMPLING if (value := getattr(args, name)) is not None}
     source: Source = _source(args)
     result = evaluate(args.benchmark, args.data, source, out=args.json, overrides=overrides, limit=args.limit, seed=args.seed,
                       on_progress=_progress if sys.stderr.isatty() else None)
     print(_line(result))
     return 0
+
+
+def _fields(given: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(given)
+    except json.JSONDecodeError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"fields is {given!r:.80}; give a JSON object of the benchmark's settings.", field="fields")
+    return fields
 
 
 def _source(args: argparse.Namespace) -> Any:
@@ -73,7 +85,7 @@ def _source(args: argparse.Namespace) -> Any:
     if args.checkpoint:
         return sources.Checkpoint(args.checkpoint)
     if args.endpoint:
-        return sources.Endpoint(args.endpoint, model=args.model, api_key=args.api_key)
+        return sources.Endpoint(args.endpoint, model=args.model, api_key=os.environ.get("OPENAI_API_KEY", ""))
     return sources.Given(args.completions, num_rows=_num_rows(args.data))
 
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 def say(word: str) -> None:
     """One line to the parent."""
-    sys.stdout.write(json.dumps(word) + "\n")
+    sys.stdout.write(f"{word}\n")
     sys.stdout.flush()
 
 

@@ -27,7 +27,7 @@ _CHANGES_VALUE = frozenset({
     "dozen", "hundred", "thousand", "million", "billion", "trillion", "root", "pi", "sqrt", "sin", "cos", "tan", "cot", "sec",
     "csc", "log", "ln", "exp", "choose", "base", "mod", "factorial",
 })  # fmt: skip
-_CHOICE = re.compile(r"\(?([A-Ja-j])\)?|\(?([A-J])(?:\)|[.:])\s*\S.*", re.DOTALL)
+_CHOICE = re.compile(r"\(?([A-Ja-j])\)?|\(?([A-J])(?:\)|[.:])\s+[\w\"'“$\\].*", re.DOTALL)
 _IN_BASE = re.compile(r"(-?\d[0-9A-F]*)_(?:\{(\d+)\}|(\d+))")
 _FUNCTIONS = frozenset({"sqrt", "frac", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan"})
 
@@ -136,4 +136,4 @@ def _is_formula(text: str) -> bool:
 
 
 def _needs_reading(text: str) -> bool:
-    return _is_formula(text) or bool(re.search(r"[\d√π∞±×÷·≤≥≠²³∪∩]", text))
+    return _is_formula(text) or bool(re.search(r"[-\d√π∞±×÷·≤≥≠²³∪∩]", text))

@@ -38,11 +38,13 @@ def final_answer(completion: str, finders: Sequence[Finder] | None = None) -> st
 
 
 def final_number(completion: str) -> str | None:
-    """The answer to a question for a number: the first mark that holds one decides, else the last number of all.
+    """The answer to a question for a number: the first mark that holds one decides, else the whole text when it is nothing
+    but a number, else the last number of all.
 
     A mark without a number is given only when there is no number at all.
     """
-    finds = list(_finds(after_thinking(completion), (*BY_MARK, last_number)))
+    text = after_thinking(completion)
+    finds = list(_finds(text, (*BY_MARK, _bare_number, last_number)))
     return next((number for found in finds if (number := _number_said(found))), finds[0] if finds else None)
 
 
@@ -127,6 +129,11 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     for found in pattern.finditer(text):
         last = found
     return last
+
+
+def _bare_number(text: str) -> str | None:
+    whole = bare(text)
+    return whole if whole is not None and number_of(whole) is not None else None
 
 
 def _finds(text: str, finders: Sequence[Finder]) -> Iterator[str]:

@@ -79,7 +79,8 @@ def _objects(path: Path, *, field: str) -> Iterator[dict[str, Any]]:
 def _object(line: str, path: Path, number: int, field: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        json.dumps(value, ensure_ascii=False).encode()  # half a character is refused here and not when the result is written
+    except (json.JSONDecodeError, UnicodeEncodeError, RecursionError) as error:
         raise DataError(f"{path}, line {number}: not JSON ({error}).", field=field) from error
     if not isinstance(value, dict):
         raise DataError(f"{path}, line {number}: not a JSON object but {line.strip()[:80]!r}.", field=field)

@@ -24,14 +24,16 @@ Progress = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """Whoever completes prompts."""
+    """Whoever completes prompts. What costs nothing to get again (`is_kept` false) is not kept beside the result."""
+
+    is_kept: bool
 
     def settings(self) -> dict[str, Any]:
         """What makes its completions its own; completions of other settings are never mixed with them."""
         ...
 
-    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, add: Add) -> None:
-        """Hands the samples of each problem to `add`, in any order; a sample that failed says why."""
+    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, done: frozenset[int], add: Add) -> None:
+        """Hands the samples of each problem whose row is not `done` to `add`, in any order; a sample that failed says why."""
         ...
 
 
@@ -51,14 +53,28 @@ def evaluate(
     problems = read_problems(benchmark, data, limit=limit)
     settings = {"benchmark": name, **config.resolved(), "data_sha256": digest(data), "seed": seed, **source.settings()}
     out = Path(out)
-    with Stored(out.with_name(out.name + ".samples.jsonl"), settings) as stored:
-        def add(row: int, answers: Sequence[Answered]) -> None:
-            stored.add(row, answers)
-            if on_progress:
-                on_progress(len(stored.answers), len(problems))
-
-        missing = [problem for problem in problems if problem.row not in stored.answers]
-        source.answer(missing, benchmark, seed=seed, add=add)
-        result = {"benchmark": name, "settings": settings, **summarize(benchmark, problems, stored.answers)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    answers: dict[int, Sequence[Answered]] = {}
+    if source.is_kept:
+        with Stored(out.with_name(out.name + ".samples.jsonl"), settings) as stored:
+            answers |= stored.answers
+            _ask(source, problems, benchmark, seed, answers, stored.add, on_progress)
+    else:
+        _ask(source, problems, benchmark, seed, answers, lambda _row, _answers: None, on_progress)
+    result = {"benchmark": name, "settings": settings, **summarize(benchmark, problems, answers)}
     write_json(out, result)
     return result
+
+
+def _ask(
+    source: Source, problems: Sequence[Problem], benchmark: Benchmark, seed: int, answers: dict[int, Sequence[Answered]],
+    keep: Add, on_progress: Progress | None,
+) -> None:  # fmt: skip
+    """Puts the answers that are missing into `answers`."""
+    def add(row: int, samples: Sequence[Answered]) -> None:
+        keep(row, samples)
+        answers[row] = samples
+        if on_progress:
+            on_progress(sum(problem.row in answers for problem in problems), len(problems))
+
+    source.answer(problems, benchmark, seed=seed, done=frozenset(answers), add=add)

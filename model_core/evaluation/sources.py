@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email.utils
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,14 +22,18 @@ from model_core.evaluation.running import Add
 REQUEST_SECONDS = 600.0
 MAX_TRIES = 5
 MAX_WAIT_SECONDS = 30.0
+FAILURES_BEFORE_ANY_ANSWER = 8
+"""So many requests in vain before one was answered end the evaluation: it is the endpoint, not the problem."""
 CHUNK_ROWS = 32
 """Rows of the data whose problems a checkpoint answers at once; fixed, so that a call that goes on samples alike."""
 _AGAIN = {408, 409, 429, 500, 502, 503, 504}
-_REFUSED = {400, 401, 403, 404, 405, 422}
+_REFUSED = {401, 403, 404, 405}
 
 
 class Given:
     """Completions from a JSONL file, one {"row", "completion"} a line."""
+
+    is_kept = False
 
     def __init__(self, path: str | Path, *, num_rows: int) -> None:
         self._path, self._found = path, read_completions(path, num_rows)
@@ -35,15 +41,17 @@ class Given:
     def settings(self) -> dict[str, Any]:
         return {"completions_sha256": digest(self._path)}
 
-    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, add: Add) -> None:
+    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, done: frozenset[int], add: Add) -> None:
         """Problems without a completion are left out."""
         for problem in problems:
-            if texts := self._found.get(problem.row):
+            if problem.row not in done and (texts := self._found.get(problem.row)):
                 add(problem.row, [Answered(text) for text in texts])
 
 
 class Endpoint:
     """An OpenAI-compatible endpoint, several requests at a time."""
+
+    is_kept = True
 
     def __init__(self, url: str, *, model: str = "", api_key: str = "", num_requests: int = 8) -> None:
         """`url` ends in /v1 or is what stands before it. Raises ConfigError when nobody answers there or no model is served."""
@@ -59,17 +67,22 @@ class Endpoint:
             raise ConfigError(f"{self._url} does not answer ({error}). Give the URL of an OpenAI-compatible endpoint.",
                               field="endpoint") from error
         self._num_requests = num_requests
+        self._num_answered = self._num_failed = 0
+        self._counting = threading.Lock()
 
     def settings(self) -> dict[str, Any]:
         return {"endpoint": self._url, "model": self.model}
 
-    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, add: Add) -> None:
-        """Raises ConfigError when a request is refused as such; one that fails otherwise after all tries is a failure."""
+    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, done: frozenset[int], add: Add) -> None:
+        """Raises ConfigError when the endpoint refuses everyone or answers none of the first requests; one that fails
+        otherwise after all tries is a failure."""
         with ThreadPoolExecutor(self._num_requests) as threads:
-            asked = {threads.submit(self._samples, problem, benchmark, seed): problem for problem in problems}
+            asked = {
+                threads.submit(self._samples, problem, benchmark, seed): problem for problem in problems if problem.row not in done
+            }
             try:
-                for done in as_completed(asked):
-                    add(asked[done].row, done.result())
+                for finished in as_completed(asked):
+                    add(asked[finished].row, finished.result())
             finally:
                 for waiting in asked:
                     waiting.cancel()
@@ -84,6 +97,18 @@ class Endpoint:
         return [self._asked({**body, "seed": (first + number) % 2**31}) for number in range(config.num_samples)]
 
     def _asked(self, body: dict[str, Any]) -> Answered:
+        """One sample. Raises ConfigError when nothing was answered yet and as much failed as a look at the URL is worth."""
+        answered = self._tried(body)
+        with self._counting:
+            self._num_answered += answered.completion is not None
+            self._num_failed += answered.completion is None
+            in_vain = not self._num_answered and self._num_failed >= FAILURES_BEFORE_ANY_ANSWER
+        if in_vain:
+            raise ConfigError(f"{self._url} answered none of {self._num_failed} requests; the last one: {answered.failure}.",
+                              field="endpoint")
+        return answered
+
+    def _tried(self, body: dict[str, Any]) -> Answered:
         failure = ""
         for attempt in range(MAX_TRIES):
             wait = min(MAX_WAIT_SECONDS, 0.5 * 2**attempt)
@@ -118,6 +143,8 @@ class Endpoint:
 class Checkpoint:
     """A checkpoint of ours, or a directory in Hugging Face form that `load_pretrained` reads, in this process."""
 
+    is_kept = True
+
     def __init__(self, directory: str | Path) -> None:
         """Raises CheckpointError when it is incomplete or damaged."""
         import torch
@@ -135,11 +162,18 @@ class Checkpoint:
     def settings(self) -> dict[str, Any]:
         return {"checkpoint": digest(self._directory / "metadata.json")}
 
-    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, add: Add) -> None:
-        """Chunk by chunk; a prompt that leaves no room for an answer is a failure."""
+    def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, done: frozenset[int], add: Add) -> None:
+        """Chunk by chunk; a prompt that leaves no room for an answer is a failure.
+
+        A chunk of which a row is missing is sampled as a whole, because what is drawn hangs on a prompt's place in it.
+        """
         for chunk, group in groupby(problems, lambda problem: problem.row // CHUNK_ROWS):
-            for problem, answers in self._chunk(list(group), benchmark, seed * 1_000_003 + chunk):
-                add(problem.row, answers)
+            together = list(group)
+            if all(problem.row in done for problem in together):
+                continue
+            for problem, answers in self._chunk(together, benchmark, seed * 1_000_003 + chunk):
+                if problem.row not in done:
+                    add(problem.row, answers)
 
     def _chunk(self, problems: list[Problem], benchmark: Benchmark, seed: int) -> list[tuple[Problem, list[Answered]]]:
         from model_core.data.tokenizer import decode, prompt_ids
@@ -167,7 +201,8 @@ def _answered(response: httpx.Response) -> Answered:
     try:
         choice = response.json()["choices"][0]
         said, thought = choice["message"].get("content") or "", choice["message"].get("reasoning_content") or ""
-        return Answered(f"<think>{thought}</think>{said}" if thought else str(said), str(choice.get("finish_reason") or ""))
+        text = f"<think>{thought}</think>{said}" if thought else str(said)
+        return Answered(text.encode("utf-8", "replace").decode(), str(choice.get("finish_reason") or ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         return Answered(None, failure=f"the endpoint's answer is no chat completion ({type(error).__name__}: {error})"[:400])
 
@@ -181,5 +216,9 @@ def _told(response: httpx.Response) -> str:
 
 
 def _retry_after(response: httpx.Response, otherwise: float) -> float:
-    value = response.headers.get("retry-after", "")
-    return min(MAX_WAIT_SECONDS, float(value)) if value.isdecimal() else otherwise
+    """Seconds that `Retry-After` asks for, as a number or as a date, within bounds."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.replace(".", "", 1).isdecimal():
+        return min(MAX_WAIT_SECONDS, float(value))
+    date = email.utils.parsedate_tz(value)
+    return min(MAX_WAIT_SECONDS, max(0.0, email.utils.mktime_tz(date) - time.time())) if date else otherwise

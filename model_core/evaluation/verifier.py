@@ -98,7 +98,7 @@ class Verifier:
             line = _line(process.stdout.fileno(), time.monotonic() + seconds)
         except BrokenPipeError:
             return None
-        return str(json.loads(line)) if line else None
+        return line.decode("ascii", "replace").strip() or None
 
     def _end(self) -> None:
         process, self._process = self._process, None

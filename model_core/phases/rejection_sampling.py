@@ -26,7 +26,7 @@ class RejectionSampling:
 
     title: ClassVar[str] = "Rejection sampling"
     describe: ClassVar[str] = "Keeps the best flawless answers to each prompt and fine-tunes on what was kept."
-    needs: ClassVar[dict[str, Any]] = {"dataset": True, "start_from": "optional", "rollouts_from": "optional"}
+    needs: ClassVar[dict[str, Any]] = {"dataset": True, "start_from": "optional", "rollouts_from": "optional", "any_source": True}
 
     class Config(OptimizationConfig):
         """Settings of sampling and of the training after it."""

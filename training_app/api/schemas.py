@@ -24,7 +24,7 @@ class ThingSerializer(serializers.Serializer[Any]):
 
 
 class PhaseSerializer(ThingSerializer):
-    needs = serializers.DictField(help_text="Which inputs it takes: required, optional or no.")
+    needs = serializers.DictField(help_text="Which inputs it takes: required, optional or no; any_source: one of the checkpoints.")
     run_schema = serializers.DictField(help_text="JSON schema of a whole run's configuration.")
 
 

@@ -17,7 +17,7 @@ from r1platform.services import audit
 from training_app.asking import ask_to_schedule
 from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase
 from training_app.pipeline_templates import PIPELINE_TEMPLATES
-from training_app.services.runs import check_version, run_pause, run_resume, run_retry, run_stop, with_budget
+from training_app.services.runs import check_any_source, check_version, run_pause, run_resume, run_retry, run_stop, with_budget
 from training_app.states import LIVE_LAUNCHES, LIVE_RUNS, Desired, GateAction, GateVerdict, LaunchState, RunState, VersionState
 from training_app.transitions import launch_refresh, launch_transition, run_transition
 
@@ -94,6 +94,7 @@ def _phase_create(
         raise ConfigError(
             f"{kind.title} starts from the checkpoint of an earlier phase; name it.", field=f"{field}.starts_from"
         )
+    check_any_source(str(values["phase"]), sources["starts_from"], sources["rollouts_from"], field=f"{field}.starts_from")
     given = {"phase": values["phase"], "seed": pipeline.seed, **(values.get("config") or {})}
     config = RunConfig.parse({**given, "phase": values["phase"]}, prefix=f"{field}.config")
     version = values.get("dataset_version")

@@ -79,6 +79,15 @@ def check_inputs(
             raise CheckpointError("There is no such checkpoint in this project.", field=column)
         elif found.removed_at is not None:
             raise CheckpointError(f"{found} was removed from disk to make room. Choose another.", field=column)
+    check_any_source(config.phase, starts_from, rollouts_from, field="starts_from")
+
+
+def check_any_source(phase: str, starts_from: object, rollouts_from: object, *, field: str) -> None:
+    """Raises CheckpointError when the phase takes its model from one of two places and neither is named."""
+    kind = PHASES.get(phase)
+    if kind.needs.get("any_source") and starts_from is None and rollouts_from is None:
+        message = f"{kind.title} starts from a checkpoint, or trains new weights on what one says; name one."
+        raise CheckpointError(message, field=field)
 
 
 def check_version(project: Project, version: DatasetVersion | None, *, required: bool) -> None:

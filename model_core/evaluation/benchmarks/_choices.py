@@ -44,34 +44,40 @@ def letter_of(label: str) -> str:
 
 
 def choice_in(completion: str, choices: tuple[tuple[str, str], ...]) -> str | None:
-    """The label that a completion chooses: by its mark, else by the whole of a short text, else by its last letter."""
-    text = after_thinking(completion).strip()
+    """The label that a completion chooses: by its mark, else by its last letter, else by the words of a short text."""
     marked = final_answer(completion, BY_MARK)
-    for said in (marked, text if len(text) <= MAX_SHORT_CHARS else None):
-        if said is not None and (label := chosen(said, choices)):
-            return label
-    letter = last_letter(text)
-    return letter if letter in dict(choices) else None
+    if marked is not None and (label := chosen(marked, choices)):
+        return label
+    text = after_thinking(completion).strip()
+    short = len(text) <= MAX_SHORT_CHARS
+    letter = _exactly(plain(text), choices) if short else None
+    letter = letter or last_letter(text)
+    return letter if letter in dict(choices) else chosen(text, choices) if short else None
 
 
 def chosen(answer: str, choices: tuple[tuple[str, str], ...]) -> str | None:
     """The label that an answer names: `B`, `(b)`, `B. Jupiter`, `option B`, or the words of exactly one choice."""
     answer = plain(answer)
-    alone = _ALONE.fullmatch(answer)
-    if alone and alone[1].upper() in dict(choices):
-        return alone[1].upper()
-    said, labels = _words(answer), [label for label, _text in choices]
-    texts = {label: _words(text) for label, text in choices}
-    exact = [label for label, text in texts.items() if text == said]
-    if len(exact) == 1:
-        return exact[0]
+    exact = _exactly(answer, choices)
+    if exact:
+        return exact
     letter = _LETTER.match(answer)
-    if letter and letter[1].upper() in labels and not _ARTICLE.match(answer):
+    if letter and letter[1].upper() in dict(choices) and not _ARTICLE.match(answer):
         return letter[1].upper()
+    said, texts = _words(answer), {label: _words(text) for label, text in choices}
     named = [text for text in texts.values() if text and re.search(rf"\b{re.escape(text)}\b", said)]
     longest = max(named, key=len, default="")
     fitting = [label for label, text in texts.items() if text == longest]
     return fitting[0] if len(fitting) == 1 and all(text in longest for text in named) else None
+
+
+def _exactly(answer: str, choices: tuple[tuple[str, str], ...]) -> str | None:
+    """By the letter alone, else by all the words of one choice and no other."""
+    alone = _ALONE.fullmatch(answer)
+    if alone and alone[1].upper() in dict(choices):
+        return alone[1].upper()
+    exact = [label for label, text in choices if _words(text) == _words(answer)]
+    return exact[0] if len(exact) == 1 else None
 
 
 def _words(text: str) -> str:

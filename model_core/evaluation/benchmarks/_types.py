@@ -111,7 +111,7 @@ class Benchmark:
 def text_of(row: Mapping[str, Any], field: str, number: int) -> str:
     """The text or number in `field`. Raises DataError when it is missing, empty or something else."""
     value = row.get(field)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or str(value).strip() in {"", "nan", "inf", "-inf"}:
         has = f"it is {value!r:.60}" if field in row else f"it has {', '.join(map(str, row)) or 'no field'}"
         raise DataError(f"Row {number}: the field “{field}” must be text, but {has}. Mend the file.", field="data")
     return str(value)

@@ -13,7 +13,7 @@ import torch
 from model_core.__main__ import main
 from model_core.config import ModelConfig, TokenizerConfig
 from model_core.data.dataset import Row
-from model_core.data.tokenizer import END_THINK, train_tokenizer
+from model_core.data.tokenizer import END_THINK, THINK, train_tokenizer
 from model_core.model import Transformer, save_pretrained
 from model_core.training.checkpoints import seal
 
@@ -69,7 +69,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Transformer(config)
     with torch.no_grad():
         model.lm_head.weight.normal_(0, 0.5)
-        model.lm_head.weight[tokenizer.convert_tokens_to_ids(END_THINK)] *= 2
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids(THINK)] *= -4  # so some answers begin with thinking and end it
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids(END_THINK)] *= 3
     directory = tmp_path_factory.mktemp("checkpoints") / "step_00000004"
     save_pretrained(model, directory / "model", tokenizer)
     seal(directory, {"step": 4, "phase": "cold_start", "model_config": config.resolved()})

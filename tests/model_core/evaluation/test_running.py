@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from model_core.__main__ import main
@@ -138,7 +141,7 @@ def test_what_cannot_be_is_a_sentence_at_its_option(
 
 @pytest.mark.parametrize(("line", "why"), [
     ('{"row": 6, "completion": "x"}', "there is no row 6"), ('{"row": -1, "completion": "x"}', "there is no row -1"),
-    ('{"row": true, "completion": "x"}', "a line is"), ('{"row": 1}', "a line is"), ("nonsense", "not JSON"), ("[1]", "not a JSON object"), ("", "no completion"),
+    ('{"row": true, "completion": "x"}', "a line is"), ('{"row": 1}', "a line is"), ("nonsense", "not JSON"), ("[1]", "not a JSON object"), ('{"row": 0, "completion": "\\ud800"}', "not JSON"), ("", "no completion"),
 ])
 def test_a_broken_file_of_completions_names_its_line(data: Path, tmp_path: Path, line: str, why: str) -> None:
     path = tmp_path / "texts.jsonl"
@@ -190,6 +193,57 @@ def test_what_is_busy_is_asked_again_and_what_fails_for_good_is_unscored(
     assert sorted(waits) == [0.5, 1.0, 2.0, 4.0, 7.0]
     mended = evaluate("gsm8k", data, Endpoint(serve(right).url), out=tmp_path / "else.json", overrides={"num_samples": 1})
     assert mended["unscored"] == 0
+
+
+def test_what_the_endpoint_cannot_take_is_unscored_and_asked_again_by_the_next_call(
+    data: Path, tmp_path: Path, serve: Callable[[Answer], Server]
+) -> None:
+    """A prompt that is too long for the server harms no other problem, and waits are those that the server names by date."""
+    odd = {2}
+
+    def picky(body: dict[str, Any], times: int) -> tuple[int, Any, dict[str, str]]:
+        return (400, {"error": "too long"}, {}) if int(body["messages"][0]["content"].split()[2]) in odd else right(body, times)
+
+    server, out, one = serve(picky), tmp_path / "out.json", {"num_samples": 1}
+    first = evaluate("gsm8k", data, Endpoint(server.url), out=out, overrides=one)
+    assert first["unscored"] == 1 and first["accuracy"] == 1.0 and "400: too long" in next(iter(first["unscored_reasons"]))
+    odd.clear()
+    second = evaluate("gsm8k", data, Endpoint(server.url), out=out, overrides=one)
+    assert len(server.asked) == 7 and second["unscored"] == 0 and second["num_problems"] == 6
+
+
+@pytest.mark.parametrize(("header", "low", "high"), [
+    ("7", 7, 7), ("2.5", 2.5, 2.5), ("999", 30, 30), ("soon", 1, 1), ("", 1, 1),
+    (25, 1, 25), (-1000, 0, 0),
+])  # fmt: skip
+def test_the_server_says_when_to_come_again(header: str | int, low: float, high: float) -> None:
+    """In seconds, or by a date, which stands here as seconds from now."""
+    if isinstance(header, int):
+        header = email.utils.formatdate(time.time() + header)
+    assert low <= sources._retry_after(httpx.Response(429, headers={"retry-after": header}), 1.0) <= high
+
+
+def test_an_endpoint_that_answers_nobody_ends_it_early(data: Path, tmp_path: Path, serve: Callable[[Answer], Server]) -> None:
+    server = serve(lambda _body, _times: (422, {"error": "no"}, {}))
+    with pytest.raises(ConfigError, match=f"answered none of {sources.FAILURES_BEFORE_ANY_ANSWER} requests"):
+        evaluate("gsm8k", data, Endpoint(server.url, num_requests=1), out=tmp_path / "out.json", overrides={"num_samples": 64})
+    assert len(server.asked) < 64
+
+
+def test_given_texts_are_not_kept_and_other_ones_may_follow(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out.json"
+    accuracies = [evaluate("gsm8k", data, Given(given(tmp_path, (0, text)), num_rows=6), out=out)["accuracy"] for text in ("1", "2")]
+    assert accuracies == [1.0, 0.0] and [path.name for path in out.parent.iterdir()] == ["out.json"]
+
+
+@pytest.mark.parametrize(("value", "field"), [("3", "fields"), ("{", "fields"), ('{"magic": 1}', "magic")])
+def test_fields_of_your_own_are_named_in_json(value: str, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(tmp_path / "own.jsonl", [{"problem": "?", "solution": "x+1"}])
+    words = ["evaluate", "--benchmark", "custom", "--data", str(data), "--completions", str(given(tmp_path, (0, "1+x"))),
+             "--json", str(tmp_path / "out.json")]  # fmt: skip
+    assert main([*words, "--fields", '{"question_field": "problem", "answer_field": "solution"}']) == 0
+    assert "custom: 100.0%" in capsys.readouterr().out
+    assert main([*words, "--fields", value]) == 2 and f"({field})" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])

@@ -10,14 +10,16 @@ import pytest
 from model_core import errors
 from model_core.config import StrictModel
 from model_core.errors import ConfigError, ModelCoreError
+from model_core.evaluation.benchmarks import BENCHMARKS
 from model_core.filters import FILTERS
 from model_core.registry import Registry
 from model_core.rewards import REWARDS
 from model_core.sources import SOURCES
 from model_core.tasks import TASKS
 
-KINDS: dict[str, Registry] = {"reward": REWARDS, "task": TASKS, "source": SOURCES, "filter": FILTERS}
-METHODS = {"reward": ("__call__",), "task": ("generate", "verify", "check_steps", "conclusion"), "source": ("rows",), "filter": ("why_dropped",)}
+KINDS: dict[str, Registry] = {"reward": REWARDS, "task": TASKS, "source": SOURCES, "filter": FILTERS, "benchmark": BENCHMARKS}
+METHODS = {"reward": ("__call__",), "task": ("generate", "verify", "check_steps", "conclusion"), "source": ("rows",), "filter": ("why_dropped",),
+           "benchmark": ("problem", "answer", "grade")}
 
 
 THINGS = [pytest.param(kind, name, id=f"{kind}-{name}") for kind, registry in KINDS.items() for name in registry.names()]
