@@ -56,11 +56,13 @@ class RunDir:
     def load(self) -> tuple[RunConfig, RunPaths]:
         """Reads and validates config.json. Raises ConfigError when it is missing, broken or not valid."""
         try:
-            stored = json.loads(self.config.read_text())
-        except FileNotFoundError:
+            stored = json.loads(self.config.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"{self.path} has no config.json: it is not a run directory.") from None
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{self.config} is not valid JSON: {error}.") from error
+        except OSError as error:
+            raise ConfigError(f"{self.config} cannot be read: {error.strerror}.") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{self.config} is not valid JSON in UTF-8: {error}.") from error
         run, paths = (stored.get("run", {}), stored.get("paths", {})) if isinstance(stored, dict) else (None, None)
         if not isinstance(run, dict) or not isinstance(paths, dict):
             raise ConfigError(f'{self.config} must be an object {{"run": {{…}}, "paths": {{…}}}}; write it so.')
@@ -83,8 +85,8 @@ class RunDir:
     def read_result(self) -> dict[str, Any] | None:
         """result.json, or None while there is none."""
         try:
-            result: dict[str, Any] = json.loads(self.result.read_text())
-        except FileNotFoundError:
+            result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return result
 
@@ -92,7 +94,7 @@ class RunDir:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that a reader sees the old file or the whole new one, also after a crash."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())

@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from model_core.errors import CheckpointError
+from model_core.errors import CheckpointError, ConfigError
 
 GREY, PLAIN = "\x1b[90m", "\x1b[0m"
+MAX_TEMPERATURE = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reads questions until the end of the input."""
+    """Reads questions until the end of the input. Raises ConfigError naming the option that cannot be."""
+    _check_numbers(args)
     asyncio.run(_talk(args))
     return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if not 0 <= args.temperature <= MAX_TEMPERATURE:
+        raise ConfigError(f"temperature is {args.temperature}; give 0 to {MAX_TEMPERATURE:g}.", field="temperature")
+    if args.max_tokens is not None and args.max_tokens < 1:
+        raise ConfigError(f"max_tokens is {args.max_tokens}; give 1 or more.", field="max_tokens")
 
 
 async def _talk(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+BYTE = 1e-9
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -30,9 +31,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> float:
-    size = float(text)
-    if not 0 < size < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a size above 0")
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not BYTE <= size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a size of a byte (1e-9) or more")
     return size
 
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from model_core.rundir import RunDir
 
 SEQUENCE_TOKENS = 4096
 """Length of a sequence where the model's context is longer and nothing is said."""
+MAX_COUNT = 2**53
+"""Above any number of tokens or rows that there can be."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,15 +52,27 @@ def run(args: argparse.Namespace) -> int:
     _check_numbers(args)
     fleet = parse_devices(args.devices) if args.devices else None
     planned = plan(_question(args, fleet))
-    print(json.dumps(planned.as_json(), indent=1) if args.json else table(planned))
+    _print(json.dumps(planned.as_json(), indent=1, allow_nan=False) if args.json else table(planned))
     return 0
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
     for name in ("tokens", "micro_tokens", "sequence", "vocab_size", "rows"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise ConfigError(f"{name} is {value}; give more than 0.", field=name)
+        if value is not None and not 0 < value <= MAX_COUNT:
+            raise ConfigError(f"{name} is {value}; give more than 0 and at most 2^53.", field=name)
+    for name in ("tokens_per_second", "mfu", "price"):
+        value = getattr(args, name)
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}; give a number.", field=name)
+
+
+def _print(text: str) -> None:
+    """Prints and flushes. A reader that has seen enough, as `head` has, is no error; Python flushes once more at its end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass(frozen=True)
@@ -97,14 +114,18 @@ def _precision(args: argparse.Namespace, asked: _Asked, fleet: Fleet | None) -> 
 
 
 def _read(text: str) -> _Asked:
-    path = Path(text)
     if text in PRESETS:
         shape = preset(text)
         return _Asked(RunConfig.parse({"phase": "cold_start", "model": text}), shape, is_preset=True)
-    if path.is_dir():
+    path = Path(text)
+    try:
+        is_directory, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise ConfigError(f"“{text}” cannot be looked at: {error.strerror}.", field="config") from error
+    if is_directory:
         config, paths = RunDir(path).load()
         return _Asked(config, _shape_of_checkpoint(paths.resume_from or paths.start_from) or config.model)
-    if path.is_file():
+    if is_file:
         config = RunConfig.parse(_json_of(path))
         return _Asked(config, config.model)
     raise ConfigError(
@@ -114,8 +135,10 @@ def _read(text: str) -> _Asked:
 
 def _json_of(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", field="config") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.", field="config") from error
     if not isinstance(stored, dict):
         raise ConfigError(f"{path} holds a {type(stored).__name__}, not an object with a RunConfig.", field="config")

@@ -9,7 +9,10 @@ import argparse
 import os
 from pathlib import Path
 
+from model_core.errors import ConfigError
+
 KEY = "R1_ENGINE_KEY"
+MAX_PORT = 65535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until SIGTERM; requests that run get five seconds."""
+    """Serves until SIGTERM; requests that run get five seconds. Raises ConfigError naming the option that cannot be."""
+    _check_numbers(args)
     import uvicorn
 
     from model_core.serving.backend import FakeBackend, ModelBackend
@@ -43,3 +47,13 @@ def run(args: argparse.Namespace) -> int:
     )
     backend.close()
     return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """By the same rules as the settings of the engine that this is."""
+    from model_core.serving.engines import ENGINES
+
+    if not 1 <= args.port <= MAX_PORT:
+        raise ConfigError(f"port is {args.port}; give 1 to {MAX_PORT}.", field="port")
+    settings = ENGINES.get("fake" if args.model_dir == "fake" else "builtin").Config
+    settings.parse({name: getattr(args, name) for name in settings.model_fields})

@@ -79,6 +79,8 @@ class BudgetConfig(StrictModel):
     """Seconds times devices; empty: no limit."""
     wall_seconds: float | None = Field(None, gt=0)
     """Seconds on the clock; empty: no limit."""
+    tokens: int | None = Field(None, gt=0)
+    """Tokens processed in training steps; empty: no limit."""
 
 
 PROFILES: dict[str, dict[str, float]] = {

@@ -48,14 +48,15 @@ def pack_batch(sequences: Sequence[tuple[list[int], list[int]]], *, device: torc
     return PackedBatch(made[0][None], Packing.of(lengths, device=device), *made[1:])
 
 
-def split_by_size(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Indices in passes of at most `max_tokens` padded tokens (one sequence at least), longest first.
+def split_by_size(lengths: Sequence[int], *, max_tokens: int, size: int = 1) -> list[list[int]]:
+    """Indices in passes of at most `max_tokens` padded tokens (one sequence at least) on each of `size` ranks, longest first.
 
     Neighbours have like lengths, so that little is padded.
     """
     passes: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if passes and (len(passes[-1]) + 1) * lengths[passes[-1][0]] <= max_tokens:
+        num_of_rank = len(passes[-1]) // size + 1 if passes else 0  # with this one more, of the rank that has most
+        if passes and (num_of_rank * lengths[passes[-1][0]] <= max_tokens or num_of_rank == 1):
             passes[-1].append(index)
         else:
             passes.append([index])
@@ -67,6 +68,6 @@ def passes_of_rank(lengths: Sequence[int], *, max_tokens: int, rank: int, size: 
 
     A rank without a sequence in some pass runs one that does not count: split experts make all ranks wait for all.
     """
-    together = split_by_size(lengths, max_tokens=max_tokens * size)
+    together = split_by_size(lengths, max_tokens=max_tokens, size=size)
     own = [indices[rank::size] for indices in together]
     return [(mine, True) if mine else (indices[:1], False) for mine, indices in zip(own, together, strict=True)]

@@ -6,7 +6,7 @@ A row is {"prompt", "completion", "answer", "task", "meta", "level"}; see `model
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ def _row(line: str, path: Path, number: int) -> Row:
     if not isinstance(row.prompt, str) or not isinstance(row.completion, str | None):
         raise DataError(f"{path}, line {number}: prompt and completion must be text. Prepare the dataset again.",
                         field="dataset")
+    if not isinstance(row.answer, str | None):
+        if isinstance(row.answer, bool) or not isinstance(row.answer, int | float):
+            raise DataError(f"{path}, line {number}: the answer must be text or a number, not {row.answer!r:.60}. "
+                            "Prepare the dataset again.", field="dataset")
+        row = replace(row, answer=json.dumps(row.answer))
     if not isinstance(row.level, int):
         raise DataError(f"{path}, line {number}: level must be a whole number, not {row.level!r}. Prepare the dataset again.",
                         field="dataset")

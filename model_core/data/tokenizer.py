@@ -30,8 +30,10 @@ CHAT_TEMPLATE = (
     "{%- if message['role'] == 'assistant' -%}"
     "{{ '<|assistant|>' + (message['content'] if loop.last else message['content'].split('</think>')[-1]) }}"
     "{{ '<|end|>' }}"
-    "{%- elif message['role'] == 'system' -%}{{ '<|system|>' + message['content'] }}"
-    "{%- else -%}{{ '<|user|>' + message['content'] }}{%- endif -%}"
+    "{%- elif message['role'] in ('system', 'developer') -%}{{ '<|system|>' + message['content'] }}"
+    "{%- elif message['role'] == 'user' -%}{{ '<|user|>' + message['content'] }}"
+    "{%- else -%}{{ raise_exception('There is no role “' + message['role'] + '”; there are system, developer, user, assistant.') }}"
+    "{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|assistant|>' }}{%- endif -%}"
 )
@@ -68,8 +70,11 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str, *, system: str =
 def conversation_ids(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """A conversation of {"role", "content"} up to the place where the assistant goes on, as the chat template writes it.
 
-    Earlier answers lose their reasoning; marks inside a text stay plain text. Raises DataError for an unknown role.
+    Earlier answers lose their reasoning; marks inside a text stay plain text. Raises DataError for an unknown role and where
+    there is no message.
     """
+    if not messages:
+        raise DataError("There are no messages; send at least one.", field="messages")
     marks = _marks(tokenizer)
     roles = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT}
     ids = [marks[BOS]]
@@ -77,7 +82,7 @@ def conversation_ids(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Mapp
         if message["role"] not in roles:
             raise DataError(f"Message {number} has the role “{message['role']}”; there are {', '.join(roles)}.", field="messages")
         text = message["content"]
-        if message["role"] == "assistant":
+        if message["role"] == "assistant" and number < len(messages) - 1:
             text = text.rpartition(END_THINK)[2]
         ids += [marks[roles[message["role"]]], *_plain(tokenizer, [text])[0]]
         ids += [marks[EOS]] if message["role"] == "assistant" else []

@@ -1,21 +1,19 @@
-"""Rollouts: groups of completions of one prompt with their rewards and advantages; how they are made, told and kept."""
+"""Rollouts: groups of completions of one prompt with their rewards and advantages; how they are made and told."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from model_core.config.variants import Advantage
 from model_core.data.dataset import Row
 from model_core.data.tokenizer import decode
-from model_core.grpo.advantages import group_advantages, is_flat
+from model_core.grpo.advantages import advantages_of, is_flat
 from model_core.rewards._types import Sample
 from model_core.rollout import Sampler
 from model_core.scoring import Rubric, Scored
@@ -74,7 +72,7 @@ def collect(
     sampler: Sampler, tokenizer: PreTrainedTokenizerFast, problems: Sequence[tuple[Row, list[int]]], *,
     sampling: Sampling, rubric: Rubric, world: World, seed: int,
 ) -> Collected:
-    """Samples and scores every problem, each rank its share; all ranks get all groups."""
+    """Samples and scores every problem, each rank its share; all ranks get all groups, still without advantages."""
     began = time.monotonic()
     mine = problems[world.rank :: world.size]
     drawn = sampler.generate(
@@ -90,6 +88,15 @@ def collect(
     return Collected(ordered, slowest)
 
 
+def with_advantages(groups: Sequence[Group], kind: Advantage) -> list[Group]:
+    """The groups of a step with the advantage of each completion."""
+    everyone = advantages_of([group.rewards for group in groups], kind)
+    return [
+        replace(group, rollouts=[replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)])
+        for group, advantages in zip(groups, everyone, strict=True)
+    ]
+
+
 def metrics(groups: Sequence[Group]) -> dict[str, float | None]:
     """The scalars of `model_core.events.METRICS` that rollouts alone decide."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -102,7 +109,10 @@ def metrics(groups: Sequence[Group]) -> dict[str, float | None]:
         "reward/frac_zero_std_groups": _mean([float(group.is_flat) for group in groups]),
         "adv/mean": _mean(advantages), "adv/std": _deviation(advantages),
         "len/mean": _mean([float(n) for n in lengths]), "len/max": float(max(lengths, default=0)),
+        "len/min": float(min(lengths, default=0)),
+        "len/mean_terminated": _mean([float(len(r.tokens)) for r in rollouts if r.finish_reason == "stop"]),
         "truncated_ratio": _mean([float(r.finish_reason == "length") for r in rollouts]),
+        "aborted_ratio": _mean([float(r.finish_reason not in {"stop", "length"}) for r in rollouts]),
         "accuracy/rollouts": _mean([float(c) for c in correct]),
     }
     for name in sorted({name for r in rollouts for name in r.scored.components}):
@@ -110,30 +120,6 @@ def metrics(groups: Sequence[Group]) -> dict[str, float | None]:
         values[f"reward/{name}/mean"], values[f"reward/{name}/std"] = _mean(known), _deviation(known)
         values[f"reward/{name}/unscored"] = float(len(rollouts) - len(known))
     return values
-
-
-def write(path: Path, groups: Sequence[Group]) -> None:
-    """One gzipped JSON line a group, the same bytes for the same groups; the file appears whole."""
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as file:
-        for group in groups:
-            file.write(json.dumps(_line(group), ensure_ascii=False).encode() + b"\n")
-    temporary.replace(path)
-
-
-def _line(group: Group) -> dict[str, Any]:
-    return {
-        "prompt": group.row.prompt, "answer": group.row.answer, "task": group.row.task,
-        "completions": [
-            {
-                "text": r.text, "num_tokens": len(r.tokens), "finish_reason": r.finish_reason,
-                "correct": r.scored.correct, "reward": r.scored.total, "components": r.scored.components,
-                "advantage": r.advantage,
-            }
-            for r in group.rollouts
-        ],
-    }
 
 
 def _scored_groups(
@@ -153,14 +139,8 @@ def _scored_groups(
             sample, scored = next(judged)
             rollouts.append(Rollout(completion.tokens, completion.logprobs, completion.finish_reason,
                                     sample.completion, scored))
-        groups.append(_with_advantages(Group(row, prompt_tokens, rollouts)))
+        groups.append(Group(row, prompt_tokens, rollouts))
     return groups
-
-
-def _with_advantages(group: Group) -> Group:
-    advantages = group_advantages(group.rewards)
-    rollouts = [replace(r, advantage=a) for r, a in zip(group.rollouts, advantages, strict=True)]
-    return replace(group, rollouts=rollouts)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model_core.config import RunConfig
+from model_core.config.variants import Advantage, Algorithm, Mean, with_parts
 from model_core.registry import registered
 from model_core.training.settings import OptimizationConfig
 
@@ -56,20 +57,66 @@ class Reinforcement:
         """Longest completion."""
         temperature: float = Field(1.0, gt=0, le=2)
         """Temperature of sampling; the update uses the same."""
+        final_temperature: float | None = Field(None, gt=0, le=2)
+        """Temperature of the last step, reached in a line; empty: it stays as it is."""
         top_p: float = Field(1.0, gt=0, le=1)
         """Nucleus of sampling; below 1 the sampler's log-probabilities no longer are the policy's."""
         num_minibatches: int = Field(2, ge=1)
         """Parts into which a step's rollouts are cut, one update each."""
         num_epochs: int = Field(1, ge=1)
         """Passes over a step's rollouts."""
+        algorithm: Algorithm = "grpo_token"
+        """Relative of GRPO: decides the six settings below, as far as they are not given. "grpo_token": GRPO with a mean over
+        tokens; "grpo": as in the DeepSeekMath paper."""
+        advantage: Advantage = "group_std"
+        """What a reward is compared with: "group_std": (reward − mean) / deviation of its group; "group_mean": reward − mean
+        (Dr. GRPO); "leave_one_out": reward − mean of the others (RLOO); "batch": mean and deviation of the whole step
+        (REINFORCE++); "group_mean_batch_std": mean of the group, deviation of the step."""
+        ratio: Literal["token", "sequence"] = "token"
+        """Ratio of new to old probability: of each token, or of whole sequences (GSPO)."""
+        surrogate: Literal["clip", "cispo"] = "clip"
+        """"clip": a token beyond the range no longer counts (PPO); "cispo": its weight is capped at 1 + clip_high, and it
+        counts."""
+        loss_mean: Mean = "token"
+        """Mean of the loss: over all tokens; over sequences of the means over their tokens (GRPO); or every sequence divided by
+        max_new_tokens, "constant" (Dr. GRPO)."""
         clip_low: float = Field(0.2, gt=0, lt=1)
         """How far the ratio may fall below 1 before a token no longer counts."""
         clip_high: float = Field(0.2, gt=0, le=20)
         """How far the ratio may rise above 1 before a token no longer counts."""
+        refill_rounds: int = Field(0, ge=0, le=100)
+        """Rounds in which prompts whose rewards are all equal are made up for by others (DAPO's dynamic sampling); 0: off."""
+        curriculum: Literal["none", "pass_rate"] = "none"
+        """Order of the prompts: "none": all in turn; "pass_rate": from the easiest level to harder ones as the pass rate
+        allows, and back."""
+        reference_every: int = Field(0, ge=0)
+        """Steps after which the policy itself becomes the reference, again and again; 0: the start of the phase stays it."""
+        importance_cap: float = Field(0.0, ge=0, le=100)
+        """Cap of the weight by which each token is corrected for what trainer and sampler compute differently; costs one more
+        forward pass a step; 2 is usual; 0: off, and ratios are taken to the sampler's probabilities."""
         kl_coef: float = Field(0.0, ge=0)
         """Weight of the KL divergence from the model that the phase started with."""
+        kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+        """Estimate of that divergence in the loss; GRPO takes k3. The mean gradient of k1 is zero: it watches and does not pull."""
+        max_logprob_difference: float = Field(0.0, ge=0)
+        """Mean difference of trainer's and sampler's log-probabilities, in nats a token, above which for three steps in a row the
+        run writes a checkpoint and stops; 0: off."""
         kl_probe: int = Field(64, ge=0)
         """Rollouts a step on which that divergence is measured when its weight is 0; 0: not measured."""
+
+        @model_validator(mode="before")
+        @classmethod
+        def _parts_of_the_algorithm(cls, values: Any) -> Any:
+            return with_parts(values, default=cls.model_fields["algorithm"].default) if isinstance(values, dict) else values
+
+        @model_validator(mode="after")
+        def _has_what_is_replaced(self) -> Self:
+            if self.reference_every and not (self.kl_coef or self.kl_probe):
+                raise ValueError(
+                    f"reference_every is {self.reference_every}, but with kl_coef 0 and kl_probe 0 there is no reference; set it "
+                    "to 0 or one of them above 0"
+                )
+            return self
 
     def run(self, config: RunConfig, context: Context) -> dict[str, Any]:
         """Trains and returns the content of result.json."""

@@ -5,6 +5,7 @@ Units: seconds, device-hours, and whatever currency the price is in.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from model_core.errors import ConfigError
@@ -31,7 +32,7 @@ class Cost:
 
 def stated(tokens_per_second: float) -> Throughput:
     """A throughput that was measured. Raises ConfigError unless it is positive."""
-    if tokens_per_second <= 0:
+    if not tokens_per_second > 0:
         raise ConfigError(f"The throughput is {tokens_per_second} tokens a second; it must be positive.", field="tokens_per_second")
     return Throughput(tokens_per_second, "as stated")
 
@@ -45,10 +46,18 @@ def from_peak(peak_flops: float, utilization: float, *, num_devices: int, flops_
 
 
 def cost_of_tokens(num_tokens: float, throughput: Throughput, *, num_devices: int, hourly_price: float | None = None) -> Cost:
-    """Time, device-hours and price of a training over `num_tokens`."""
+    """Time, device-hours and price of a training over `num_tokens`. Raises ConfigError where they are beyond all numbers."""
     seconds = num_tokens / throughput.tokens_per_second
     hours = seconds * num_devices / HOUR
-    return Cost(seconds, hours, None if hourly_price is None else price_of_hours(hours, hourly_price))
+    price = None if hourly_price is None else price_of_hours(hours, hourly_price)
+    if not math.isfinite(hours):
+        raise ConfigError(
+            f"At {throughput.tokens_per_second:g} tokens a second {num_tokens:g} never end; give fewer tokens, or a higher speed.",
+            field="tokens",
+        )
+    if price is not None and not math.isfinite(price):
+        raise ConfigError(f"The price of a device-hour is {hourly_price:g}, too high to reckon with; lower it.", field="price")
+    return Cost(seconds, hours, price)
 
 
 def price_of_hours(device_hours: float, hourly_price: float) -> float:

@@ -57,7 +57,7 @@ DEVICES = {
 }
 """The known ones, each with the source of its peak."""
 
-_FLEET = re.compile(r"(?P<count>\d+)x(?P<name>[A-Za-z][A-Za-z0-9_.-]*?)(?::(?P<size>\d+(?:\.\d+)?)GB)?")
+_FLEET = re.compile(r"(?P<count>\d{1,9})x(?P<name>[A-Za-z][A-Za-z0-9_.-]*?)(?::(?P<size>\d{1,9}(?:\.\d{1,9})?)GB)?")
 
 
 def parse_devices(text: str) -> Fleet:

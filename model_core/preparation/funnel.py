@@ -91,9 +91,11 @@ class BadRows:
             self._examples.append({"why": bad.message, "excerpt": bad.excerpt, "reason": bad.reason})
         self.reasons[bad.reason] += 1
 
-    def told(self) -> dict[str, Any]:
-        """For the manifest."""
-        return {"num": sum(self.reasons.values()), "reasons": dict(self.reasons.most_common()), "examples": self._examples}
+    def told(self, further: BadRows) -> dict[str, Any]:
+        """For the manifest, those of `further` behind its own."""
+        reasons = self.reasons + further.reasons
+        examples = [*self._examples, *further._examples]
+        return {"num": sum(reasons.values()), "reasons": dict(reasons.most_common()), "examples": examples}
 
 
 def _is_wanted(examples: Sequence[object], reasons: Counter[str], reason: str) -> bool:

@@ -55,7 +55,7 @@ class _Version:
         self.config, self.out, self.on_progress, self.benchmarks = config, out, on_progress, benchmarks
         self.judge = Judge(config, benchmarks)
         self.funnel = Funnel([step.name for step in config.filters], self.judge.filters)
-        self.bad = BadRows()
+        self.unread, self.unmapped = BadRows(), BadRows()
         self.counts: Counter[str] = Counter()
         self.prompts, self.completions, self.answers = Lengths(), Lengths(), Answers()
         self.digest = hashlib.sha256()
@@ -80,7 +80,7 @@ class _Version:
         """Counts all rows of the chunk and yields those that came through."""
         self.funnel.note(chunk.noted)
         for bad in chunk.bad:
-            self.bad.add(bad)
+            self.unmapped.add(bad)
         for judged in chunk.judged:
             if self.funnel.passes(judged):
                 self._count(judged)
@@ -107,7 +107,7 @@ class _Version:
             raise DataError(f"The source “{self.config.source}” needs a file.", field="source")
         if source_path is not None and not source_path.exists():
             raise DataError(f"There is no file “{source_path}”; choose one that exists.", field="file")
-        on_bad = refuse if self.config.on_bad_row == "refuse" else self.bad.add
+        on_bad = refuse if self.config.on_bad_row == "refuse" else self.unread.add
         for number, values in enumerate(source.rows(source_path, on_bad), start=1):
             if number % 1000 == 0:
                 self.on_progress(0.0, f"{number} rows")
@@ -123,7 +123,7 @@ class _Version:
     def _check_rows(self) -> None:
         if self.counts["train"]:
             return
-        bad = self.bad.told()
+        bad = self.unread.told(self.unmapped)
         read = sum(self.counts.values()) + self.funnel.num_dropped + bad["num"]
         words = f"No training row is left of {read} that were read; look at the mapping and the filters."
         if bad["num"]:
@@ -144,19 +144,25 @@ class _Version:
             "statistics": {
                 "prompt_chars": self.prompts.told(), "completion_chars": self.completions.told(), "answers": self.answers.told(),
             },
-            "bad_rows": self.bad.told(),
+            "bad_rows": self.unread.told(self.unmapped),
             "funnel": self.funnel.told(),
         }  # fmt: skip
 
 
 def _chunks(rows: Iterator[Raw]) -> Iterator[list[Raw]]:
+    """Rows in chunks. What ends the source early is raised behind the rows before it: they may hold an earlier error."""
     held: list[Raw] = []
     size = 0
-    for row in rows:
-        held.append(row)
-        size += sum(len(value) for value in row.values.values() if isinstance(value, str))
-        if len(held) >= CHUNK_ROWS or size >= CHUNK_CHARS:
+    try:
+        for row in rows:
+            held.append(row)
+            size += sum(len(value) for value in row.values.values() if isinstance(value, str))
+            if len(held) >= CHUNK_ROWS or size >= CHUNK_CHARS:
+                yield held
+                held, size = [], 0
+    except DataError:
+        if held:
             yield held
-            held, size = [], 0
+        raise
     if held:
         yield held

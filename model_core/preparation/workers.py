@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from model_core.config import PrepareConfig
+from model_core.errors import DataError
 from model_core.preparation.judging import Chunk, Judge, Raw
 
 AHEAD = 3
@@ -31,16 +32,31 @@ def judged_chunks(
     context = multiprocessing.get_context("spawn")
     start = (config.resolved(), {name: str(path) for name, path in benchmarks.items()})
     with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_begin, initargs=start) as pool:
-        under_way: deque[Future[Chunk]] = deque()
         try:
-            for chunk in chunks:
-                under_way.append(pool.submit(_judge, chunk))
-                if len(under_way) >= AHEAD * num_processes:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
+            yield from _in_order(pool, chunks, most=AHEAD * num_processes)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, chunks: Iterable[list[Raw]], *, most: int) -> Iterator[Chunk]:
+    """Has `most` chunks under way. What ends the source is raised behind the chunks before it, which may hold an error too."""
+    under_way: deque[Future[Chunk]] = deque()
+    source, ended_by = iter(chunks), None
+    while True:
+        try:
+            chunk = next(source)
+        except StopIteration:
+            break
+        except DataError as error:
+            ended_by = error
+            break
+        under_way.append(pool.submit(_judge, chunk))
+        if len(under_way) >= most:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+    if ended_by is not None:
+        raise ended_by
 
 
 def _begin(config: dict[str, Any], benchmarks: dict[str, str]) -> None:

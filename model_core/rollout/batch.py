@@ -18,7 +18,7 @@ from torch import Tensor
 from model_core.model import Transformer
 from model_core.rollout.cache import LatentCache
 from model_core.rollout.decoder import Decoder
-from model_core.rollout.sampling import GREEDY_BELOW, Cut, draw, most_likely
+from model_core.rollout.sampling import GREEDY_BELOW, Cut, NonFiniteLogits, draw, most_likely
 
 RENEW_FRACTION = 1 / 16
 """Rows are refilled or taken out when so many have ended; measured, see docs/experiments.md."""
@@ -100,7 +100,10 @@ class Batch:
         alive_B, made_B, last_B = self.alive_B[:num], self.made_B[:num], self.last_B[:num]
         logits_BV = self.decoder.step(self.cache, last_B[:, None], alive_B)[:, 0]
         slots_B = self.starts_B[:num] + made_B
-        tokens_B, logprobs_B = self._draw(logits_BV, self.uniform_BW.view(-1).index_select(0, slots_B))
+        try:
+            tokens_B, logprobs_B = self._draw(logits_BV, self.uniform_BW.view(-1).index_select(0, slots_B))
+        except NonFiniteLogits as error:
+            raise NonFiniteLogits(error.row, num_made=int(made_B[error.row])) from error
         self.tokens_BW.view(-1).index_copy_(0, slots_B, tokens_B)
         self.logprobs_BW.view(-1).index_copy_(0, slots_B, logprobs_B)
         made_B += alive_B

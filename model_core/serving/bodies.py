@@ -1,15 +1,15 @@
 """What a request to our engine may say, and how it is refused: OpenAI's fields, checked.
 
-A setting that would change the answer and that this engine does not have is refused by name; what changes nothing is let
-through.
+A setting that would change the answer and that this engine does not have is refused by name, an unknown one too; what
+changes no answer is let through.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from starlette.responses import JSONResponse
 
 from model_core.serving.backend import Sampling
@@ -17,13 +17,27 @@ from model_core.serving.backend import Sampling
 MAX_BODY_BYTES = 8 << 20
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
+MAX_SHOWN = 80
+"""Characters of a wrong value that are told."""
 B = TypeVar("B", bound="Common")
+HARMLESS = frozenset({
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
+    "prompt_cache_retention", "prediction", "parallel_tool_calls",
+})  # fmt: skip
+"""Accepted in any form: who asks, what is kept and how fast it comes, none of which changes an answer."""
 CANNOT: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,), "logit_bias": ({},), "best_of": (1,),
     "echo": (False,), "suffix": ("",), "min_tokens": (0,), "tools": ([],), "tool_choice": ("none", "auto"),
-    "functions": ([],), "response_format": ({"type": "text"},),
+    "functions": ([],), "function_call": ("none", "auto"), "response_format": ({"type": "text"},), "ignore_eos": (False,),
+    "stop_token_ids": ([],), "skip_special_tokens": (True,), "modalities": (["text"],), "reasoning_effort": ("medium",),
+    "verbosity": ("medium",), "separate_reasoning": (True,), "stream_reasoning": (True,), "chat_template_kwargs": ({},),
+    "continue_final_message": (False,), "add_generation_prompt": (True,),
 }  # fmt: skip
 """What this engine cannot do, with the values that ask for nothing."""
+OF_A_MESSAGE: dict[str, tuple[Any, ...]] = {"tool_calls": ([],), "annotations": ([],)}
+"""The same of a message, as answers of others are sent back."""
+HARMLESS_OF_A_MESSAGE = frozenset({"name", "reasoning_content", "reasoning"})
+"""A model here sees no names, and not the thinking of earlier answers."""
 
 
 class Refused(Exception):
@@ -45,25 +59,32 @@ class Refused(Exception):
 
 
 class Part(BaseModel):
-    """A part of a message; only text is read."""
+    """A part of a message; these models read only text."""
 
-    type: str
-    text: str = ""
+    type: Literal["text"]
+    text: str
 
 
 class Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
     role: str
-    content: str | list[Part] | None = ""
+    content: list[Part] | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _in_parts(cls, content: Any) -> Any:
+        return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
     def text(self) -> str:
         """Its text, parts joined."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+        return "".join(part.text for part in self.content or [])
 
 
 class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
+    include_obfuscation: bool = False
+    """Accepted: what hides the length of an event from who listens on the way is not sent."""
     continuous_usage_stats: bool = False
     """Counts so far in every event, so that who leaves early knows what was used."""
 
@@ -81,9 +102,14 @@ class Common(BaseModel):
     min_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = None
     n: int = Field(1, ge=1, le=16)
-    stop: str | list[str] | None = None
+    stop: list[str] | None = Field(None, max_length=MAX_STOPS)
     stream: bool = False
     stream_options: StreamOptions | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _listed(cls, stop: Any) -> Any:
+        return [stop] if isinstance(stop, str) else stop
 
     @property
     def limit(self) -> int | None:
@@ -97,8 +123,7 @@ class Common(BaseModel):
 
     def stops(self) -> list[str]:
         """Texts at which the answer ends."""
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [text for text in given if text][:MAX_STOPS]
+        return [text for text in self.stop or [] if text]
 
     def sampling(self, number: int) -> Sampling:
         """How completion `number` is drawn; without a seed every request is another."""
@@ -134,14 +159,40 @@ def parse(kind: type[B], data: bytes, *, served_name: str) -> B:
     try:
         body = kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Refused(400, f"{where}: {first['msg']}." if where else f"{first['msg']}.", param=where) from None
+        raise _refused(error) from None
     if body.model != served_name:
         raise Refused(404, f"There is no model “{body.model}” here; this serves “{served_name}”.", param="model")
-    for name, value in (body.model_extra or {}).items():
-        if value is not None and value not in CANNOT.get(name, (value,)):
-            raise Refused(400, f"The built-in engine has no “{name}”. Leave it out, or deploy on SGLang.", param=name)
+    _refuse_more(body, HARMLESS, CANNOT)
+    for number, message in enumerate(body.messages if isinstance(body, ChatBody) else []):
+        _refuse_more(message, HARMLESS_OF_A_MESSAGE, OF_A_MESSAGE, place=f"messages.{number}.")
     if body.stream and body.n > 1:
         raise Refused(400, "A stream has one completion; ask for n=1 or without stream.", param="n")
     return body
+
+
+def _refused(error: ValidationError) -> Refused:
+    """The first field that is wrong, with what it is."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    if not where:
+        return Refused(400, f"{first['msg']}.")
+    if first["type"] == "extra_forbidden":
+        return _unknown(where)
+    value = repr(first["input"])
+    given = "" if first["type"] == "missing" else f"; it is {value if len(value) < MAX_SHOWN else value[:MAX_SHOWN] + '…'}"
+    return Refused(400, f"{where}: {first['msg']}{given}.", param=where)
+
+
+def _refuse_more(body: BaseModel, harmless: frozenset[str], cannot: dict[str, tuple[Any, ...]], *, place: str = "") -> None:
+    """Raises Refused for a setting beside the known ones, unless it is harmless or asks for nothing."""
+    for name, value in (body.model_extra or {}).items():
+        if value is None or name in harmless or value in cannot.get(name, ()):
+            continue
+        if name not in cannot:
+            raise _unknown(place + name)
+        message = f"The built-in engine has no “{place}{name}”. Leave it out, or deploy on SGLang."
+        raise Refused(400, message, param=place + name)
+
+
+def _unknown(name: str) -> Refused:
+    return Refused(400, f"The built-in engine does not know “{name}”. Leave it out.", param=name)

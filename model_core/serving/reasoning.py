@@ -1,8 +1,8 @@
 """Cuts a growing text into what was thought and what is answered: `<think>REASONING</think>ANSWER`.
 
-The rule, for every engine: text before `</think>` was thought, also when its opening mark is missing; a text without any
-mark is an answer. So a text that does not begin with `<think>` is held back until `</think>` or the end has come, and a
-model that answers without thinking does not stream. `thinking` says that the prompt's template has opened the thinking.
+The rule, for every engine: a text that begins with `<think>` was thought up to `</think>`, any other text is an answer. So
+the first letters decide, and both sides stream. `thinking` says that the prompt's template has written the opening mark;
+without it, text that is closed and was never opened is shown as it is, for what has been told cannot be taken back.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ class ReasoningSplitter:
 
     def __init__(self, *, thinking: bool = False) -> None:
         self.thinking = thinking
-        self._undecided = not thinking
+        self._has_begun = thinking
         self._held = ""
 
     def feed(self, piece: str, *, last: bool = False) -> tuple[str, str]:
         """What is new on both sides; `last` gives back what was held."""
-        if not self.thinking and not self._undecided:
-            return "", piece
-        looked = max(0, len(self._held) - len(CLOSE))
         text, self._held = self._held + piece, ""
-        if self._undecided:
-            text = self._open(text)
-        place = text.find(CLOSE, looked if self._undecided else 0)
-        if place >= 0:
-            self.thinking = self._undecided = False
-            return text[:place], text[place + len(CLOSE) :]
-        if last:
-            return (text, "") if self.thinking else ("", text)
-        keep = len(text) if self._undecided else _beginning(text, CLOSE)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep], ""
+        if not self._has_begun:
+            text = self._begin(text, last=last)
+        if not self.thinking:
+            return "", text
+        thought, mark, said = text.partition(CLOSE)
+        if mark:
+            self.thinking = False
+            return thought, said
+        cut = len(text) if last else len(text) - _beginning(text, CLOSE)
+        self._held = text[cut:]
+        return text[:cut], ""
 
-    def _open(self, text: str) -> str:
-        """The text after an opening mark, or all of it as long as there is none."""
+    def _begin(self, text: str, *, last: bool) -> str:
+        """The text after the mark that it begins with; nothing as long as that may still become one."""
         begun = text.lstrip()
-        if not begun.startswith(OPEN):
-            return text
-        self.thinking, self._undecided = True, False
-        return begun[len(OPEN) :]
+        if not last and any(mark.startswith(begun) and mark != begun for mark in (OPEN, CLOSE)):
+            self._held = text
+            return ""
+        self._has_begun, self.thinking = True, begun.startswith(OPEN)
+        mark = next((mark for mark in (OPEN, CLOSE) if begun.startswith(mark)), "")
+        return begun.removeprefix(mark) if mark else text
 
 
 def _beginning(text: str, mark: str) -> int:

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from model_core.config import RunConfig, RunPaths
 from model_core.data.dataset import read_rows
+from model_core.detectors import Watch
 from model_core.grpo.rollouts import Group
-from model_core.grpo.rollouts import write as write_rollouts
+from model_core.grpo.storing import store
 from model_core.model import Transformer
 from model_core.planner import count_parameters
 from model_core.rollout import Sampler
 from model_core.rundir import RunDir
 from model_core.scoring import Rubric
 from model_core.training.balance import ExpertBalance, WithBalance, load_event, load_metrics
+from model_core.training.budget import Spent, burn, used_up
 from model_core.training.checkpoints import read_metadata
 from model_core.training.engine import TrainingEngine, UpdateReport
 from model_core.training.failures import NonFiniteGradient, NonFiniteLoss
@@ -94,11 +96,13 @@ class Frame:
         self._held_out = self._read_held_out()
         self._loads = torch.zeros(0, 0)
         self._copy: Transformer | None = None
-        self.extra_state: dict[str, str] = {}
-        """Small text files that a phase wants back when it is resumed, by name in the checkpoint's `state/`."""
+        self.extra_state: dict[str, str | bytes] = {}
+        """Files that a phase wants back when it is resumed, by name in the checkpoint's `state/`."""
         self._train_seconds = 0.0
         self._last_tick = 0.0
         self._num_skipped = 0
+        self._hacks = Watch()
+        self._at_first = (0, self._spent())
         self._measured: dict[str, Any] | None = None
         self._saver = Saver(context.rundir, config, self.engine, start.model_config, start.tokenizer, self.reporter, self.world)
         self.reporter.emit(
@@ -117,6 +121,7 @@ class Frame:
             counters.before = self.measure("before")
             ending = self._ending()
         first, began = counters.step, time.monotonic()
+        self._at_first = (first, self._spent())
         with self._saver:
             while not ending.by and counters.step < total:
                 self._step(one_step)
@@ -179,10 +184,9 @@ class Frame:
     def keep_rollouts(self, step: int, groups: Sequence[Group]) -> None:
         """Writes the step's rollouts to `samples/` and tells of them."""
         path = self.context.rundir.samples / f"step_{step:08d}.jsonl.gz"
-        if self.world.is_first:
-            write_rollouts(path, groups)
+        num_stored = store(path, groups, seed=step) if self.world.is_first else 0
         self.reporter.emit("rollouts", step=step, file=f"samples/{path.name}", num_groups=len(groups),
-                           num_rollouts=sum(len(group.rollouts) for group in groups))
+                           num_rollouts=sum(len(group.rollouts) for group in groups), num_stored_groups=num_stored)
 
     def wants_to_end(self, *, save_when_due: bool = False) -> bool:
         """Whether a stop was asked for or the budget is used up; all ranks must call it.
@@ -235,7 +239,7 @@ class Frame:
         self._scalars({
             "loss": sum(share for share, _tokens, _peak in shares), **outcome.values, **load_metrics(self._loads, biases),
             "perf/step_s": seconds, "perf/train_s": self._train_seconds, "perf/tok_s": num_tokens / seconds,
-            "perf/memory_bytes": max(peaks, default=None),
+            "perf/memory_bytes": max(peaks, default=None), **self._burn(),
         })
         if self._loads.numel():
             self.reporter.emit("experts", step=self.counters.step, **load_event(self._loads, biases))
@@ -243,6 +247,8 @@ class Frame:
     def _scalars(self, values: dict[str, float | None]) -> None:
         self.reporter.emit("scalars", step=self.counters.step, tokens=self.counters.tokens,
                            process_seconds=self.reporter.process_seconds, values=values)
+        for sentence in self._hacks.add(values):
+            self.reporter.emit("warning", message=f"The reward may be gamed; look at the rollouts. {sentence}")
 
     def _watch(self, report: UpdateReport, step: int) -> None:
         """Tells of an update that was skipped, and ends the run after many in a row."""
@@ -287,12 +293,19 @@ class Frame:
             return "stop", stop.read_text().strip() or "asked to stop"
         if self.context.signals is not None and self.context.signals.received:
             return "stop", f"The trainer got {self.context.signals.received}."
-        used = self.counters.device_seconds
-        if budget.device_seconds and used >= budget.device_seconds:
-            return "budget", f"{used:.0f} of {budget.device_seconds:.0f} device seconds are used"
-        if budget.wall_seconds and used / self.world.size >= budget.wall_seconds:
-            return "budget", f"{used / self.world.size:.0f} of {budget.wall_seconds:.0f} seconds are used"
-        return "", ""
+        reason = used_up(budget, self._spent())
+        return ("budget", reason) if reason else ("", "")
+
+    def _spent(self) -> Spent:
+        return Spent(self.counters.device_seconds, self.world.size, self.counters.tokens)
+
+    def _burn(self) -> dict[str, float]:
+        """What the step that was just made leaves of the budget."""
+        self._tick()
+        first, spent = self._at_first
+        step = self.counters.step
+        return burn(self.config.budget, at_first=spent, now=self._spent(), num_done=max(step - first, 1),
+                    num_left=max(self.settings.steps - step, 0))
 
     def _finish(self, ended_by: str, reason: str) -> dict[str, Any]:
         counters = self.counters

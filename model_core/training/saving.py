@@ -54,7 +54,7 @@ class _Moment:
 
     directory: Path
     snapshot: Snapshot
-    texts: dict[str, str]
+    texts: dict[str, str | bytes]
     metadata: dict[str, Any]
     needed_bytes: int
 
@@ -94,7 +94,7 @@ class Saver:
         is_time = time.monotonic() - self._saved_at >= max(every, self._took / SHARE_OF_TIME)
         return bool(every) and is_time and self._write is None
 
-    def save(self, counters: Counters, *, metrics: dict[str, Any], extra_state: dict[str, str]) -> Path:
+    def save(self, counters: Counters, *, metrics: dict[str, Any], extra_state: Mapping[str, str | bytes]) -> Path:
         """Begins a checkpoint of this moment, when the one before is done, and returns its name to be.
 
         Raises what `advance` raises, of the one before.
@@ -182,7 +182,7 @@ class Saver:
             moment.snapshot.tensors.clear()  # their memory is free from here on
             if self._world.is_first:
                 for name, text in moment.texts.items():
-                    (state / name).write_text(text)
+                    (state / name).write_bytes(text if isinstance(text, bytes) else text.encode())
                 files += [state / name for name in moment.texts]
             return {str(path.relative_to(moment.part)): checkpoints.keep_file(path) for path in files}
 

@@ -99,7 +99,7 @@ class ChatMessage(_Strict):
     name: Dropped = None
     reasoning_content: Dropped = None
     reasoning: Dropped = None
-    refusal: Dropped = None
+    refusal: Annotated[None, Field(exclude=True)] = None
 
     def upstream(self) -> dict[str, str]:
         content = self.content or ""

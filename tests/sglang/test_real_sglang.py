@@ -31,6 +31,7 @@ TEXT = "What is 17 + 25? <think>7+5=12 carry 1; 1+2+1=4</think>42"
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of its answers begin with thinking and end it, some never end it, some have none."""
     torch.manual_seed(0)
     rows = [Row(prompt=TEXT, completion=TEXT, answer="42", task="", meta={})]
     tokenizer = train_tokenizer(TokenizerConfig(kind="byte_bpe", vocab_size=300), rows)
@@ -38,6 +39,8 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         model.lm_head.weight.normal_(0, 0.5)
         model.lm_head.weight[tokenizer.convert_tokens_to_ids("</think>")] *= 2
+        torch.manual_seed(2)
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("<think>")].normal_(0, 3)
     directory = tmp_path_factory.mktemp("model")
     save_pretrained(model, directory, tokenizer)
     return directory
@@ -108,8 +111,12 @@ def test_both_engines_give_the_same_greedy_answers(sglang: str, builtin: str) ->
     assert [a.usage.prompt_tokens for a in ours] == [a.usage.prompt_tokens for a in theirs]
     assert [said(a) for a in ours] == [said(a) for a in theirs]
     assert [streamed(sglang, text) for text in texts] == [said(a) for a in theirs]
-    thinks = [bool(said(a)[0]) for a in theirs]
-    assert any(thinks) and not all(thinks), "text before </think> was thought, text without a mark is an answer"
+    parts = {(bool(thought), bool(answer)) for thought, answer in map(said, theirs)}
+    assert parts == {(True, True), (True, False), (False, True)}, "what begins with <think> was thought up to </think>"
+    plain = next(text for text, answer in zip(texts, theirs, strict=True) if not said(answer)[0])
+    for url in (builtin, sglang):
+        told = [event for event in ask(url, plain, stream=True) if event.choices and said_in(event.choices[0].delta)]
+        assert len(told) > 5, "an answer without thinking is not held until its end"
 
 
 def test_it_streams_and_counts(sglang: str) -> None:

@@ -40,7 +40,7 @@ class Builtin:
         root = str(Path(__file__).resolve().parents[3])
         argv = [
             sys.executable, "-m", "model_core", "serve", str(model_dir), "--host", host, "--port", str(port),
-            "--served-name", served_name,
+            f"--served-name={served_name}",
             "--max-running-requests", str(config.max_running_requests), "--num-threads", str(config.num_threads),
         ]  # fmt: skip
         env = {"R1_ENGINE_KEY": api_key, "PYTHONPATH": root, "OMP_NUM_THREADS": str(config.num_threads)}

@@ -37,7 +37,7 @@ class Fake:
         """The same server over an echo; `model_dir` is not read."""
         argv = [
             sys.executable, "-m", "model_core", "serve", "fake", "--host", host, "--port", str(port),
-            "--served-name", served_name, "--pause", str(config.pause),
+            f"--served-name={served_name}", "--pause", str(config.pause),
         ]  # fmt: skip
         return Command(argv, {"R1_ENGINE_KEY": api_key, "PYTHONPATH": str(Path(__file__).resolve().parents[3])})
 

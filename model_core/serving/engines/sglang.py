@@ -72,7 +72,7 @@ class SGLang:
         on_cpu = config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidia0").exists())
         argv = [
             str(python_of(_home())), str(REASONING / "launch_sglang.py"), "--model-path", str(model_dir),
-            "--host", host, "--port", str(port), "--served-model-name", served_name, "--enable-metrics",
+            "--host", host, "--port", str(port), f"--served-model-name={served_name}", "--enable-metrics",
             "--max-running-requests", str(config.max_running_requests), "--tp-size", str(config.tensor_parallel_size),
             "--reasoning-parser", "r1",
         ]  # fmt: skip

@@ -167,3 +167,41 @@ def test_a_full_disk_is_an_error_of_the_machine_and_any_other_a_mistake(
     number = errno.EIO
     with pytest.raises(OSError, match="somewhere"):
         say("prepare", directory)
+
+
+def test_what_is_not_there_is_a_sentence(tmp_path: Path, say: Say) -> None:
+    said = say("inspect", "jsonl", tmp_path / "none.jsonl")
+    assert said.status == 2 and "There is no file" in json.loads(said.out)["error"]["message"]
+    for source in ("jsonl", "parquet", "csv"):
+        assert say("inspect", source, tmp_path).status == 2
+    said = say("prepare", tmp_path / "none")
+    assert said.status == 2 and "There is no directory" in said.err
+    directory = ask(tmp_path / "version", FROM_FILE, tmp_path / "none.jsonl")
+    assert say("prepare", directory).status == 2
+    assert told(directory)["error"]["field"] == "file" and "There is no file" in told(directory)["error"]["message"]
+
+
+def test_a_result_of_an_earlier_time_is_gone_while_it_prepares(tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies in between must not look like one that has succeeded."""
+    directory = ask(tmp_path / "version", GENERATED)
+    assert say("prepare", directory).status == 0
+
+    def dying(*_given: Any, **_named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model_core.commands.prepare.prepare", dying)
+    with pytest.raises(KeyboardInterrupt):
+        say("prepare", directory)
+    assert not (directory / "result.json").exists()
+
+
+def test_benchmarks_are_given_by_whoever_prepares(file: Path, tmp_path: Path, say: Say) -> None:
+    (tmp_path / "own.jsonl").write_text(json.dumps({"question": ROWS[3]["question"]}) + "\n")
+    asked = {**FROM_FILE, "filters": [{"name": "contamination", "config": {"text": "prompt", "min_words": 1}}]}
+    directory = ask(tmp_path / "version", asked, file)
+    assert say("prepare", directory).status == 2 and "not at hand" in told(directory)["error"]["message"]
+    stored = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**stored, "benchmarks": {"own": str(tmp_path / "own.jsonl")}}))
+    assert say("prepare", directory).status == 0
+    step = told(directory)["manifest"]["funnel"][0]
+    assert step["reasons"] == {"in own": 1} and step["examples"][0]["row"]["prompt"] == ROWS[3]["question"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from model_core.config import RunConfig, RunPaths, preset
 from model_core.planner import parameters
 from model_core.rundir import RunDir
 from tests.model_core.commands.conftest import Say
+
+ROOT = Path(__file__).parents[3]
 
 
 def planned(say: Say, *arguments: object) -> dict[str, Any]:
@@ -113,3 +118,47 @@ def test_a_start_that_is_no_checkpoint_is_named(tmp_path: Path, say: Say) -> Non
     rundir = RunDir.create(tmp_path / "run", run=RunConfig.parse({"phase": "reinforcement"}), paths=RunPaths(start_from="/gone"))
     said = say("plan", rundir.path)
     assert said.status == 2 and said.err.startswith("ConfigError (config): /gone is no checkpoint")
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--tokens-per-second", "--mfu", "--price"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
+def test_a_plan_is_made_with_numbers(option: str, value: str, say: Say) -> None:
+    """NaN compares with nothing, and is no JSON."""
+    asked = {"--tokens": "1e9", "--tokens-per-second": "1e5", option: value}
+    said = say("plan", "tiny", "--devices", "1xH100", *(f"{name}={number}" for name, number in asked.items()), "--json")
+    assert said.status == 2 and said.out == "" and said.err.startswith(f"ConfigError ({option[2:].replace('-', '_')}): ")
+
+
+@pytest.mark.parametrize(("options", "field"), [
+    (["--tokens", "1e15", "--tokens-per-second", "1e-320"], "tokens"), (["--tokens", "1e15", "--tokens-per-second", "1", "--price", "1e308"], "price"),
+    (["--rows", "9" * 400], "rows"), (["--micro-tokens", 2**53 + 1], "micro_tokens"), (["--devices", f"1xCPU:{'9' * 400}GB"], "devices"),
+    (["--devices", f"{'9' * 20}xH200"], "devices"),
+])  # fmt: skip
+def test_what_is_beyond_all_numbers_is_said_at_its_option(options: list[Any], field: str, say: Say) -> None:
+    said = say("plan", "tiny", *options, "--json")
+    assert said.status == 2 and said.out == "" and said.err.startswith(f"ConfigError ({field}): ")
+
+
+@pytest.mark.parametrize("data", [b'{"run": ' + b"9" * 5000 + b"}", b"[" * 100_000])
+def test_a_file_that_json_does_not_bear_is_named(data: bytes, tmp_path: Path, say: Say) -> None:
+    (tmp_path / "run.json").write_bytes(data)
+    said = say("plan", tmp_path / "run.json")
+    assert said.status == 2 and said.err.startswith("ConfigError (config): ") and "is not valid JSON" in said.err
+
+
+def test_a_name_that_no_file_can_have_is_no_file(say: Say) -> None:
+    said = say("plan", "a" * 5000)
+    assert said.status == 2 and said.err.startswith("ConfigError (config): ")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_who_has_seen_enough_is_no_error(options: list[str]) -> None:
+    """As `head` does; nobody reads from the beginning, so that it does not depend on who is faster."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-m", "model_core", "plan", "tiny", *options]
+    try:
+        done = subprocess.run(argv, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -69,6 +69,20 @@ def test_the_key_comes_from_the_environment(
     assert served.answer.status_code == status
 
 
+@pytest.mark.parametrize(("model", "option", "value", "allowed"), [
+    ("/m", "--max-running-requests", 0, "1"), ("/m", "--max-running-requests", 1025, "1024"), ("/m", "--num-threads", 0, "1"),
+    ("/m", "--num-threads", -1, "1"), ("fake", "--pause", -1, "0"), ("fake", "--pause", "nan", "finite"), ("fake", "--port", 0, "1"),
+    ("fake", "--port", 65536, "65535"), ("fake", "--port", -1, "1"),
+])  # fmt: skip
+def test_what_it_cannot_do_is_said_at_its_option(
+    model: str, option: str, value: object, allowed: str, served: Uvicorn, say: Say
+) -> None:
+    """Without a row every request would wait for ever."""
+    said = say("serve", model, option, value)
+    assert said.status == 2 and said.err.startswith(f"ConfigError ({option[2:].replace('-', '_')}): ") and allowed in said.err
+    assert str(value) in said.err and served.options == {}, "nothing was started"
+
+
 def test_the_echo_takes_its_pause(served: Uvicorn, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 

@@ -73,6 +73,22 @@ def test_thinking_is_grey_on_a_terminal(checkpoint: Path, say: Say, monkeypatch:
     assert lines == "".join(f"{GREY}{thought}{PLAIN}{said}\n" if thought else f"{said}\n" for thought, said in expected)
 
 
+@pytest.mark.parametrize(("option", "value"), [
+    ("--temperature", -0.1), ("--temperature", 2.1), ("--temperature", "nan"), ("--temperature", "inf"), ("--max-tokens", 0), ("--max-tokens", -1),
+])  # fmt: skip
+def test_nobody_talks_with_numbers_that_cannot_be(option: str, value: object, tmp_path: Path, say: Say) -> None:
+    """Said before a model is looked for."""
+    said = say("chat", tmp_path, option, value)
+    assert said.status == 2 and said.out == "" and said.err.startswith(f"ConfigError ({option[2:].replace('-', '_')}): ")
+    assert f" is {value}; give " in said.err
+
+
+@pytest.mark.parametrize("size", ["abc", "0", "-1", "nan", "inf", "1e-10"])
+def test_a_file_holds_a_byte_at_least(size: str, tmp_path: Path, say: Say) -> None:
+    said = say("convert", tmp_path, tmp_path / "out", f"--max-shard-gb={size}")
+    assert said.status == 2 and f"{size} is not a size" in said.err and not (tmp_path / "out").exists()
+
+
 def test_no_question_has_no_answer(checkpoint: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     said = say("chat", checkpoint / "model")

@@ -65,6 +65,15 @@ def test_a_configuration_that_cannot_be_is_the_result_of_the_run(
     assert all(result[name] is None for name in result if name.startswith(("accuracy", "quality"))), "nothing was measured"
 
 
+def test_a_configuration_that_is_no_text_is_the_result_too(tmp_path: Path, say: Say) -> None:
+    rundir = RunDir(tmp_path)
+    rundir.config.write_bytes(b"\xff\xfe")
+    said = say("train", tmp_path)
+    result = rundir.read_result()
+    assert said.status == 2 and "is not valid JSON in UTF-8" in said.err and "Traceback" not in said.err
+    assert result is not None and result["error"]["type"] == "ConfigError"
+
+
 @pytest.mark.parametrize("status", ["succeeded", "failed", "stopped"])
 @pytest.mark.parametrize("num_checkpoints", [0, 2])
 def test_a_run_that_has_ended_is_not_trained_again(status: str, num_checkpoints: int, tmp_path: Path, say: Say) -> None:

@@ -20,7 +20,8 @@ from model_core.data.dataset import Row
 from model_core.data.tokenizer import encode_rows
 from model_core.events import METRICS
 from model_core.grpo.advantages import EPSILON, group_advantages, is_flat
-from model_core.grpo.rollouts import Collected, Group, Rollout, Sampling, collect, metrics, write
+from model_core.grpo.rollouts import Collected, Group, Rollout, Sampling, collect, metrics, with_advantages
+from model_core.grpo.storing import store
 from model_core.rollout import Sampler
 from model_core.scoring import Rubric, Scored
 from model_core.training.start import Start
@@ -51,7 +52,7 @@ def collected(world: World, *, seed: int = 3, num: int = 7, temperature: float =
 def test_groups_are_in_the_order_of_the_prompts_and_know_their_advantages() -> None:
     found = collected(ALONE)
     assert [group.row for group in found.groups] == ROWS[:7]
-    for group in found.groups:
+    for group in with_advantages(found.groups, "group_std"):
         assert [rollout.advantage for rollout in group.rollouts] == group_advantages(group.rewards)
         assert all(len(r.tokens) == len(r.logprobs) and r.finish_reason in {"stop", "length"} for r in group.rollouts)
     assert set(found.seconds) == {"perf/rollout_s", "perf/reward_s"}
@@ -116,7 +117,7 @@ def test_lengths_and_ends_are_told() -> None:
 def test_what_is_kept_can_be_read_and_is_the_same_bytes_for_the_same_groups(tmp_path: Path) -> None:
     groups = [group([1.0, None], lengths=[3, 9]), group([0.0, 0.25])]
     for name in ("a", "b"):
-        write(tmp_path / "samples" / name, groups)
+        assert store(tmp_path / "samples" / name, groups, seed=1) == 2
     assert (tmp_path / "samples" / "a").read_bytes() == (tmp_path / "samples" / "b").read_bytes()
     lines = [json.loads(line) for line in gzip.decompress((tmp_path / "samples" / "a").read_bytes()).decode().splitlines()]
     assert [line["prompt"] for line in lines] == ["p", "p"] and lines[0]["answer"] == "1"

@@ -54,6 +54,30 @@ def test_a_config_that_cannot_be_read_is_said(content: str | None, words: str, f
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize("data", [b"\xff\xfe", b'{"run": "\xe4"}', b'{"run": ' + b"9" * 5000 + b"}", b"[" * 100_000])
+def test_a_config_that_is_no_json_in_utf8_is_said(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(data)
+    with pytest.raises(ConfigError, match="is not valid JSON in UTF-8"):
+        RunDir(tmp_path).load()
+
+
+def test_a_place_that_is_no_run_directory_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "config.json").mkdir()
+    for place, words in ((tmp_path / "file", "not a run directory"), (tmp_path / "gone", "not a run directory"), (tmp_path, "cannot be read")):
+        with pytest.raises(ConfigError, match=words):
+            RunDir(place).load()
+        assert RunDir(place).read_result() is None
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_the_locale_changes_no_file(encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = made(tmp_path / "before")
+    monkeypatch.setattr("io.text_encoding", lambda given, _level=2: given or encoding)
+    assert before.load()[1] == PATHS
+    assert made(tmp_path / "then").config.read_bytes() == before.config.read_bytes()
+
+
 def test_an_unknown_phase_in_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"run": {"phase": "magic"}}')
     with pytest.raises(UnknownName, match="cold_start"):

@@ -22,6 +22,12 @@ def command_of(name: str, *, served_name: str = "tiny", key: str = KEY, host: st
     return command
 
 
+def served_name_of(command: Command) -> str:
+    """The name, which stands in the same argument as its option, so that it is never taken for another one."""
+    (word,) = [word for word in command.argv if word.startswith(("--served-name=", "--served-model-name="))]
+    return word.partition("=")[2]
+
+
 def option(command: Command, name: str) -> str:
     """The value of an option that is there once."""
     (place,) = [place for place, word in enumerate(command.argv) if word == name]

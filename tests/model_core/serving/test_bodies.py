@@ -9,14 +9,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.serving.bodies import CANNOT, MAX_BODY_BYTES, ChatBody, Message, Refused, TextBody, parse
+from model_core.serving.bodies import (
+    CANNOT,
+    HARMLESS,
+    HARMLESS_OF_A_MESSAGE,
+    MAX_BODY_BYTES,
+    MAX_STOPS,
+    OF_A_MESSAGE,
+    ChatBody,
+    Message,
+    Refused,
+    TextBody,
+    parse,
+)
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "1"}]}
 TEXT: dict[str, Any] = {"model": "tiny", "prompt": "1"}
 ASKS_FOR_SOMETHING: dict[str, Any] = {
     "presence_penalty": 0.1, "frequency_penalty": -2, "repetition_penalty": 0.9, "logit_bias": {"7": -100}, "best_of": 2,
     "echo": True, "suffix": "end", "min_tokens": 1, "tools": [{"type": "function"}], "tool_choice": "required",
-    "functions": [{"name": "f"}], "response_format": {"type": "json_object"},
+    "functions": [{"name": "f"}], "response_format": {"type": "json_object"}, "function_call": {"name": "f"}, "ignore_eos": True,
+    "stop_token_ids": [7], "skip_special_tokens": False, "modalities": ["text", "audio"], "reasoning_effort": "high",
+    "verbosity": "low", "separate_reasoning": False, "stream_reasoning": False, "chat_template_kwargs": {"thinking": False},
+    "continue_final_message": True, "add_generation_prompt": False,
 }  # fmt: skip
 
 
@@ -56,7 +71,7 @@ def test_what_is_no_object_is_refused_with_a_sentence(data: bytes) -> None:
 
 @pytest.mark.parametrize(("values", "param"), [
     ({"messages": []}, "messages"), ({"messages": "hello"}, "messages"), ({"messages": [{"content": "1"}]}, "messages.0.role"),
-    ({"stop": 5}, "stop.str"), ({"stream": "perhaps"}, "stream"), ({"stream_options": 3}, "stream_options"),
+    ({"stop": 5}, "stop"), ({"stop": ["a", 5]}, "stop.1"), ({"stream": "perhaps"}, "stream"), ({"stream_options": 3}, "stream_options"),
     ({"n": 2, "stream": True}, "n"), ({"model": None}, "model"),
 ])  # fmt: skip
 def test_a_refusal_names_the_field(values: dict[str, Any], param: str) -> None:
@@ -84,8 +99,62 @@ def test_what_cannot_be_done_is_refused_unless_it_asks_for_nothing(name: str) ->
         text(**{name: ASKS_FOR_SOMETHING[name]})
 
 
-def test_what_changes_nothing_is_let_through() -> None:
-    assert chat(user="me", metadata={"a": 1}, store=False, service_tier="auto").n == 1
+@pytest.mark.parametrize("name", ["ignore_eoss", "regex", "lora_path", "audio", "web_search_options", "temprature"])
+@pytest.mark.parametrize("value", [True, 0, "x", {}])
+def test_a_setting_that_is_not_known_is_refused_and_null_asks_for_nothing(name: str, value: Any) -> None:
+    caught = refused(**{name: value})
+    assert (caught.status, caught.param) == (400, name) and caught.message == f"The built-in engine does not know “{name}”. Leave it out."
+    chat(**{name: None}), text(**{name: None})
+    with pytest.raises(Refused, match="does not know"):
+        text(**{name: value})
+
+
+@pytest.mark.parametrize("name", sorted(HARMLESS))
+@pytest.mark.parametrize("value", ["x", True, {"a": 1}, None])
+def test_what_changes_no_answer_is_let_through(name: str, value: Any) -> None:
+    assert name not in CANNOT
+    assert chat(seed=1, **{name: value}).sampling(0) == chat(seed=1).sampling(0)
+    assert text(seed=1, **{name: value}).sampling(0) == text(seed=1).sampling(0)
+
+
+def test_more_stop_texts_than_are_taken_are_refused() -> None:
+    stops = [f"z{number}" for number in range(MAX_STOPS + 1)]
+    caught = refused(stop=stops)
+    assert (caught.status, caught.param) == (400, "stop") and f"at most {MAX_STOPS}" in caught.message and len(caught.message) < 250
+    assert chat(stop=stops[:-1]).stops() == stops[:-1]
+
+
+@pytest.mark.parametrize(("part", "param"), [
+    ({"type": "image_url", "image_url": {"url": "data:"}}, "type"), ({"type": "input_audio"}, "type"), ({"type": "refusal", "refusal": "No."}, "type"),
+    ({"type": "text"}, "text"), ({"type": "text", "text": None}, "text"), ({"text": "1"}, "type"),
+])  # fmt: skip
+def test_a_part_that_is_no_text_is_refused_at_its_place(part: dict[str, Any], param: str) -> None:
+    parts = [{"type": "text", "text": "What is it?"}, part]
+    caught = refused(messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}])
+    assert (caught.status, caught.param) == (400, f"messages.1.content.1.{param}") and caught.message.startswith(f"{caught.param}: ")
+
+
+@pytest.mark.parametrize(("more", "param"), [
+    ({"tool_calls": [{"id": "1"}]}, "tool_calls"), ({"refusal": "No."}, "refusal"), ({"tool_call_id": "1"}, "tool_call_id"),
+    ({"prefix": True}, "prefix"), ({"audio": {"id": "1"}}, "audio"), ({"content": 5}, "content"),
+])  # fmt: skip
+def test_what_a_message_says_besides_its_text_is_refused_at_its_place(more: dict[str, Any], param: str) -> None:
+    caught = refused(messages=[{"role": "user", "content": "1"}, {"role": "assistant", "content": "2", **more}])
+    assert (caught.status, caught.param) == (400, f"messages.1.{param}") and caught.message.endswith(".")
+
+
+def test_an_answer_can_be_sent_back_as_clients_do() -> None:
+    """With what APIs put beside the text of an answer, empty."""
+    empty = {**dict.fromkeys([*HARMLESS_OF_A_MESSAGE, *OF_A_MESSAGE, "refusal", "audio", "function_call"]), **{n: v[0] for n, v in OF_A_MESSAGE.items()}}
+    thought = {"role": "assistant", "content": "2", "name": "r1", "reasoning_content": "1+1=2", "reasoning": "1+1=2"}
+    for message in ({"role": "assistant", "content": "2", **empty}, thought):
+        assert chat(messages=[*CHAT["messages"], message, *CHAT["messages"]]).messages[1].text() == "2"
+
+
+@pytest.mark.parametrize(("options", "param"), [({"include_usage": "perhaps"}, "include_usage"), ({"chunk_size": 5}, "chunk_size")])
+def test_options_of_a_stream_are_known_ones(options: dict[str, Any], param: str) -> None:
+    assert refused(stream=True, stream_options=options).param == f"stream_options.{param}"
+    assert chat(stream=True, stream_options={"include_usage": True, "include_obfuscation": False}).stream_options is not None
 
 
 @given(st.integers(-(2**40), 2**40), st.integers(0, 15))

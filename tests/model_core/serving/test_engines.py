@@ -26,7 +26,7 @@ from model_core.serving.engines import ENGINES
 from model_core.serving.engines.sglang import parse_metrics
 from model_core.serving.protocol import GIVES_UP, METRICS, Command, first_token, given_up
 from model_core.serving.server import app
-from tests.model_core.serving.engine_commands import KEY, NAMES, command_of, option
+from tests.model_core.serving.engine_commands import KEY, NAMES, command_of, option, served_name_of
 
 OURS = ["builtin", "fake"]
 PROMETHEUS = """
@@ -84,6 +84,14 @@ def test_our_own_command_is_one_that_serve_understands(name: str) -> None:
     assert config.items() <= vars(args).items()
     root = Path(command_of(name).env["PYTHONPATH"])
     assert (root / "model_core" / "__main__.py").is_file(), "found from wherever it is started"
+
+
+@pytest.mark.parametrize("served_name", ["-x", "--port", "-", "a b"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_looks_like_an_option_is_a_name(name: str, served_name: str) -> None:
+    command = command_of(name, served_name=served_name)
+    assert served_name_of(command) == served_name
+    assert name not in OURS or served_args(command).served_name == served_name
 
 
 def test_threads_of_the_built_in_engine_are_those_of_its_setting() -> None:

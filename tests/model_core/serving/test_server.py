@@ -19,6 +19,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from model_core.data.tokenizer import conversation_ids, decode, prompt_ids
 from model_core.rollout import Sampler
 from model_core.serving.engines import ENGINES
+from model_core.serving.reasoning import ReasoningSplitter
 
 KEY = "engine-key"
 
@@ -76,7 +77,7 @@ def test_greedy_answers_are_those_of_the_sampler(client: OpenAI, model_dir: Path
     sampler = Sampler(load_pretrained(model_dir), eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     completion = sampler.generate([prompt_ids(tokenizer, "17 + 25")], max_new_tokens=20, temperature=0)[0][0]
     tokens = [token for token in completion.tokens if token != tokenizer.eos_token_id]
-    text = decode(tokenizer, tokens).replace("<think>", "").replace("</think>", "")
+    text = "".join(ReasoningSplitter().feed(decode(tokenizer, tokens), last=True))
     answer = ask(client)
     assert joined(answer) == text
     assert answer.usage.completion_tokens == len(completion.tokens)
@@ -157,6 +158,40 @@ def test_what_it_cannot_do_is_refused_by_name(client: OpenAI, name: str, value: 
         ask(client, extra_body={name: value})
     assert caught.value.param == name
     assert ask(client, extra_body={name: neutral}).usage.completion_tokens > 0
+
+
+def test_what_openais_client_sends_of_itself_changes_no_answer(client: OpenAI) -> None:
+    """Its settings that are about storing and speed, content in parts, and an answer that is sent back as it came."""
+    harmless: dict[str, Any] = {
+        "user": "me", "metadata": {"a": "b"}, "store": True, "service_tier": "auto", "safety_identifier": "me", "prompt_cache_key": "me",
+        "prompt_cache_retention": "24h", "prediction": {"type": "content", "content": "4"}, "parallel_tool_calls": False,
+        "modalities": ["text"], "verbosity": "medium", "reasoning_effort": "medium", "tools": [], "tool_choice": "auto",
+        "response_format": {"type": "text"}, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0,
+    }  # fmt: skip
+    plain = ask(client)
+    assert joined(ask(client, **harmless)) == joined(plain)
+    events = ask(client, **harmless, stream=True, stream_options={"include_usage": True, "include_obfuscation": False})
+    assert "".join((choice.delta.content or "") + (getattr(choice.delta, "reasoning_content", None) or "")
+                   for event in events for choice in event.choices) == joined(plain)  # fmt: skip
+    parts = [{"role": "user", "content": [{"type": "text", "text": "17 "}, {"type": "text", "text": "+ 25"}]}]
+    assert joined(ask(client, messages=parts)) == joined(plain)
+    told = [{"role": role, "content": "Be brief."} for role in ("system", "developer")]
+    assert len({joined(ask(client, messages=[one, *parts])) for one in told}) == 1
+    assert ask(client, messages=[*parts, plain.choices[0].message, *parts]).usage.prompt_tokens > plain.usage.prompt_tokens
+
+
+@pytest.mark.parametrize(("values", "param"), [
+    ({"extra_body": {"ignore_eos": True}}, "ignore_eos"), ({"extra_body": {"temprature": 1}}, "temprature"),
+    ({"stop": [str(number) for number in range(17)]}, "stop"), ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]}, "messages.0.content.0.type"),
+    ({"messages": [{"role": "user", "content": "1"}, {"role": "tool", "content": "2", "tool_call_id": "x"}]}, "messages.1.tool_call_id"),
+    ({"messages": []}, "messages"),
+])  # fmt: skip
+def test_what_would_change_the_answer_is_not_passed_over(client: OpenAI, values: dict[str, Any], param: str) -> None:
+    for stream in (False, True):
+        with pytest.raises(BadRequestError) as caught:
+            ask(client, **values, stream=stream)
+        assert caught.value.param == param and param in caught.value.message
 
 
 def test_counts_so_far_come_with_every_event(client: OpenAI) -> None:

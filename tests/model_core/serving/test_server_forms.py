@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.serving.backend import FakeBackend
+from model_core.serving.backend import FakeBackend, Piece, Sampling
 from model_core.serving.server import CLIENT_LEFT, app
 from tests.model_core.serving.asked import Breaking, added_up, call, chat, complete, events
 
@@ -39,6 +40,25 @@ def test_a_text_keeps_its_thinking_and_a_chat_takes_it_apart() -> None:
     assert complete(FakeBackend(), "2+2").json()["choices"][0]["text"] == "<think>I repeat.</think>2+2"
     message = chat(FakeBackend(), "2+2").json()["choices"][0]["message"]
     assert message == {"role": "assistant", "content": "2+2", "reasoning_content": "I repeat."}
+
+
+class Plain(FakeBackend):
+    """An echo that does not think."""
+
+    async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
+        words = "".join(map(chr, prompt)).split(" ")
+        for number, word in enumerate(words, start=1):
+            yield Piece(f"{word} ", number, "stop" if number == len(words) else None)
+
+
+def test_an_answer_without_thinking_streams_word_by_word() -> None:
+    """Each word is told with its token, as the counts say; only what may still become a mark is waited for."""
+    said = "one </think two < three"
+    chunks = events(chat(Plain(), said, stream=True, stream_options=ALL))[1:-3]
+    told = [(chunk["choices"][0]["delta"].get("content", ""), chunk["usage"]["completion_tokens"]) for chunk in chunks]
+    assert told == [(f"{word} ", number) for number, word in enumerate(said.split(" "), start=1)]
+    late = events(chat(Plain(), "<thi nk", stream=True, stream_options=ALL))[1:-3]
+    assert [chunk["choices"][0]["delta"] for chunk in late] == [{"content": "<thi "}, {"content": "nk "}]
 
 
 def test_the_events_of_a_stream_have_one_head_and_one_end() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model_core.serving.engines import ENGINES
 from model_core.serving.engines.sglang import parse_metrics, python_of
 from model_core.serving.protocol import METRICS
-from tests.model_core.serving.engine_commands import command_of, option
+from tests.model_core.serving.engine_commands import command_of, option, served_name_of
 
 PROMETHEUS = """
 # TYPE sglang:num_running_reqs gauge
@@ -54,7 +54,7 @@ def test_settings_of_sglang_reach_its_arguments(device: str) -> None:
     command = command_of("sglang", device=device, served_name="mine", **config)
     for name, value in config.items():
         assert option(command, f"--{name.replace('_', '-')}") == str(value)
-    assert option(command, "--model-path") == "/models/one" and option(command, "--served-model-name") == "mine"
+    assert option(command, "--model-path") == "/models/one" and served_name_of(command) == "mine"
     assert option(command, "--reasoning-parser") == "r1" and "--enable-metrics" in command.argv
     assert Path(command.argv[1]).name == "launch_sglang.py" and Path(command.argv[1]).is_file()
     assert "--context-length" not in command_of("sglang", device=device).argv

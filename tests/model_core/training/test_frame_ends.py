@@ -83,7 +83,7 @@ def test_a_stop_before_the_first_step_measures_nothing(attempt: Attempt) -> None
 
 @pytest.mark.parametrize(("budget", "steps", "words"), [
     ({"device_seconds": 1e4}, 4, "of 10000 device seconds"), ({"wall_seconds": 7e3}, 3, "of 7000 seconds"),
-    ({"device_seconds": 1e5, "wall_seconds": 1e4}, 4, "of 10000 seconds"),
+    ({"device_seconds": 1e5, "wall_seconds": 1e4}, 4, "of 10000 seconds"), ({"tokens": 11}, 3, "15 of 11 tokens"),
 ])
 def test_a_budget_ends_at_the_first_boundary_after_it_and_is_measured(
     attempt: Attempt, budget: dict[str, float], steps: int, words: str
@@ -92,6 +92,19 @@ def test_a_budget_ends_at_the_first_boundary_after_it_and_is_measured(
     result = run.frame.run(idle(run, 3000))
     assert (result["status"], result["ended_by"], result["steps"]) == ("succeeded", "budget", steps)
     assert words in result["reason"] and result["quality"] is not None and result["seconds"] > 3000 * steps
+
+
+def test_the_burn_tells_before_the_end_whether_the_budget_lasts(attempt: Attempt) -> None:
+    run = attempt(**of(10, budget={"tokens": 40}))
+    run.frame.run(idle(run))
+    assert run.series("budget/used_fraction") == pytest.approx([step / 8 for step in range(1, 9)])
+    assert run.series("budget/forecast_fraction") == pytest.approx([1.25] * 8)
+
+
+def test_without_a_budget_no_burn_is_told(attempt: Attempt) -> None:
+    run = attempt(**of(2))
+    run.frame.run(idle(run))
+    assert not any(name.startswith("budget/") for told in run.told("scalars") for name in told["values"])
 
 
 def test_device_seconds_are_those_of_all_ranks(attempt: Attempt) -> None:

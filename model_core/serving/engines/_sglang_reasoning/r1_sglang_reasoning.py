@@ -1,6 +1,6 @@
 """SGLang plugin: the reasoning parser “r1”, which cuts answers by the same code as the built-in engine.
 
-SGLang's own parsers take either every answer for thinking or none without an opening mark. Registered under the entry
+SGLang's own parser for DeepSeek-R1 takes every answer for thinking until it is closed. Registered under the entry
 point group `sglang.srt.plugins`; runs in SGLang's environment, not in ours.
 """
 
