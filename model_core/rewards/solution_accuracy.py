@@ -11,7 +11,8 @@ from pydantic import Field
 
 from model_core.config.base import StrictModel
 from model_core.errors import Undecided
-from model_core.evaluation.answers import same_answer
+from model_core.evaluation.answers import number_of, same_answer
+from model_core.evaluation.extraction import final_answer, final_number
 from model_core.registry import registered
 from model_core.rewards._types import Sample, Score
 from model_core.tasks import TASKS
@@ -51,6 +52,12 @@ class SolutionAccuracy:
 
     def _is_right(self, sample: Sample, expected: str) -> bool | None:
         if not sample.task:
-            return same_answer(expected, sample.answer)
+            return same_answer(expected, sample.answer) or _says(expected, sample.answer)
         right: bool | None = TASKS.get(sample.task)().verify(expected, sample.answer, sample.meta)
         return right
+
+
+def _says(expected: str, answer: str) -> bool:
+    """Whether the answer, read as a benchmark reads it, ends in what is expected."""
+    found = final_answer(answer) if number_of(expected) is None else final_number(answer)
+    return found is not None and found != answer and same_answer(expected, found)

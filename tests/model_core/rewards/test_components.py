@@ -179,6 +179,17 @@ def test_repetition_punishes_what_says_the_same_again_and_nothing_else() -> None
     assert values[0] == 0.0 and 0 > values[1] > values[2] > -1.0
 
 
+# solution_accuracy
+
+
+@pytest.mark.parametrize(("answer", "expected", "right"), [
+    ("The final answer is \\boxed{42}.", "42", True), ("So we get 6*7=42. The answer is 42", "42", True), ("I have 3 apples; the answer is 43.", "42", False),
+    ("\\boxed{\\frac{1}{2}}", "0.5", True), ("It is Paris, so the answer is Paris.", "Paris", True), ("42 and then 43", "42", False), ("", "42", False),
+])
+def test_solution_accuracy_reads_an_answer_in_prose_as_a_benchmark_does(answer: str, expected: str, right: bool) -> None:
+    assert value("solution_accuracy", f"<think>7 or 42</think>{answer}", expected=expected) == float(right)
+
+
 # every component
 
 
