@@ -28,7 +28,14 @@ def gate_decide(run: PhaseRun, result: dict[str, Any]) -> Decision:
     value = result.get(run.gate_metric)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return Decision(GateVerdict.HELD, f"The gate compares {words}, which this run did not measure.")
-    compared = f"{words} {value:.3f}"
+    compared = f"{words} {value:.3f}{_basis(run.gate_metric, result)}"
     if value >= run.gate_threshold:
         return Decision(GateVerdict.PASSED, f"The gate passed: {compared}, threshold {run.gate_threshold:g}.")
     return Decision(GateVerdict.HELD, f"Held at the gate: {compared} is below the threshold {run.gate_threshold:g}.")
+
+
+def _basis(metric: str, result: dict[str, Any]) -> str:
+    """On what the number rests: the mean that it bounds and how many problems were asked, where result.json says so."""
+    mean, num = result.get(metric.removesuffix("_low")), result.get("num_problems")
+    bounds = f" (mean {mean:.3f})" if metric.endswith("_low") and isinstance(mean, int | float) else ""
+    return f"{bounds} on {num} held-out problems" if num else bounds

@@ -140,6 +140,25 @@ def test_a_run_that_was_paused_is_pausing(desired: str, word: str, project: Proj
     assert page.count("It writes a checkpoint, then frees its device.") == 1
 
 
+@pytest.mark.parametrize(("state", "label"), [("stopping", "Pausing"), ("paused", "Paused"), ("succeeded", "Paused")])
+def test_a_launch_is_pausing_while_its_run_is(state: str, label: str, pipeline: Pipeline, client_alice: Client) -> None:
+    launch = Launch.objects.create(pipeline=pipeline, number=1, state="paused")
+    make_run(pipeline.project, launch=launch, state=state, desired="pause")
+    page = client_alice.get(reverse("launch-detail", args=[launch.pk]))
+    assert page.context["badge"]["label"] == label and label in page.content.decode()
+
+
+@pytest.mark.parametrize(("forecast", "ends_early"), [(1.25, True), (0.8, False)])
+def test_a_run_says_when_its_budget_will_not_last(
+    forecast: float, ends_early: bool, project: Project, client_alice: Client
+) -> None:
+    run = make_run(
+        project, state="running", device_seconds=20.0, budget_device_seconds=80.0, summary={"budget/forecast_fraction": forecast}
+    )
+    page = client_alice.get(reverse("run-detail", args=[run.pk])).content.decode()
+    assert ("the budget ends it before its last step" in page) == ends_early
+
+
 @pytest.mark.parametrize("state", RunState.values)
 def test_only_what_moves_is_live(state: str, project: Project, client_alice: Client) -> None:
     run = make_run(project, state=state, num_tokens=9, gate_threshold=0.5, gate_verdict="pending")

@@ -178,6 +178,8 @@ def _budget(run: PhaseRun) -> Stat:
     if not limit:
         return Stat("Device time", duration(used) if used else "–", ends or "no budget set")
     fraction = used / limit
+    if run.state == RunState.RUNNING and (run.summary or {}).get("budget/forecast_fraction", 0.0) > 1:
+        ends = "the budget ends it before its last step"
     return Stat(
         "Budget used", f"{fraction * 100:.0f} %", ends or f"{duration(used)} of {duration(limit)}", fraction=fraction
     )

@@ -13,7 +13,7 @@ from django.db.models import Count, OuterRef, Prefetch, QuerySet, Subquery
 from r1platform.access import for_user
 from r1platform.models import Project
 from training_app.models import Launch, PhaseRun, Pipeline, PipelinePhase
-from training_app.states import LIVE_LAUNCHES, GateVerdict, LaunchState, RunState
+from training_app.states import LIVE_LAUNCHES, LIVE_RUNS, GateVerdict, LaunchState, RunState
 from training_app.views.run_words import gate_said, measured, progress_fraction, progress_words
 
 Reader = User | AnonymousUser
@@ -52,8 +52,11 @@ def pipeline_row(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def launch_badge(launch: Launch, runs: list[PhaseRun]) -> dict[str, str]:
-    """State and word of a launch; one of which nothing has started waits, and `waits` says for what."""
+    """State and word of a launch; one of which nothing has started waits, and `waits` says for what. One whose phase still
+    writes its checkpoint is pausing."""
     before = {RunState.QUEUED, RunState.WAITING}
+    if launch.state == LaunchState.PAUSED and any(run.state in LIVE_RUNS for run in runs):
+        return {"state": RunState.STOPPING, "label": "Pausing", "waits": ""}
     if launch.state != LaunchState.RUNNING or any(run.started_at or run.state not in before for run in runs):
         return {"state": launch.state, "label": launch.get_state_display(), "waits": ""}
     first = next((run for run in runs if run.state == RunState.QUEUED), None)
