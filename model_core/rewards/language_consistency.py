@@ -27,7 +27,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @registered
 class LanguageConsistency:
-    """1 when every word is in the wanted script, 0 when none is; 1 for a reasoning without words."""
+    """1 when every word is in the wanted script, 0 when none is or nothing was thought; 1 for a reasoning without words."""
 
     bounds = (0.0, 1.0)
 
@@ -45,6 +45,8 @@ class LanguageConsistency:
     def __call__(self, sample: Sample) -> Score:
         wanted = _SCRIPTS[self.config.script]
         words = _words(sample.reasoning, wanted)
+        if not sample.reasoning.strip():
+            return Score(0.0, "no reasoning")
         if not words:
             return Score(1.0, "no word in the reasoning")
         num_right = sum(script == wanted for script in words)

@@ -50,7 +50,7 @@ def ran(program: str, checks: str = "assert add(2, 3) == 5", seconds: float = 5.
 
 @pytest.mark.parametrize(("program", "passed"), [
     ("def add(a, b): return a + b", True), ("def add(a, b): return a - b", False), ("def add(a, b) return", False), ("", False),
-    ("import os; os._exit(0)", False), ("raise SystemExit(0)", False), ("print('x' * 10**6)\ndef add(a, b): return a + b", True),
+    ("import os; os._exit(0)", False), ("import os; os._exit(97)", False), ("raise SystemExit(0)", False), ("print('x' * 10**6)\ndef add(a, b): return a + b", True),
     ("x = 'a' * (1 << 30)", False), ("open('big', 'wb').write(b'x' * (8 << 20))", False),
 ])
 def test_a_program_passes_by_its_checks_and_by_nothing_else(program: str, passed: bool) -> None:
@@ -64,6 +64,23 @@ def test_a_program_that_never_ends_is_ended_with_what_it_started() -> None:
     deadline = time.monotonic() + 10
     while any(marker in " ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])):
         assert time.monotonic() < deadline
+
+
+def test_a_child_in_a_session_of_its_own_neither_holds_the_deadline_up_nor_lives_on() -> None:
+    marker = "r1sandboxescapes"
+    program = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '{marker}'], start_new_session=True)\ntime.sleep(60)"
+    began = time.monotonic()
+    ran = run_program(program, "", deadline_seconds=1.0, memory_mb=256)
+    assert ran.passed is False and time.monotonic() - began < 10
+    if "network" in ran.detail:
+        return  # this system lets nobody have processes of their own
+    deadline = time.monotonic() + 10
+    while any(marker in " ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < deadline
+
+
+def test_what_a_program_prints_is_bounded() -> None:
+    assert ran("while True:\n    print('x' * 10**6)", seconds=20.0) is False
 
 
 def test_a_program_sees_neither_the_environment_nor_the_directory_of_its_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
