@@ -81,17 +81,26 @@ def test_a_broken_config_is_an_event(started: Trained, tmp_path: Path) -> None:
     assert trained.status == 2 and trained.events("error")[0]["field"] == "phase_config.stepps"
 
 
-def test_a_loss_that_is_no_number_names_step_and_rank(train: Train, started: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_measured", "what", "step"), [(False, "NonFiniteLoss", 1), (True, "NonFiniteLogits", 0)])
+def test_what_is_no_number_is_told_where_it_is_first_seen(
+    train: Train, started: Trained, tmp_path: Path, is_measured: bool, what: str, step: int
+) -> None:
+    """In the first step; or before, where held-out problems are asked."""
+    dataset = tmp_path / "data"
+    dataset.mkdir()
+    one_sum(dataset, num_rows=16)
+    if not is_measured:
+        (dataset / "held_out.jsonl").write_text("")
     copy = tmp_path / "step_00000008"
     shutil.copytree(started.checkpoint(8), copy)
     weights = load_file(copy / "model" / "model.safetensors")
     weights["model.norm.weight"].fill_(3e38)  # finite, so it loads; the logits overflow
     save_file(weights, copy / "model" / "model.safetensors", metadata={"format": "pt"})
     seal(copy, json.loads((copy / "metadata.json").read_text()))
-    trained = train(cold_start(), start_from=str(copy))
+    trained = train(cold_start(), start_from=str(copy), dataset=str(dataset))
     assert trained.status == 2
     (told,) = trained.events("error")
-    assert told["type"] == "NonFiniteLoss" and told["rank"] == 0 and told["step"] == 1
+    assert (told["type"], told["rank"], told["step"]) == (what, 0, step)
     assert trained.result["final_checkpoint"] is None
 
 

@@ -96,7 +96,9 @@ def test_a_resumed_cold_start_is_bitwise_the_same(train: Train, started: Trained
 
 def test_reinforcement_tells_its_metrics_and_rollouts(reinforced: Trained) -> None:
     named = {name for e in reinforced.events("scalars") for name in e["values"]}
-    of_others = {"loss/mtp", "moe/balance_loss", "fp16/loss_scale", "fp16/skipped"}  # models and settings that this has not
+    of_others = {  # models and settings that this has not
+        "loss/mtp", "moe/balance_loss", "fp16/loss_scale", "fp16/skipped", "budget/used_fraction", "budget/forecast_fraction",
+    }  # fmt: skip
     assert set(METRICS) - of_others <= named
     assert {"reward/logical_consistency/mean", "reward/efficiency/std", "reward/solution_accuracy/unscored"} <= named
     assert [e["step"] for e in reinforced.events("rollouts")] == [1, 2, 3, 4]
