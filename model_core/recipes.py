@@ -51,15 +51,16 @@ def article_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
 
 
 def r1_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
-    """The paper's order on the tiny preset: cold start, reasoning RL, rejection sampling from new weights, RL once more.
+    """The paper's order on the tiny preset: cold start, reasoning RL, rejection sampling from new weights, RL once more, and
+    distillation of what rejection sampling kept into a dense model of the Qwen2 class.
 
     The reward is R1's (accuracy, one language, format). The paper has no gates; ours compare the lower bound of accuracy.
-    Source: DeepSeek-R1 (arXiv 2501.12948), section 2.3. Ours starts from new weights where the paper has a pretrained base.
+    Source: DeepSeek-R1 (arXiv 2501.12948), sections 2.3 and 2.4. Ours starts from new weights where the paper has a pretrained base.
     """
     supervised = {"steps": 420, "muon_lr": 0.02, "adamw_lr": 3e-3, "final_lr_fraction": 0.02, "num_chains": 2000}
     return [
         PhaseRecipe(
-            "cold-start", "cold_start", _config("cold_start", seed, reward="r1"), budget_fraction=0.20, gate_threshold=0.50,
+            "cold-start", "cold_start", _config("cold_start", seed, reward="r1"), budget_fraction=0.15, gate_threshold=0.50,
             gate_metric="accuracy_low", summary="Learns the form of reasoning from demonstrations.",
         ),
         PhaseRecipe(
@@ -68,7 +69,7 @@ def r1_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
         ),
         PhaseRecipe(
             "rejection-sampling", "rejection_sampling", _config("rejection_sampling", seed, supervised, reward="r1"),
-            budget_fraction=0.30, gate_threshold=0.90, gate_metric="accuracy_low", rollouts_from="reasoning",
+            budget_fraction=0.25, gate_threshold=0.90, gate_metric="accuracy_low", rollouts_from="reasoning",
             summary="Trains new weights on the flawless answers of the reinforced model.",
         ),
         PhaseRecipe(
@@ -76,6 +77,11 @@ def r1_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
             _config("reinforcement", seed, {"steps": 8, "adamw_lr": 1e-4, "temperature": 0.7}, reward="r1"),
             budget_fraction=0.10, gate_threshold=0.90, gate_metric="accuracy_low", starts_from="rejection-sampling",
             summary="Reinforces once more, at the lower temperature of the paper's second stage.",
+        ),
+        PhaseRecipe(
+            "distillation", "distillation", _config("distillation", seed, reward="r1"), budget_fraction=0.10,
+            gate_threshold=0.90, gate_metric="accuracy_low", rollouts_from="rejection-sampling",
+            summary="Teaches a small dense model what rejection sampling kept.",
         ),
     ]
 

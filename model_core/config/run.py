@@ -240,5 +240,8 @@ class RunPaths(StrictModel):
     """A checkpoint directory; empty: a new model."""
     rollouts_from: str | None = None
     """Checkpoint directory whose model generates the samples (rejection sampling); empty: `start_from`."""
+    student: str | None = None
+    """Hugging Face directory of a dense model (Qwen2, Qwen3, Llama; safetensors) that distillation trains; empty: new weights of
+    the shape in the phase's settings."""
     resume_from: str | None = None
     """Checkpoint directory of an earlier attempt of the same run: weights, optimizer, counters, random state."""

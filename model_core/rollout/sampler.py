@@ -52,11 +52,14 @@ class Sampler:
         self.model.eval()
         wish = Wish(prompts, num_samples, max_new_tokens, temperature, top_p, seed, self.eos, self.pad)
         try:
-            work = (Speculation if self._speculates(wish) else Batch)(self.model, wish, self.max_rows)
+            work = self._work(wish)
             work.run()
         finally:
             self.model.train(was_training)
         return work.completions
+
+    def _work(self, wish: Wish) -> Batch | Speculation:
+        return (Speculation if self._speculates(wish) else Batch)(self.model, wish, self.max_rows)
 
     def _speculates(self, wish: Wish) -> bool:
         few = min(self.max_rows, len(wish.prompts) * wish.num_samples) <= SPECULATIVE_ROWS

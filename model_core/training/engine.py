@@ -19,9 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from model_core.config import ModelConfig, RunConfig
 from model_core.errors import ConfigError
 from model_core.model import Transformer
-from model_core.planner import count_parameters
-from model_core.planner.layouts import check_layout
 from model_core.planner.memory import effective_stage
+from model_core.training.families import Model, Shape, family_of
 from model_core.training.groups import OptimizerMaker, build_optimizer, set_rates, with_equal_numbers
 from model_core.training.layouts import share_of
 from model_core.training.settings import OptimizationConfig
@@ -56,12 +55,12 @@ class TrainingEngine:
     """DeepSpeed's engine with what training needs: `update`, and the `state` that checkpoints keep."""
 
     def __init__(
-        self, model: Transformer, config: RunConfig, settings: OptimizationConfig, world: World, *,
+        self, model: Model, config: RunConfig, settings: OptimizationConfig, world: World, *,
         make_optimizer: OptimizerMaker = build_optimizer,
     ) -> None:
         import deepspeed
 
-        check_layout(model.config, config.parallel)
+        family_of(model.config).check_layout(model.config, config.parallel)
         self.world, self.share = world, share_of(config.parallel, world.rank)
         self.stage = zero_stage(config)
         self.optimizer_kind = optimizer_kind(config, settings)
@@ -163,7 +162,7 @@ def optimizer_kind(config: RunConfig, settings: OptimizationConfig) -> Literal["
     return settings.optimizer
 
 
-def deepspeed_config(config: RunConfig, settings: OptimizationConfig, shape: ModelConfig) -> dict[str, Any]:
+def deepspeed_config(config: RunConfig, settings: OptimizationConfig, shape: Shape) -> dict[str, Any]:
     """DeepSpeed's configuration for a model of `shape`; every default that would surprise is written out."""
     stage = zero_stage(config)
     return {
@@ -172,7 +171,7 @@ def deepspeed_config(config: RunConfig, settings: OptimizationConfig, shape: Mod
         "managed_gradient_accumulation": config.parallel.pipeline > 1,  # without: step() is the boundary
         "gradient_clipping": settings.clip_norm if stage else 0.0,  # its default is 1.0
         "zero_optimization": {
-            "stage": stage, "overlap_comm": False, "reduce_bucket_size": min(MAX_BUCKET, count_parameters(shape)[0]),
+            "stage": stage, "overlap_comm": False, "reduce_bucket_size": min(MAX_BUCKET, family_of(shape).count(shape)[0]),
             **offload(config),
         },
         "zero_allow_untested_optimizer": True,
@@ -191,8 +190,9 @@ def offload(config: RunConfig) -> dict[str, Any]:
     return {} if config.parallel.offload == "none" else {"offload_optimizer": {"device": "cpu"}}
 
 
-def expert_parallel(config: RunConfig, shape: ModelConfig) -> dict[str, Any]:
+def expert_parallel(config: RunConfig, shape: Shape) -> dict[str, Any]:
     """AutoEP's part: its presets know the module names of DeepSeek, which ours are; the gate is that of `shape`."""
+    assert isinstance(shape, ModelConfig), "the layout was checked"
     return {
         "enabled": True, "autoep_size": config.parallel.expert, "preset_model": shape.model_type,
         "route_norm": shape.norm_topk_prob, "routed_scaling_factor": shape.routed_scaling_factor,
@@ -200,10 +200,11 @@ def expert_parallel(config: RunConfig, shape: ModelConfig) -> dict[str, Any]:
     }
 
 
-def staged(model: Transformer, config: RunConfig) -> StagedTransformer:
+def staged(model: Model, config: RunConfig) -> StagedTransformer:
     """The model as a pipeline; only then is DeepSpeed's part for it loaded."""
     from model_core.training.pipeline import StagedTransformer
 
+    assert isinstance(model, Transformer), "the layout was checked"
     return StagedTransformer(model, num_stages=config.parallel.pipeline, num_groups=config.parallel.data)
 
 

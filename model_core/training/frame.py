@@ -23,7 +23,6 @@ from model_core.detectors import Watch
 from model_core.grpo.rollouts import Group
 from model_core.grpo.storing import store
 from model_core.model import Transformer
-from model_core.planner import count_parameters
 from model_core.rollout import Sampler
 from model_core.rundir import RunDir
 from model_core.scoring import Rubric
@@ -32,6 +31,7 @@ from model_core.training.budget import Spent, burn, used_up
 from model_core.training.checkpoints import read_metadata
 from model_core.training.engine import TrainingEngine, UpdateReport
 from model_core.training.failures import NonFiniteGradient, NonFiniteLoss
+from model_core.training.families import Model, family_of
 from model_core.training.measuring import measure
 from model_core.training.peak import take_peak_bytes
 from model_core.training.reporter import Reporter, versions
@@ -42,6 +42,7 @@ from model_core.training.signals import StopSignals
 from model_core.training.start import Start
 from model_core.training.state import check_optimizer
 from model_core.training.stored import StoredState
+from model_core.training.students import StudentStart
 from model_core.training.weights import is_whole, whole_state
 from model_core.training.world import World
 
@@ -82,11 +83,14 @@ MAX_SKIPPED = {"float32": 5, "bfloat16": 5, "float16": 20}
 class Frame:
     """One training phase on its way from the first measurement to result.json."""
 
-    def __init__(self, config: RunConfig, settings: OptimizationConfig, context: Context, start: Start) -> None:
+    def __init__(
+        self, config: RunConfig, settings: OptimizationConfig, context: Context, start: Start | StudentStart
+    ) -> None:
         self.config, self.settings, self.context = config, settings, context
         self.world, self.reporter = context.world, context.reporter
         self.tokenizer, self.model_config = start.tokenizer, start.model_config
-        num_total, num_active = count_parameters(start.model_config)
+        self._family = family_of(start.model_config)
+        num_total, num_active = self._family.count(start.model_config)
         self.engine = TrainingEngine(start.model.to(self.world.device), config, settings, self.world)
         self.balance = ExpertBalance(
             self.engine.module, self.world, wants_loss=settings.aux_loss_alpha > 0, num_alike=config.parallel.tensor
@@ -95,7 +99,7 @@ class Frame:
         self.counters = Counters()
         self._held_out = self._read_held_out()
         self._loads = torch.zeros(0, 0)
-        self._copy: Transformer | None = None
+        self._copy: Model | None = None
         self.extra_state: dict[str, str | bytes] = {}
         """Files that a phase wants back when it is resumed, by name in the checkpoint's `state/`."""
         self._train_seconds = 0.0
@@ -168,16 +172,20 @@ class Frame:
 
     def sampler(self) -> Sampler:
         """A sampler on the current weights; all ranks must call it."""
-        return Sampler(self.policy(), eos_token_id=int(self.tokenizer.eos_token_id),
-                       pad_token_id=int(self.tokenizer.pad_token_id))
+        return self._family.sampler(self._whole(), self.tokenizer)
 
     def policy(self) -> Transformer:
-        """The current model with all its weights: the trained module itself, or a copy that has them together."""
+        """The current model of ours with all its weights: the trained module itself, or a copy that has them together."""
+        model = self._whole()
+        assert isinstance(model, Transformer), "a student is sampled and supervised, and no policy"
+        return model
+
+    def _whole(self) -> Model:
         module = self.engine.module
         if is_whole(module):
             return module
         if self._copy is None:
-            self._copy = Transformer(self.model_config).to(self.world.device)
+            self._copy = self._family.build(self.model_config).to(self.world.device)
         self._copy.load_state_dict(whole_state(module))
         return self._copy
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from model_core.config import ModelConfig
+from model_core.training.families import Shape
 from model_core.training.tensor import cut_dimension
 
 Box = tuple[tuple[int, int], ...]
@@ -28,7 +28,7 @@ class Region:
     is_copy: bool = False
 
 
-def regions(module: nn.Module, config: ModelConfig) -> dict[str, tuple[Tensor, Region]]:
+def regions(module: nn.Module, config: Shape) -> dict[str, tuple[Tensor, Region]]:
     """Every parameter and saved buffer of `module`, by its name there, and where it lies in a model of `config`."""
     saved = module.state_dict().keys()
     tensors = {**dict(module.named_parameters()), **{name: b for name, b in module.named_buffers() if name in saved}}

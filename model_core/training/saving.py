@@ -20,15 +20,14 @@ from typing import Any, Self
 
 from transformers import PreTrainedTokenizerFast
 
-from model_core.config import ModelConfig, RunConfig
+from model_core.config import RunConfig
 from model_core.errors import CheckpointError
-from model_core.model import export_state
-from model_core.planner import count_parameters
 from model_core.rundir import RunDir
 from model_core.training import checkpoints
 from model_core.training.background import Background
 from model_core.training.engine import TrainingEngine
 from model_core.training.failures import CAUGHT, checkpoint_does_not_fit, is_disk_full
+from model_core.training.families import Shape, family_of
 from model_core.training.reporter import Reporter
 from model_core.training.stored import Snapshot, StoredState, WholeWeights, file_of
 from model_core.training.world import World
@@ -78,11 +77,11 @@ class Saver:
     """Writes the checkpoints of one run; all ranks call it alike. Around the steps it is entered: see `__exit__`."""
 
     def __init__(
-        self, rundir: RunDir, config: RunConfig, engine: TrainingEngine, model_config: ModelConfig,
+        self, rundir: RunDir, config: RunConfig, engine: TrainingEngine, model_config: Shape,
         tokenizer: PreTrainedTokenizerFast, reporter: Reporter, world: World,
     ) -> None:
         self._rundir, self._config, self._engine, self._world = rundir, config, engine, world
-        self._model_config, self._reporter = model_config, reporter
+        self._model_config, self._family, self._reporter = model_config, family_of(model_config), reporter
         # One that encodes in another thread at the same moment refuses to be written.
         self._tokenizer = copy.deepcopy(tokenizer) if world.is_first else tokenizer
         self._write: _Write | None = None
@@ -108,7 +107,7 @@ class Saver:
             self._rundir.checkpoint(counters.step), snapshot, {TRAINER: json.dumps(trainer), **extra_state},
             {"step": counters.step, "phase": self._config.phase, "tokens": counters.tokens, "metrics": metrics,
              "model_config": self._model_config.resolved(), "layout": self._engine.layout, "is_final": False},
-            needed_bytes=snapshot.num_bytes * self._world.size + 4 * count_parameters(self._model_config)[0],
+            needed_bytes=snapshot.num_bytes * self._world.size + 4 * self._family.count(self._model_config)[0],
         )
         is_alone = self._world.size == 1
         job = Background(lambda: self._seal(moment, self._write_own(moment)) if is_alone else self._write_own(moment))
@@ -191,7 +190,7 @@ class Saver:
         of older ones that were removed."""
         with self._nothing_left(moment):
             weights = WholeWeights(StoredState(moment.part / "state"))
-            export_state(weights, self._model_config, moment.part / "model", self._tokenizer)
+            self._family.export(weights, self._model_config, moment.part / "model", self._tokenizer)
             metadata = checkpoints.seal(moment.part, moment.metadata, known=hashes)
         checkpoints.publish(moment.part, moment.directory)
         return metadata, checkpoints.prune(self._rundir, self._config.checkpoint, keep=moment.directory)

@@ -14,6 +14,7 @@ import psutil
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from model_core.causal import DENSE
 from model_core.config import ModelConfig, RunConfig, RunPaths
 from model_core.data.dataset import Row, read_rows
 from model_core.data.tokenizer import encode_rows, train_tokenizer
@@ -63,9 +64,18 @@ def check_memory(config: RunConfig, paths: RunPaths, world: World) -> None:
     built or read. All ranks must call it, and the fewest free bytes decide for all."""
     origin, shape = paths.resume_from or paths.start_from, config.model
     if origin is not None:
-        shape = _shape(Path(origin), read_metadata(Path(origin)))
-    available = torch.cuda.mem_get_info(world.device)[0] if world.device.type == "cuda" else _share_of_memory(world)
-    refuse_too_large(config, available_bytes=min(world.gather(available)), shape=shape)
+        metadata = read_metadata(Path(origin))
+        if is_student(metadata):
+            return  # its phase looks itself, see `students`; any other refuses it
+        shape = _shape(Path(origin), metadata)
+    refuse_too_large(config, available_bytes=available_bytes(world), shape=shape)
+
+
+def available_bytes(world: World) -> int:
+    """What each process may take, the fewest of all ranks, who must all call it."""
+    own: int = torch.cuda.mem_get_info(world.device)[0] if world.device.type == "cuda" else _share_of_memory(world)
+    fewest: int = min(world.gather(own))
+    return fewest
 
 
 def _share_of_memory(world: World) -> int:
@@ -203,7 +213,16 @@ def _shape(checkpoint: Path, metadata: dict[str, Any]) -> ModelConfig:
     if not isinstance(shape, dict):
         raise CheckpointError(f"{checkpoint}/metadata.json has no model_config: it is no checkpoint of this trainer. "
                               "Choose another checkpoint.")
+    if is_student(metadata):
+        raise CheckpointError(f"{checkpoint} holds a dense student ({shape['model_type']}), which is trained on by distillation "
+                              "only. Choose a checkpoint of another phase.")
     return ModelConfig.parse(shape, prefix="model")
+
+
+def is_student(metadata: dict[str, Any]) -> bool:
+    """Whether a checkpoint is of a dense student, of which only distillation knows what to do."""
+    shape = metadata.get("model_config")
+    return isinstance(shape, dict) and shape.get("model_type") in DENSE
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:

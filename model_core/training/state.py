@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model_core.config import ModelConfig
 from model_core.errors import ConfigError
+from model_core.training.families import Shape
 from model_core.training.muon import MuonWithAdamW
 from model_core.training.regions import Region, regions, shape_of
 from model_core.training.stored import WEIGHT, Snapshot, StoredState, key_of
@@ -49,7 +49,7 @@ class Part:
 class TrainingState:
     """The state of a DeepSpeed engine over `module`, by plain names; all ranks must make it."""
 
-    def __init__(self, engine: Any, module: nn.Module, config: ModelConfig, world: World) -> None:
+    def __init__(self, engine: Any, module: nn.Module, config: Shape, world: World) -> None:
         wrapper = engine.optimizer
         self._optimizer: torch.optim.Optimizer = getattr(wrapper, "optimizer", wrapper)
         scaler: Any = getattr(wrapper, "loss_scaler", None)

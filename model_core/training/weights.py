@@ -12,14 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model_core.model import Transformer
+from model_core.training.families import MODELS, Model
 from model_core.training.tensor import cut_dimension
 
 
-def is_whole(model: nn.Module) -> TypeGuard[Transformer]:
+def is_whole(model: nn.Module) -> TypeGuard[Model]:
     """Whether this rank holds all weights as they are, so that the model can be run by itself."""
     is_cut = any(_is_split(module) or _is_sharded(module) for module in model.modules())
-    return isinstance(model, Transformer) and not is_cut and not any(hasattr(p, "ds_id") for p in model.parameters())
+    return isinstance(model, MODELS) and not is_cut and not any(hasattr(p, "ds_id") for p in model.parameters())
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
             state.update({f"{path}.{name}": tensor for name, tensor in _layer_state(layer, own).items()})
         elif _is_sharded(layer) and (dim := cut_dimension(f"{path}.weight")) is not None:
             state[f"{path}.weight"] = _joined(state[f"{path}.weight"], layer.mp_group, dim)
-    return state if isinstance(model, Transformer) else _of_all_stages(state)
+    return state if isinstance(model, MODELS) else _of_all_stages(state)
 
 
 def _is_split(layer: nn.Module) -> bool:

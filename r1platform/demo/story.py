@@ -63,7 +63,7 @@ def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
     result = {"phases": phases, "versions": report.versions(), "seed": wishes.seed, "recipe": wishes.recipe}
     if wishes.control:
         result["control"] = run_control(api, runs, console)
-    deployment = deploy(api, project["id"], runs[-1], wishes.engine, console)
+    deployment = deploy(api, project["id"], served(runs), wishes.engine, console)
     chat = ask(api, project["id"], deployment["name"], questions(api, version), console)
     return {
         "seconds": time.monotonic() - started,
@@ -112,6 +112,11 @@ def run_control(api: Api, runs: list[dict[str, Any]], console: Console) -> dict[
         f"reinforcement {rl['result']['accuracy']:.1%}, more supervised steps {row['accuracy']:.1%}."
     )
     return row
+
+
+def served(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run whose model is deployed: the last, but for a distilled one, which is of a class that only SGLang serves."""
+    return next(run for run in reversed(runs) if run["phase"] != "distillation")
 
 
 def deploy(api: Api, project: int, run: dict[str, Any], engine: str, console: Console) -> Any:

@@ -1,6 +1,6 @@
-"""The pipeline of the DeepSeek-R1 paper: cold start, reasoning RL, rejection sampling from new weights, RL once more.
+"""The pipeline of the DeepSeek-R1 paper: cold start, reasoning RL, rejection sampling from new weights, RL, distillation.
 
-Source: DeepSeek-R1 (arXiv 2501.12948), section 2.3; the shares of the compute and the gates are ours.
+Source: DeepSeek-R1 (arXiv 2501.12948), sections 2.3 and 2.4; the shares of the compute and the gates are ours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class R1:
 
     title: ClassVar[str] = "DeepSeek-R1, as in the paper"
     description: ClassVar[str] = (
-        "Cold start, reinforcement learning on accuracy, language and format, rejection sampling into new weights, and "
-        "reinforcement learning once more; gates on the lower bound of accuracy."
+        "Cold start, reinforcement learning on accuracy, language and format, rejection sampling into new weights, "
+        "reinforcement learning once more, and distillation into a dense model; gates on the lower bound of accuracy."
     )
     budget_device_seconds: ClassVar[float] = 3600.0
     """Device-seconds of the whole chain on the tiny preset: a limit with room, not an estimate."""

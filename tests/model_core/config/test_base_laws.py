@@ -143,4 +143,5 @@ def test_a_reward_alone_knows_its_place_and_paths_know_theirs() -> None:
     with pytest.raises(ConfigError) as refused:
         RewardConfig.parse({"settings": {"efficiency": {"limit_tokens": 1}}})
     assert refused.value.field == "reward.settings.efficiency.limit_tokens"
-    assert RunPaths.parse({}).resolved() == dict.fromkeys(("dataset", "start_from", "rollouts_from", "resume_from"))
+    assert RunPaths.parse({}).resolved() == dict.fromkeys(
+        ("dataset", "start_from", "rollouts_from", "student", "resume_from"))

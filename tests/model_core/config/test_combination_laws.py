@@ -16,6 +16,8 @@ from model_core.phases import PHASES
 
 SIZES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 1), (2, 1, 2), (1, 2, 2)]
 """Experts, pipeline, tensor."""
+WHOLE = ("reinforcement", "distillation")
+"""Phases whose model no process holds a part of."""
 
 
 def every_combination() -> Iterator[dict[str, Any]]:
@@ -36,8 +38,8 @@ def broken_fields(asked: dict[str, Any]) -> set[str]:
     wrong = {
         "parallel.zero_stage": (stage == 0 and (dtype != "float32" or p["expert"] > 1 or piped or split or p["offload"] != "none"))
         or (piped and stage > 1),
-        "parallel.tensor": split and (piped or (p["expert"] > 1 and settings["clip_norm"] > 0) or asked["phase"] == "reinforcement"),
-        "parallel.pipeline": piped and asked["phase"] == "reinforcement",
+        "parallel.tensor": split and (piped or (p["expert"] > 1 and settings["clip_norm"] > 0) or asked["phase"] in WHOLE),
+        "parallel.pipeline": piped and asked["phase"] in WHOLE,
         "parallel.offload": p["offload"] != "none" and (piped or split),
         "precision.dtype": piped and dtype == "float16",
         "phase_config.aux_loss_alpha": piped and settings["aux_loss_alpha"] > 0,

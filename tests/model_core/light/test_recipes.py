@@ -50,7 +50,7 @@ def test_the_seed_is_every_phases_and_changes_nothing_else() -> None:
 
 def test_the_papers_chain_has_its_order_and_its_reward() -> None:
     chain = r1_recipe()
-    assert [phase.phase for phase in chain] == ["cold_start", "reinforcement", "rejection_sampling", "reinforcement"]
+    assert [phase.phase for phase in chain] == ["cold_start", "reinforcement", "rejection_sampling", "reinforcement", "distillation"]
     assert sum(phase.budget_fraction for phase in chain) == pytest.approx(1) and chain[2].starts_from is None
     weights = RunConfig.parse(chain[1].config).reward.weights
     assert set(weights) == {"solution_accuracy", "language_consistency", "format"} and len(set(weights.values())) == 1

@@ -19,7 +19,7 @@ from model_core.data.tokenizer import train_tokenizer
 from model_core.errors import ConfigError, MachineError
 from model_core.model import Transformer, export_state, load_pretrained
 from model_core.rundir import RunDir
-from model_core.training import saving
+from model_core.training import families
 from model_core.training.checkpoints import verify
 from model_core.training.failures import NonFiniteLoss
 from model_core.training.reporter import Reporter
@@ -71,7 +71,7 @@ def test_a_step_goes_on_while_the_checkpoint_of_its_moment_is_written(run: Run, 
         assert go.wait(60)
         export_state(*arguments)
 
-    monkeypatch.setattr(saving, "export_state", slow)
+    monkeypatch.setattr(families, "export_state", slow)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     assert run.saver.is_due()
     directory = run.save(4)

@@ -1,0 +1,109 @@
+"""The two families of models that a run may train: our own, and the dense students of distillation.
+
+What a loop, an engine or a checkpoint must know of a model beyond its weights is asked here, by the model's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from model_core.causal import DenseShape, Student, StudentSampler, count_dense, export_student
+from model_core.config import ModelConfig, ParallelConfig
+from model_core.errors import ConfigError
+from model_core.model import Transformer, export_state
+from model_core.planner import count_parameters
+from model_core.planner.layouts import check_layout
+from model_core.rollout import Sampler
+
+Shape = ModelConfig | DenseShape
+Model = Transformer | Student
+MODELS = (Transformer, Student)
+"""The classes that hold a whole model."""
+
+
+class Family(Protocol):
+    """What differs between them; `shape` and `model` are of the family's own classes."""
+
+    def count(self, shape: Any) -> tuple[int, int]:
+        """Parameters, and those that a token passes."""
+
+    def check_layout(self, shape: Any, parallel: ParallelConfig) -> None:
+        """Raises ConfigError for what cannot be laid out so."""
+
+    def build(self, shape: Any) -> Model:
+        """A model whose weights are still to be filled in."""
+
+    def sampler(self, model: Any, tokenizer: PreTrainedTokenizerFast) -> Sampler:
+        """Draws completions from the weights that the model has."""
+
+    def export(
+        self, state: Mapping[str, Tensor], shape: Any, directory: Path, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """Writes a directory that transformers reads."""
+
+
+class OwnFamily:
+    """Mixture-of-experts models of `model_core.model`."""
+
+    def count(self, shape: ModelConfig) -> tuple[int, int]:
+        """See `Family`."""
+        return count_parameters(shape)
+
+    def check_layout(self, shape: ModelConfig, parallel: ParallelConfig) -> None:
+        """See `Family`."""
+        check_layout(shape, parallel)
+
+    def build(self, shape: ModelConfig) -> Transformer:
+        """See `Family`."""
+        return Transformer(shape)
+
+    def sampler(self, model: Transformer, tokenizer: PreTrainedTokenizerFast) -> Sampler:
+        """See `Family`."""
+        return Sampler(model, eos_token_id=int(tokenizer.eos_token_id), pad_token_id=int(tokenizer.pad_token_id))
+
+    def export(
+        self, state: Mapping[str, Tensor], shape: ModelConfig, directory: Path, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """See `Family`."""
+        export_state(state, shape, directory, tokenizer)
+
+
+class DenseFamily:
+    """Dense models of transformers, trained whole on every process: `model_core.causal`."""
+
+    def count(self, shape: DenseShape) -> tuple[int, int]:
+        """See `Family`; a token passes all of them."""
+        num = count_dense(shape)
+        return num, num
+
+    def check_layout(self, shape: DenseShape, parallel: ParallelConfig) -> None:
+        """See `Family`."""
+        for name, most in (("pipeline", 1), ("tensor", 1), ("expert", 1), ("zero_stage", 1)):
+            found = getattr(parallel, name)
+            if found > most:
+                raise ConfigError(f"{name} is {found}, but a dense student ({shape.model_type}) is trained whole on each process; "
+                                  f"set it to {most}.", field=f"parallel.{name}")
+
+    def build(self, shape: DenseShape) -> Student:
+        """See `Family`."""
+        return Student(shape)
+
+    def sampler(self, model: Student, tokenizer: PreTrainedTokenizerFast) -> Sampler:
+        """See `Family`."""
+        return StudentSampler(model, eos_token_id=int(tokenizer.eos_token_id), pad_token_id=int(tokenizer.pad_token_id))
+
+    def export(
+        self, state: Mapping[str, Tensor], shape: DenseShape, directory: Path, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """See `Family`."""
+        export_student(state, shape, directory, tokenizer)
+
+
+def family_of(shape: Shape) -> Family:
+    """The family of a model of this shape."""
+    return DenseFamily() if isinstance(shape, DenseShape) else OwnFamily()
