@@ -55,7 +55,7 @@ def r1_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
     distillation of what rejection sampling kept into a dense model of the Qwen2 class.
 
     The reward is R1's (accuracy, one language, format). The paper has no gates; ours compare the lower bound of accuracy.
-    Source: DeepSeek-R1 (arXiv 2501.12948), sections 2.3 and 2.4. Ours starts from new weights where the paper has a pretrained base.
+    Source: DeepSeek-R1 (arXiv 2501.12948), sections 2.3 and 2.4. Where the paper has a pretrained base, ours has new weights.
     """
     supervised = {"steps": 420, "muon_lr": 0.02, "adamw_lr": 3e-3, "final_lr_fraction": 0.02, "num_chains": 2000}
     return [
