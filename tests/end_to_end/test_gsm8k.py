@@ -127,8 +127,9 @@ def deploy_and_chat(page: Page, run: int) -> None:
     page.get_by_role("link", name=re.compile("Chat|playground", re.IGNORECASE)).first.click()
     page.get_by_label("Your first message").fill("Tom has 3 apples and buys 4 more. How many apples has Tom?")
     page.get_by_role("button", name="Start the chat").click()
-    turn = page.locator("[data-message][data-state=done]").last
+    turn = page.locator("[data-message][data-role=assistant][data-state=done]")
     expect(turn).to_be_visible(timeout=60_000)
-    said = turn.inner_text()
+    parts = [turn.locator("[data-reasoning]"), turn.locator("[data-content]")]  # the thinking is folded after a refresh
+    said = [(part.text_content() or "").split() for part in parts]
     page.reload()
-    assert page.locator("[data-message][data-state=done]").last.inner_text().split() == said.split()
+    assert said[0] + said[1] and [(part.text_content() or "").split() for part in parts] == said
