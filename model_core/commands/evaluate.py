@@ -113,8 +113,8 @@ def _held_out(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from model_core.data.dataset import read_rows
-    from model_core.rollout import Sampler
     from model_core.scoring import Rubric
+    from model_core.training.families import family_of
     from model_core.training.measuring import measure
     from model_core.training.start import load_start
     from model_core.training.world import World
@@ -124,8 +124,7 @@ def _held_out(args: argparse.Namespace) -> dict[str, Any]:
     config = HeldOutConfig.parse({name: value for name in names if (value := getattr(args, name)) is not None}, prefix="held_out")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     start = load_start(checkpoint)
-    sampler = Sampler(start.model.to(device), eos_token_id=int(start.tokenizer.eos_token_id),
-                      pad_token_id=int(start.tokenizer.pad_token_id))
+    sampler = family_of(start.model_config).sampler(start.model.to(device), start.tokenizer)
     rows = read_rows(dataset, "held_out", limit=config.num_problems)
     return measure(sampler, start.tokenizer, rows, config=config, rubric=Rubric(RewardConfig()),
                    world=World(0, 1, device), seed=args.seed)

@@ -149,15 +149,14 @@ class Checkpoint:
         """Raises CheckpointError when it is incomplete or damaged."""
         import torch
 
-        from model_core.rollout import Sampler
+        from model_core.training.families import family_of
         from model_core.training.start import load_start
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         start = load_start(directory)
         self._directory, self._tokenizer = Path(directory), start.tokenizer
         self._context = start.model_config.max_position_embeddings
-        self._sampler = Sampler(start.model.to(device), eos_token_id=int(start.tokenizer.eos_token_id),
-                                pad_token_id=int(start.tokenizer.pad_token_id))
+        self._sampler = family_of(start.model_config).sampler(start.model.to(device), start.tokenizer)
 
     def settings(self) -> dict[str, Any]:
         return {"checkpoint": digest(self._directory / "metadata.json")}

@@ -8,15 +8,14 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import selectors
 import subprocess
 import sys
 import threading
-import time
 from collections import OrderedDict
 from pathlib import Path
 
 from model_core.errors import MachineError, Undecided
+from model_core.pipes import line_within
 
 DEADLINE_SECONDS = 5.0
 START_SECONDS = 120.0
@@ -95,10 +94,10 @@ class Verifier:
         try:
             if question is not None:
                 process.stdin.write(question.encode() + b"\n")
-            line = _line(process.stdout.fileno(), time.monotonic() + seconds)
+            line = line_within(process.stdout.fileno(), seconds)
         except BrokenPipeError:
             return None
-        return line.decode("ascii", "replace").strip() or None
+        return line.decode("ascii", "replace").strip() or None if line else None
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -112,21 +111,6 @@ class Verifier:
             process.returncode = 0  # the parent's child, not ours to wait for
         for pipe in (process.stdin, process.stdout):
             pipe.close()
-
-
-def _line(descriptor: int, until: float) -> bytes:
-    """One line, or nothing when it is not whole at `until` or the other end is closed."""
-    read = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while not read.endswith(b"\n"):
-            if not selector.select(max(0.0, until - time.monotonic())):
-                return b""
-            chunk = os.read(descriptor, 1 << 16)
-            if not chunk:
-                return b""
-            read += chunk
-    return read
 
 
 VERIFIER = Verifier()

@@ -20,7 +20,9 @@ from model_core.errors import DataError
 from model_core.grpo import rollouts
 from model_core.grpo.keeping import keep
 from model_core.grpo.rollouts import Group, Rollout
+from model_core.rewards._types import with_opening
 from model_core.rollout import Sampler
+from model_core.training.families import family_of
 from model_core.training.frame import Frame
 from model_core.training.start import Encoded, Start, encode_fitting, load_start
 
@@ -79,8 +81,7 @@ def _sample(frame: Frame, settings: RejectionSampling.Config, rows: Sequence[Row
         source.tokenizer, [replace(row, completion=None) for row in rows], reserve=settings.max_new_tokens,
         limit=source.model_config.max_position_embeddings, field="phase_config.max_new_tokens",
     )
-    sampler = Sampler(source.model.to(frame.world.device), eos_token_id=int(source.tokenizer.eos_token_id),
-                      pad_token_id=int(source.tokenizer.pad_token_id))
+    sampler = family_of(source.model_config).sampler(source.model.to(frame.world.device), source.tokenizer)
     frame.reporter.stage("sampling", 0)
     began, began_at = time.monotonic(), _fraction(kept, settings, rows)
     while True:
@@ -141,6 +142,4 @@ def with_general(chains: list[Row], rows: Sequence[Row], *, fraction: float, see
 
 
 def _row(group: Group, best: Rollout) -> Row:
-    """The demonstration, with the opening mark that a model may leave out."""
-    text = best.text if best.text.startswith("<think>") else f"<think>{best.text}"
-    return Row(prompt=group.row.prompt, completion=text, answer=group.row.answer, task=group.row.task)
+    return Row(prompt=group.row.prompt, completion=with_opening(best.text), answer=group.row.answer, task=group.row.task)

@@ -169,13 +169,13 @@ class PolicySteps:
             self._frame.extra_state[REFERENCE] = stored
 
     def _guard(self, step: int, difference: float | None) -> None:
-        """Asks the run to stop when trainer and sampler have long disagreed about the very same weights."""
+        """Has the run end when trainer and sampler have long disagreed about the very same weights."""
         frame, limit = self._frame, self._settings.max_logprob_difference
         if not limit or difference is None:
             return
         self._num_apart = self._num_apart + 1 if difference > limit else 0
-        if self._num_apart >= GUARD_STEPS and frame.world.is_first:
-            frame.context.rundir.ask_to_stop(
+        if self._num_apart >= GUARD_STEPS:
+            frame.ask_to_end(
                 f"Trainer and sampler differ by {difference:.3g} nats a token, more than max_logprob_difference {limit:g}, for "
                 f"{self._num_apart} steps up to step {step + 1}: what is learnt is no longer what is sampled.")
 

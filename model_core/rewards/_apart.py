@@ -10,7 +10,6 @@ import faulthandler
 import importlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from model_core.config.base import StrictModel
+from model_core.pipes import line_within
 from model_core.rewards._types import Reward, Sample, Score
 
 START_SECONDS = 60.0
@@ -88,18 +88,8 @@ class Apart:
         self._process, self._ender = process, weakref.finalize(self, _end, process, self._stderr)
 
     def _line(self, seconds: float) -> bytes | None:
-        """The next line that the process writes; None when it ended or the time is over."""
         assert self._process is not None and self._process.stdout is not None
-        until, read, poll = time.monotonic() + seconds, b"", select.poll()
-        poll.register(self._process.stdout, select.POLLIN)
-        while not read.endswith(b"\n"):
-            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
-                return None
-            part = os.read(self._process.stdout.fileno(), 1 << 16)
-            if not part:
-                return None
-            read += part
-        return read
+        return line_within(self._process.stdout.fileno(), seconds)
 
     def _gone(self, hung: str, began: float, seconds: float) -> str:
         """Ends what is left of the process and says how it came to that."""

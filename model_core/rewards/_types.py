@@ -52,6 +52,12 @@ class Score:
         return cls(None, reason)
 
 
+def with_opening(completion: str) -> str:
+    """A demonstration of it: with the opening mark that a model may leave out, or whose template had written it."""
+    is_bare = "</think>" in completion and not completion.lstrip().startswith("<think>")
+    return f"<think>{completion}" if is_bare else completion
+
+
 class Reward(Protocol):
     """One component of the reward.
 

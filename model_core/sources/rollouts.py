@@ -14,6 +14,7 @@ from pydantic import Field
 
 from model_core.errors import DataError
 from model_core.registry import registered
+from model_core.rewards._types import with_opening
 from model_core.sources._bad import BadRow, OnBad, refuse
 from model_core.sources._limits import RowLimit
 from model_core.sources.jsonl import objects
@@ -71,7 +72,7 @@ class Rollouts:
             good.setdefault(one["text"], one)
         for one in sorted(good.values(), key=self._rank)[: self.config.per_prompt]:
             yield {
-                "prompt": group["prompt"], "completion": _with_opening(one["text"]), "answer": group.get("answer"),
+                "prompt": group["prompt"], "completion": with_opening(one["text"]), "answer": group.get("answer"),
                 "task": group.get("task") or "",
                 "meta": {"reward": one.get("reward"), "num_tokens": one.get("num_tokens"), "file": name, "pass_rate": pass_rate},
             }  # fmt: skip
@@ -105,8 +106,3 @@ def _check(group: dict[str, Any]) -> None:
     for one in group["completions"]:
         if not isinstance(one["text"], str):
             raise TypeError("a completion must have its text")
-
-
-def _with_opening(text: str) -> str:
-    """A chat template may have written the opening mark, so that the sample begins behind it."""
-    return f"<think>{text}" if "</think>" in text and not text.lstrip().startswith("<think>") else text

@@ -106,6 +106,7 @@ class Frame:
         self._last_tick = 0.0
         self._num_skipped = 0
         self._hacks = Watch()
+        self._asked_to_end = ""
         self._at_first = (0, self._spent())
         self._measured: dict[str, Any] | None = None
         self._saver = Saver(context.rundir, config, self.engine, start.model_config, start.tokenizer, self.reporter, self.world)
@@ -195,6 +196,10 @@ class Frame:
         num_stored = store(path, groups, seed=step) if self.world.is_first else 0
         self.reporter.emit("rollouts", step=step, file=f"samples/{path.name}", num_groups=len(groups),
                            num_rollouts=sum(len(group.rollouts) for group in groups), num_stored_groups=num_stored)
+
+    def ask_to_end(self, reason: str) -> None:
+        """Ends the run at the next boundary with a checkpoint, as a stop does; the first rank's word counts."""
+        self._asked_to_end = reason
 
     def wants_to_end(self, *, save_when_due: bool = False) -> bool:
         """Whether a stop was asked for or the budget is used up; all ranks must call it.
@@ -299,6 +304,8 @@ class Frame:
         stop, budget = self.context.rundir.stop, self.config.budget
         if stop.exists():
             return "stop", stop.read_text().strip() or "asked to stop"
+        if self._asked_to_end:
+            return "stop", self._asked_to_end
         if self.context.signals is not None and self.context.signals.received:
             return "stop", f"The trainer got {self.context.signals.received}."
         reason = used_up(budget, self._spent())

@@ -114,17 +114,14 @@ def test_a_resumed_run_has_its_reference_and_its_curriculum(attempt: Attempt) ->
     assert plain == same and "kl" in plain
 
 
-def test_the_guard_asks_to_stop_when_trainer_and_sampler_stay_apart(attempt: Attempt) -> None:
-    run, steps = reinforcement(attempt, max_logprob_difference=1e-12)
-    for step in range(steps_module.GUARD_STEPS - 1):
-        steps(step)
-    assert not run.rundir.stop.exists()
-    steps(steps_module.GUARD_STEPS - 1)
-    assert "max_logprob_difference 1e-12" in run.rundir.stop.read_text()
+def test_the_guard_ends_the_run_with_a_checkpoint_when_trainer_and_sampler_stay_apart(attempt: Attempt) -> None:
+    run, steps = reinforcement(attempt, max_logprob_difference=1e-12, steps=6)
+    result = run.frame.run(steps)
+    assert (result["ended_by"], result["status"], result["steps"]) == ("stop", "stopped", steps_module.GUARD_STEPS)
+    assert "max_logprob_difference 1e-12" in result["reason"] and run.rundir.checkpoint(steps_module.GUARD_STEPS).exists()
+    assert not run.rundir.stop.exists()  # which is for those who ask from outside
     calm, calm_steps = reinforcement(attempt, name="calm", max_logprob_difference=1.0)
-    for step in range(steps_module.GUARD_STEPS):
-        calm_steps(step)
-    assert not calm.rundir.stop.exists()
+    assert calm.frame.run(calm_steps)["ended_by"] == "steps"
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
