@@ -3,8 +3,10 @@ behind a limit of its bodies, Django for the rest."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from serving_app.gateway.errors import GatewayError
 
 STATIC_PREFIX = "/static"
 GATEWAY_PREFIX = "/v1/"
+LINGER_BYTES, LINGER_SECONDS = 64 << 20, 10.0
+"""So much of a body that is too long is still read, so that its sender sees the answer."""
 
 
 class FoundFiles(StaticFiles):
@@ -78,14 +82,34 @@ async def capped(app: Any, scope: Any, receive: Any, send: Any) -> None:
         num_bytes = 0
         await app(scope, counted, send)
     if num_bytes > MAX_BYTES:
-        await send_too_long(send)
+        await send_too_long(receive, send)
 
 
-async def send_too_long(send: Any) -> None:
+async def send_too_long(receive: Any, send: Any) -> None:
+    """The whole answer first, then the rest of the body is read away.
+
+    A connection that is closed with bytes unread is reset, and the client loses the answer that was on its way.
+    """
     error = GatewayError(413, f"The body is longer than {MAX_BYTES} bytes. Send less.")
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    body = json.dumps(error.body()).encode()
+    length = (b"content-length", str(len(body)).encode())
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close"), length]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(error.body()).encode()})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            await read_away(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def read_away(receive: Any) -> None:
+    """Reads until the body ends, the client leaves or LINGER_BYTES have come."""
+    num_bytes = 0
+    while num_bytes <= LINGER_BYTES:
+        message = await receive()
+        num_bytes += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
 
 
 def sockets() -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model_core.config.variants import Mean
-from model_core.data.batches import PackedBatch, pack_batch, passes_of_rank
+from model_core.data.batches import PackedBatch, pack_answers, passes_of_rank
 from model_core.grpo.loss import kl_estimate, mean_weights, policy_loss, token_values, truncated_weights
 from model_core.grpo.rollouts import Group, Rollout
 from model_core.training.world import World
@@ -78,6 +78,14 @@ def minibatches(items: Sequence[Lesson], *, num: int, seed: int) -> list[list[Le
     return [part for part in parts if part]
 
 
+def _passes(items: Sequence[Lesson], *, max_tokens: int, world: World) -> list[tuple[list[int], bool]]:
+    """This rank's passes, in which the answers to one prompt stand beside each other."""
+    numbers: dict[tuple[int, ...], int] = {}
+    groups = [numbers.setdefault(tuple(item.prompt), len(numbers)) for item in items]
+    lengths = [item.length for item in items]
+    return passes_of_rank(lengths, max_tokens=max_tokens, rank=world.rank, size=world.size, groups=groups)
+
+
 class MinibatchLosses:
     """The loss of one minibatch as one callable a forward pass, and what they saw on this rank."""
 
@@ -90,10 +98,9 @@ class MinibatchLosses:
         self.num_tokens = sum(len(item.rollout.tokens) for item in items)
         self.sums: Counter[str] = Counter()
         self.max_difference, self.min_ratio, self.max_ratio = 0.0, inf, 0.0
-        lengths = [item.length for item in items]
-        passes = passes_of_rank(lengths, max_tokens=max_tokens, rank=world.rank, size=world.size)
         self.callables: list[Callable[[nn.Module], Tensor]] = [
-            self._callable([items[i] for i in indices], weight=float(counts)) for indices, counts in passes
+            self._callable([items[i] for i in indices], weight=float(counts))
+            for indices, counts in _passes(items, max_tokens=max_tokens, world=world)
         ]
 
     def _callable(self, chosen: list[Lesson], *, weight: float) -> Callable[[nn.Module], Tensor]:
@@ -104,7 +111,7 @@ class MinibatchLosses:
 
     def _loss(self, model: nn.Module, chosen: list[Lesson], weight: float) -> Tensor:
         device, objective = self._world.device, self._objective
-        batch = pack_batch([(c.prompt, c.rollout.tokens) for c in chosen], device=device)
+        batch = pack_answers([(c.prompt, c.rollout.tokens) for c in chosen], device=device)
         rollout_M = torch.tensor([v for c in chosen for v in c.rollout.logprobs], device=device)
         old_M = torch.tensor([v for c in chosen for v in c.old_logprobs], device=device)
         advantages_M = torch.tensor([c.rollout.advantage for c in chosen for _token in c.rollout.tokens], device=device)
@@ -156,11 +163,10 @@ def with_trainer_logprobs(
 ) -> list[Lesson]:
     """The lessons with what the trainer gives their tokens, each rank its share; all ranks get all."""
     found: dict[int, list[float]] = {}
-    lengths = [item.length for item in items]
-    for indices, counts in passes_of_rank(lengths, max_tokens=max_tokens, rank=world.rank, size=world.size):
+    for indices, counts in _passes(items, max_tokens=max_tokens, world=world):
         if counts:
             chosen = [items[i] for i in indices]
-            batch = pack_batch([(c.prompt, c.rollout.tokens) for c in chosen], device=world.device)
+            batch = pack_answers([(c.prompt, c.rollout.tokens) for c in chosen], device=world.device)
             values = iter(reference_logprobs(model, batch, temperature=temperature).tolist())
             found |= {i: list(islice(values, len(c.rollout.tokens))) for i, c in zip(indices, chosen, strict=True)}
     everything = {i: values for part in world.gather(found) for i, values in part.items()}

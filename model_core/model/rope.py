@@ -36,13 +36,11 @@ def score_scale(config: ModelConfig) -> float:
 
 
 def rotate(x_BTHP: Tensor, cos_BTQ: Tensor, sin_BTQ: Tensor) -> Tensor:
-    """Turns each pair by its position's angle; the result has all first members before all second ones.
-
-    Scores do not see that order, because queries and keys share it. Q is P / 2.
-    """
-    even, odd = x_BTHP[..., 0::2], x_BTHP[..., 1::2]
-    cos, sin = cos_BTQ[:, :, None, :].to(x_BTHP.dtype), sin_BTQ[:, :, None, :].to(x_BTHP.dtype)
-    return torch.cat([even * cos - odd * sin, odd * cos + even * sin], dim=-1)
+    """Turns each pair by its position's angle, a complex number by another; a pair's members stay side by side. Q is P / 2."""
+    # A copy of its own: a view may begin at an odd place, where no complex number can.
+    x_BTHQ2 = x_BTHP.float().reshape(*x_BTHP.shape[:-1], -1, 2).clone(memory_format=torch.contiguous_format)
+    turned_BTHQ = torch.view_as_complex(x_BTHQ2) * torch.complex(cos_BTQ.float(), sin_BTQ.float())[:, :, None]
+    return torch.view_as_real(turned_BTHQ).flatten(-2).to(x_BTHP.dtype)
 
 
 def _strength(factor: float, mscale: float) -> float:

@@ -1,8 +1,7 @@
 """Latent cache: for each layer one preallocated block of (rows, tokens, C) numbers, and how far each row is filled.
 
 A row is one completion in the making. The rows in use are always the first ones, so that no step has to gather them:
-whoever ends a row moves another into its place. A token's numbers are those of `Transformer.hidden`, but each rotary
-pair lies side by side, as `model_core.rollout.decoder` turns them.
+whoever ends a row moves another into its place. A token's numbers are those of `Transformer.hidden`.
 Letters: B rows, T tokens, L layers, C = R + P = kv_lora_rank + qk_rope_head_dim.
 """
 
@@ -37,8 +36,6 @@ class LatentCache:
         """Where each row begins when the rows stand one behind the other."""
         self.open, self.closed = (torch.full((), value, dtype=weight.dtype, device=weight.device) for value in (0.0, -math.inf))
         """What is added to the score of a token that may be seen, and of one that may not."""
-        pairs = torch.arange(width, device=weight.device).view(2, -1).t().flatten()
-        self._order_C = torch.cat([torch.arange(rank, device=weight.device), rank + pairs])
 
     @property
     def num_rows(self) -> int:
@@ -52,7 +49,7 @@ class LatentCache:
 
     def fill_layer(self, layer: int, latent_BTC: Tensor) -> None:
         """Stores the latents of one layer."""
-        self.layers[layer][: len(latent_BTC), : latent_BTC.shape[1]] = latent_BTC[..., self._order_C]
+        self.layers[layer][: len(latent_BTC), : latent_BTC.shape[1]] = latent_BTC
 
     def begin(self, lengths_B: Tensor, longest: int) -> None:
         """Says how many tokens the first rows hold."""

@@ -18,16 +18,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_core.model.moe import MoE
+from model_core.model.packing import Packing
 from model_core.training.world import World
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """The tokens of the forward pass that runs, or is computed again: which count how much, and whose they are."""
+    """The tokens of the forward pass that runs, or is computed again: which count how much, and in which rows they are."""
 
-    weight_T: Tensor
-    sequence_T: Tensor
-    num_sequences: int
+    weight_BT: Tensor
+    packing: Packing | None
+
+    def load(self) -> Tensor:
+        """T: how much each token counts as load: once for every document that it stands in."""
+        weight_T = self.weight_BT.flatten()
+        return weight_T if self.packing is None or self.packing.shared is None else weight_T * self.packing.shared.counts_N
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.weight_BT) if self.packing is None else self.packing.num_rows
+
+    def in_sequences(self, x_TE: Tensor) -> tuple[Tensor, Tensor]:
+        """Each token's values once for every sequence that it is in, and that sequence's number."""
+        if self.packing is not None:
+            return self.packing.in_rows(x_TE)
+        num, width = self.weight_BT.shape
+        return x_TE, torch.arange(num, device=x_TE.device).repeat_interleave(width)
 
 
 class ExpertBalance:
@@ -89,12 +105,7 @@ class ExpertBalance:
         self._losses, self._is_counting, self._pass = [], mask_BT is not None, None
         if mask_BT is None:
             return
-        if packing is None:
-            num, width = mask_BT.shape
-            sequence_T = torch.arange(num, device=mask_BT.device).repeat_interleave(width)
-        else:
-            num, sequence_T = packing.num_rows, packing.place_N // packing.width
-        self._pass = _Pass(mask_BT.flatten().float(), sequence_T, num)
+        self._pass = _Pass(mask_BT.float(), packing)
 
     def _end(self, _model: nn.Module, _inputs: Any, _logits: Any) -> None:
         self._is_counting = False  # the pass stays known: recomputation must do again what was done
@@ -108,20 +119,21 @@ class ExpertBalance:
                 self._losses.append(loss)
         if self._is_counting:
             with torch.no_grad():
-                real_TK = self._pass.weight_T[:, None].expand_as(chosen_TK)
+                real_TK = self._pass.load()[:, None].expand_as(chosen_TK)
                 self._loads[place].scatter_add_(0, chosen_TK.flatten(), real_TK.flatten())
 
 
 def _sequence_loss(scores_TE: Tensor, chosen_TK: Tensor, made: _Pass) -> Tensor:
     """Σ over sequences and experts of (share of tokens that chose it, 1 when even) · (its mean share of the scores)."""
     num_experts, num_chosen = scores_TE.shape[1], chosen_TK.shape[1]
-    zeros_BE = scores_TE.new_zeros(made.num_sequences, num_experts)
-    length_B1 = scores_TE.new_zeros(made.num_sequences).index_add(0, made.sequence_T, made.weight_T)[:, None].clamp_min(1)
-    was_chosen_TE = torch.zeros_like(scores_TE).scatter_(1, chosen_TK, 1.0) * made.weight_T[:, None]
-    fraction_BE = zeros_BE.index_add(0, made.sequence_T, was_chosen_TE) * (num_experts / num_chosen) / length_B1
-    share_TE = scores_TE / scores_TE.sum(dim=1, keepdim=True) * made.weight_T[:, None]
-    probability_BE = zeros_BE.index_add(0, made.sequence_T, share_TE) / length_B1
-    return (fraction_BE * probability_BE).sum()
+    weight_T1 = made.weight_BT.flatten()[:, None]
+    was_chosen_TE = torch.zeros_like(scores_TE).scatter_(1, chosen_TK, 1.0) * weight_T1
+    share_TE = scores_TE / scores_TE.sum(dim=1, keepdim=True) * weight_T1
+    of_all, sequence_Q = made.in_sequences(torch.cat([weight_T1, was_chosen_TE, share_TE], dim=1))
+    sums_B = scores_TE.new_zeros(made.num_sequences, of_all.shape[1]).index_add(0, sequence_Q, of_all)
+    length_B1, chosen_BE, share_BE = sums_B[:, :1].clamp_min(1), sums_B[:, 1 : 1 + num_experts], sums_B[:, 1 + num_experts :]
+    fraction_BE = chosen_BE * (num_experts / num_chosen) / length_B1
+    return (fraction_BE * share_BE / length_B1).sum()
 
 
 class WithBalance:

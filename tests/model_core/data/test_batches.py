@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_core.data.batches import pack_batch, passes_of_rank, split_by_size
+from model_core.data.batches import pack_answers, pack_batch, passes_of_rank, split_by_size
 from model_core.data.order import indices_of_step
 from tests.model_core.reference.padded import make_batch
 
@@ -66,3 +66,24 @@ def test_packed_and_padded_ask_for_the_same(sequences: list[tuple[list[int], lis
     assert packed.targets_M.tolist() == padded.targets_BT[padded.mask_BT.bool()].tolist()
     assert packed.tokens_1N.numel() == int(padded.real_BT.sum())
     assert packed.packing.together(padded.tokens_BT).tolist() == packed.tokens_1N.tolist()
+
+
+def test_answers_to_one_prompt_have_it_once() -> None:
+    batch = pack_answers([([1, 2], [3, 4]), ([1, 2], [5]), ([1, 2], [6, 7, 8]), ([9], [6]), ([1, 2], [4, 4])])
+    assert batch.tokens_1N.tolist() == [[1, 2, 3, 6, 7, 9, 1, 2, 4]]
+    assert batch.at_M.tolist() == [1, 2, 1, 1, 3, 4, 5, 7, 8] and batch.targets_M.tolist() == [3, 4, 5, 6, 7, 8, 6, 4, 4]
+    assert batch.packing.positions_1N.tolist() == [[0, 1, 2, 2, 3, 0, 0, 1, 2]]
+    assert batch.packing.spread(batch.tokens_1N).tolist() == [[1, 2, 3, 0], [1, 2, 0, 0], [1, 2, 6, 7], [9, 0, 0, 0], [1, 2, 4, 0]]
+    assert batch.packing.shared is not None and batch.packing.shared.counts_N.tolist() == [3, 3, 1, 1, 1, 1, 1, 1, 1]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 4)), min_size=1, max_size=60), st.integers(1, 200), st.integers(1, 3))
+def test_passes_keep_groups_together(sequences: list[tuple[int, int]], max_tokens: int, size: int) -> None:
+    lengths, groups = [length for length, _group in sequences], [group for _length, group in sequences]
+    together = split_by_size(lengths, max_tokens=max_tokens, size=size, groups=groups)
+    order = [groups[i] for indices in together for i in indices]
+    assert len(order) == len(sequences) and all(order.count(g) == order[order.index(g) :][: order.count(g)].count(g) for g in order)
+    ranks = [passes_of_rank(lengths, max_tokens=max_tokens, rank=rank, size=size, groups=groups) for rank in range(size)]
+    for whole, parts in zip(together, zip(*ranks, strict=True), strict=True):
+        assert [i for indices, counts in parts if counts for i in indices] == whole
+        assert all(len(own) == 1 or len(own) * max(lengths[i] for i in own) <= max_tokens for own, _counts in parts)

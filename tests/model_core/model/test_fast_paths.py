@@ -73,7 +73,7 @@ def test_experts_few_tokens_and_many_agree() -> None:
                           atol=1e-4)
 
 
-def test_rotation_is_a_complex_product_and_keeps_distances() -> None:
+def test_rotation_turns_each_pair_and_keeps_distances() -> None:
     cos, sin = angles(SMALL)
     x = torch.randn(2, 64, 3, 4)
     turned = rotate(x, cos.expand(2, -1, -1), sin.expand(2, -1, -1))

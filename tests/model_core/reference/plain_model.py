@@ -63,6 +63,7 @@ def next_hidden(model: Transformer, tokens: list[int]) -> Tensor:
 
 
 def rotated(x_BTHP: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotation as a product of complex numbers, in the order of `rope.rotate`."""
-    turned = torch.view_as_complex(x_BTHP.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)[:, :, None]
-    return torch.cat([turned.real, turned.imag], dim=-1)
+    """The rotation of each pair (0, 1), (2, 3) … by sine and cosine."""
+    first, second = x_BTHP[..., 0::2], x_BTHP[..., 1::2]
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)

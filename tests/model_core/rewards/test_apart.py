@@ -38,10 +38,11 @@ def test_one_that_hangs_and_one_that_crashes_leave_the_others_their_scores(apart
 
 
 def test_a_verifier_that_always_hangs_costs_a_few_deadlines_and_leaves_no_process(apart: Apart) -> None:
+    before = set(psutil.Process().children(recursive=True))
     scores = apart.score([sample("hang")] * (MAX_IN_ROW + 20))
     assert all(score.value is None for score in scores) and "not asked" in scores[-1].detail
     apart.close()
-    assert not [child for child in psutil.Process().children(recursive=True) if "model_core.rewards._apart" in " ".join(child.cmdline())]
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def ran(program: str, checks: str = "assert add(2, 3) == 5", seconds: float = 5.0) -> bool | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model_core.config import ModelConfig
-from model_core.data.batches import pack_batch
+from model_core.data.batches import PackedBatch, pack_answers, pack_batch
 from model_core.model import Transformer
 from model_core.training.balance import ExpertBalance
 from model_core.training.engine import checkpoint_blocks
@@ -99,3 +99,21 @@ def test_the_balance_loss_is_by_sequence_however_they_are_laid_out() -> None:
     assert padded.abs().max() > 0
     assert torch.allclose(balance_gradient(packed=True), padded, atol=1e-6)
     assert torch.equal(balance_gradient(packed=True, recompute=True), balance_gradient(packed=True))
+
+
+def of_answers(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Loads, balance loss and the gradient of both the loss and the answers' logits."""
+    made = model()
+    balance = ExpertBalance(made, World(0, 1, torch.device("cpu")), wants_loss=True)
+    logits = made(batch.tokens_1N, attention_mask=torch.ones_like(batch.tokens_1N), packing=batch.packing, at_M=batch.at_M)
+    loss = balance.take_loss()
+    assert isinstance(loss, Tensor)
+    (loss + logits.gather(1, batch.targets_M[:, None]).sum()).backward()
+    return balance.take_loads(), loss, torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None])
+
+
+def test_a_shared_prompt_counts_and_teaches_as_often_as_it_is_shared() -> None:
+    answers = [([1, 2, 3], [4, 5]), ([1, 2, 3], [6]), ([1, 2, 3], [7, 8, 9]), ([5, 5], [1, 2]), ([5, 5], [3, 3, 3])]
+    (loads_LE, loss, gradient), plain = of_answers(pack_answers(answers)), of_answers(pack_batch(answers))
+    assert torch.equal(loads_LE, plain[0])
+    assert torch.allclose(loss, plain[1], atol=1e-6) and torch.allclose(gradient, plain[2], atol=1e-5)
