@@ -7,9 +7,10 @@ reward that rises while the truth falls; Yu et al., DAPO (arXiv 2503.14476), sec
 
 from __future__ import annotations
 
+import json
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, linear_regression, stdev
 
@@ -56,6 +57,7 @@ class Watch:
 
     def add(self, values: Mapping[str, float | None]) -> list[str]:
         """Takes in the metrics of a step, or of a measurement, and returns the sentences of new findings."""
+        self._forget_another_reward(values)
         for name, value in values.items():
             if value is not None and math.isfinite(value):
                 first = self._first.setdefault(name, [])
@@ -67,6 +69,25 @@ class Watch:
         new = {name: sentence for name, sentence in found.items() if name not in self._said}
         self._said |= new.keys()
         return list(new.values())
+
+    def stored(self) -> str:
+        """What it knows, for a checkpoint."""
+        last = {name: list(values) for name, values in self._last.items()}
+        return json.dumps({"first": self._first, "last": last, "said": sorted(self._said)})
+
+    def restore(self, stored: str) -> None:
+        """Goes on from what `stored` gave: what was said is not said again."""
+        known = json.loads(stored)
+        self._first, self._said = known["first"], set(known["said"])
+        self._last = {name: deque(values, maxlen=4 * self._config.window) for name, values in known["last"].items()}
+
+    def _forget_another_reward(self, values: Mapping[str, float | None]) -> None:
+        """A reward that has got another component is another reward: its rise at that step is nobody's doing."""
+        before, now = _asked(self._first), _asked(values)
+        if before and now and before != now:
+            for name in [name for name in self._first if name.startswith("reward/")]:
+                del self._first[name]
+                self._last.pop(name, None)
 
 
 def dominance(series: Series, config: DetectorConfig) -> str | None:
@@ -162,6 +183,11 @@ def _noise(series: Series, name: str, config: DetectorConfig) -> float:
     values = _known(series, name)
     steps = [later - earlier for earlier, later in pairwise(values)]
     return stdev(steps) / config.window**0.5 if len(steps) > 1 else 0.0
+
+
+def _asked(names: Iterable[str]) -> set[str]:
+    """The components that a step's reward is made of, scored or not."""
+    return {name for name in names if name.startswith("reward/") and name.endswith("/unscored")}
 
 
 def _components(series: Series) -> list[str]:

@@ -16,7 +16,9 @@ class ModelCoreError(Exception):
 
 
 class ConfigError(ModelCoreError):
-    """A configuration that cannot work; change the named field."""
+    """A configuration that cannot work; change the named field. Where several are wrong, `parts` has (field, sentence) of each."""
+
+    parts: tuple[tuple[str, str], ...] = ()
 
 
 class DataError(ModelCoreError):

@@ -22,7 +22,10 @@ KINDS: dict[str, str] = {
     "progress": "stage, step, total, fraction, remaining_seconds",
     "scalars": "step, tokens, process_seconds, values {metric name: number, null, or “nan”, “inf”, “-inf” as a string}",
     "evaluation": "step, when (before | during | after), accuracy, accuracy_low, accuracy_high, quality, quality_low, "
-                  "quality_high, num_problems, components {reward component: mean}, unscored, examples",
+                  "quality_high, num_problems, components {reward component: mean}, measures {metric: value stderr low high num}, "
+                  "unscored, examples",
+    "benchmark": "step, name, accuracy, stderr, low, high, num_problems, num_samples, unscored, no_answer, truncated; after the "
+                 "last step, when the gate names a benchmark",
     "chains": "num_prompts (asked), num_kept, refused {reason: completions}; once, when rejection sampling has sampled",
     "rollouts": "step, file (relative path), num_groups, num_rollouts, num_stored_groups (fewer than all when they are many)",
     "experts": "step, layers [[share of tokens per expert]], bias [[value per expert]], max_violation [per layer]",
@@ -30,18 +33,28 @@ KINDS: dict[str, str] = {
     "checkpoint_removed": "step",
     "fallback": "message: something was done another way than configured",
     "warning": "message",
-    "stopping": "reason, step",
+    "stopping": "reason, step; also when the gate is safely passed early",
     "error": "type, message, field, rank, stage, step",
     "finished": "the content of result.json",
 }
 
 METRICS: dict[str, tuple[str, str]] = {
-    "loss": ("nats per token", "Cross-entropy on the completion, or the policy loss"),
+    "loss": ("nats per token", "Cross-entropy on the completion, or the policy loss; of a reward model nats per pair"),
     "loss/mtp": ("nats per token", "Cross-entropy of multi-token prediction on the token after the next"),
+    "pairs/accuracy": ("fraction", "Pairs of the step whose chosen answer scored higher"),
+    "pairs/margin": ("", "Mean score of chosen answers minus that of rejected ones"),
+    "pairs/chosen": ("", "Mean score of the step's chosen answers"),
+    "pairs/rejected": ("", "Mean score of the step's rejected answers"),
+    "pairs/centre": ("", "Score that the reward “preference” counts from: a running mean of the answers' scores"),
+    "pairs/centring": ("", "Mean square of the sum of a pair's scores, which centre_coef keeps small"),
     "lr": ("", "Highest learning rate of all weights: that of the matrices, unless factors say otherwise"),
     "grad_norm": ("", "Norm of the gradient before clipping"),
     "entropy": ("nats per token", "Entropy of the policy on its own rollouts"),
     "kl": ("nats per token", "Estimate of KL(policy ‖ reference)"),
+    "distil/reverse_kl": ("nats per token", "KL(student ‖ teacher) on the step's answers, before the update"),
+    "distil/forward_kl": ("nats per token", "KL(teacher ‖ student) on the step's answers, before the update"),
+    "distil/agreement": ("fraction", "Tokens at which student and teacher find the same one likeliest"),
+    "distil/on_policy_fraction": ("fraction", "Prompts of the step that the student answered"),
     "pg_loss": ("", "Clipped policy-gradient loss"),
     "clip/low": ("fraction", "Tokens whose ratio was clipped from below"),
     "clip/high": ("fraction", "Tokens whose ratio was clipped from above"),
@@ -81,10 +94,12 @@ METRICS: dict[str, tuple[str, str]] = {
     "budget/used_fraction": ("fraction", "Used part of the budget; of several limits the one nearest to its end"),
     "budget/forecast_fraction": ("fraction", "The same after the last step, at the present rate; above 1 the budget ends the run"),
     "perf/reward_s": ("s", "Seconds of scoring in the step"),
+    "perf/teacher_s": ("s", "Seconds of the update in which a teacher judged the student's tokens"),
     "eval/accuracy": ("fraction", "Held-out problems answered correctly"),
     "eval/quality": ("", "Mean weighted reward on held-out problems"),
 }
-"""Unit and meaning of each scalar. Families are open: `reward/<component>/mean|std|unscored`, `eval/<component>`."""
+"""Unit and meaning of each scalar. Families are open: `reward/<component>/mean|std|unscored`, `eval/<component>`, and with several
+limits of a budget `budget/<unit>/used|forecast`."""
 
 
 class EventWriter:

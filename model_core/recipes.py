@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from model_core.config.run import PROFILES
+
 
 @dataclass(frozen=True)
 class PhaseRecipe:
@@ -50,13 +52,19 @@ def article_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
     ]
 
 
-def r1_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
+def r1_recipe(*, seed: int = 0, reward_model: str | None = None) -> list[PhaseRecipe]:
     """The paper's order on the tiny preset: cold start, reasoning RL, rejection sampling from new weights, RL once more, and
     distillation of what rejection sampling kept into a dense model of the Qwen2 class.
 
     The reward is R1's (accuracy, one language, format). The paper has no gates; ours compare the lower bound of accuracy.
+    With `reward_model`, a checkpoint of that phase, the second RL adds its preference in the last quarter of the steps: the paper
+    does so in the last 400 of 1,700, because longer the policy learns to please the reward model.
     Source: DeepSeek-R1 (arXiv 2501.12948), sections 2.3 and 2.4. Where the paper has a pretrained base, ours has new weights.
     """
+    last: dict[str, Any] | str = "r1"
+    if reward_model is not None:
+        settings = {"preference": {"checkpoint": reward_model}}
+        last = {"weights": {**PROFILES["r1"], "preference": 1.0}, "settings": settings, "from_step": {"preference": 7}}
     supervised = {"steps": 420, "muon_lr": 0.02, "adamw_lr": 3e-3, "final_lr_fraction": 0.02, "num_chains": 2000}
     return [
         PhaseRecipe(
@@ -74,7 +82,7 @@ def r1_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
         ),
         PhaseRecipe(
             "all-scenarios", "reinforcement",
-            _config("reinforcement", seed, {"steps": 8, "adamw_lr": 1e-4, "temperature": 0.7}, reward="r1"),
+            _config("reinforcement", seed, {"steps": 8, "adamw_lr": 1e-4, "temperature": 0.7}, reward=last),
             budget_fraction=0.10, gate_threshold=0.90, gate_metric="accuracy_low", starts_from="rejection-sampling",
             summary="Reinforces once more, at the lower temperature of the paper's second stage.",
         ),

@@ -6,6 +6,7 @@
     stop             created to ask for an end; read at step boundaries and between rounds of sampling, agreed by all ranks
     stdout.log       everything the processes print, when the starter sends it there
     checkpoints/step_00000012/{model,state}/ metadata.json COMPLETE; written as part_00000012 and renamed when whole
+    engine_weights/  what an engine that samples is given, while the run goes on
     samples/         rollouts, one gzipped JSONL a step of reinforcement or a round of rejection sampling
     errors/          rank_1.json …: why a rank failed, for the first rank to tell
     result.json      last of all; its absence means that the trainer did not get to its end
@@ -89,6 +90,16 @@ class RunDir:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return result
+
+
+def used_until(checkpoint: str | Path) -> tuple[float, int]:
+    """Device seconds and tokens that a run had used, over all its attempts, when it wrote this checkpoint; zeros when it does not
+    say."""
+    try:
+        counters = json.loads((Path(checkpoint) / "state" / "trainer.json").read_text(encoding="utf-8"))["counters"]
+        return float(counters["device_seconds"]), int(counters["tokens"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0, 0
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,13 +1,15 @@
 """The weighted sum of reward components over samples; quality on held-out prompts is the same sum.
 
-A component that is unscored leaves the total unscored: a sum with a hole is not comparable with one without. Whatever could
+A component that is unscored leaves the total unscored: a sum with a hole is not comparable with one without. One that begins
+at a later step is no hole: it adds nothing, and no other weight changes, so that of a group all are summed alike. Whatever could
 hang is judged in a process of its own (`model_core.rewards._apart`), so that it costs its deadline and nothing else.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -33,15 +35,28 @@ class Rubric:
 
     def __init__(self, config: RewardConfig) -> None:
         self.weights = dict(config.weights)
+        self._from_step = dict(config.from_step)
         self._parts = {name: _Part(name, config.settings.get(name, {})) for name in self.weights}
         judges = [name for name, part in self._parts.items() if part.decides_correct]
         self._judge = judges[0] if judges else ""
-        self._accuracy = None if judges else _Part("solution_accuracy", {})
+        self._unweighted = None if judges else _Part("solution_accuracy", {})
+        """What says whether an answer is right, where that is no part of the sum."""
+
+    def at(self, step: int) -> Rubric:
+        """The reward of this step of reinforcement, counted from 1: without the components that begin later."""
+        late = {name for name, first in self._from_step.items() if step < first and name in self._parts}
+        if not late:
+            return self
+        found = copy.copy(self)
+        found._parts = {name: part for name, part in self._parts.items() if name not in late}
+        if self._judge in late:
+            found._unweighted = self._parts[self._judge]
+        return found
 
     def score(self, samples: Sequence[Sample]) -> list[Scored]:
         """Scores each sample; the order is kept."""
         columns = {name: part.score(samples) for name, part in self._parts.items()}
-        judged = columns[self._judge] if self._accuracy is None else self._accuracy.score(samples)
+        judged = columns[self._judge] if self._unweighted is None else self._unweighted.score(samples)
         return [
             self._scored({name: column[place] for name, column in columns.items()}, judged[place])
             for place in range(len(samples))
@@ -49,7 +64,7 @@ class Rubric:
 
     def close(self) -> None:
         """Ends the processes of components that were judged apart."""
-        for part in (*self._parts.values(), self._accuracy):
+        for part in (*self._parts.values(), self._unweighted):
             if part is not None:
                 part.close()
 
@@ -63,7 +78,8 @@ class Rubric:
 
 
 class _Part:
-    """One component and how it is asked: here, in several threads where it waits for processes of its own, or apart."""
+    """One component and how it is asked: here, for all samples at once where it can, in several threads where it waits for
+    processes of its own, or apart."""
 
     def __init__(self, name: str, settings: dict[str, Any]) -> None:
         cls = REWARDS.get(name)
@@ -71,6 +87,7 @@ class _Part:
         self._reward = cls(config)
         self._bounds: tuple[float, float] = cls.bounds
         self._waits = bool(getattr(cls, "waits", False))
+        self._score_many: Callable[[Sequence[Sample]], list[Score]] | None = getattr(self._reward, "score_many", None)
         self._may_hang = getattr(self._reward, "may_hang", None)
         self._apart = Apart(cls, config, deadline_seconds=config.deadline_seconds) if self._may_hang else None
         self.decides_correct = bool(getattr(cls, "decides_correct", False))
@@ -89,6 +106,8 @@ class _Part:
             self._apart.close()
 
     def _asked(self, samples: Sequence[Sample]) -> Iterable[Score]:
+        if self._score_many is not None:
+            return self._score_many(samples)
         if not self._waits or len(samples) < 2:
             return map(self._reward, samples)
         with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -107,9 +107,10 @@ class Schema(SpectacularAPIView):
 
 
 class Docs(SpectacularSwaggerSplitView):
-    """The schema as pages; its scripts come out of a package, so it needs no network."""
+    """The schema as pages in the platform's theme; its scripts come out of a package, so it needs no network."""
 
     permission_classes = [ScopePermission]
+    template_name = "r1platform/api_docs.html"
     url_name = "schema"
     url_self = None
 

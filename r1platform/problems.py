@@ -62,7 +62,7 @@ def translate(error: Exception) -> tuple[int, str, dict[str, list[str]] | None] 
         case exceptions.APIException():
             return error.status_code, str(error.detail), None
         case ModelCoreError():
-            return 400, error.message, {error.field: [error.message]} if error.field else None
+            return 400, error.message, _by_field(error) or None
         case KeyRefused():
             return 400, str(error), {error.field: [str(error)]}
         case ValidationError():
@@ -75,6 +75,16 @@ def translate(error: Exception) -> tuple[int, str, dict[str, list[str]] | None] 
         case Http404():
             return 404, "There is no such thing here, or it is not yours.", None
     return None
+
+
+def _by_field(error: ModelCoreError) -> dict[str, list[str]]:
+    """The sentences of each field that the error names."""
+    parts = getattr(error, "parts", ()) or ((error.field, error.message),)
+    found: dict[str, list[str]] = {}
+    for field, sentence in parts:
+        if field:
+            found.setdefault(field, []).append(sentence)
+    return found
 
 
 def flatten(detail: Any, prefix: str = "") -> dict[str, list[str]]:

@@ -26,6 +26,8 @@ R1_HOME = Path(env.str("R1_HOME", default=str(BASE_DIR / "var"))).absolute()
 R1_NODE_NAME = env.str("R1_NODE_NAME", default=socket.gethostname())
 R1_NODE_ADDRESS = env.str("R1_NODE_ADDRESS", default="127.0.0.1")
 R1_SGLANG_PYTHON = env.str("R1_SGLANG_PYTHON", default="")
+R1_BENCHMARKS = Path(env.str("R1_BENCHMARKS", default="") or R1_HOME / "benchmarks").absolute()
+R1_HUB_URL = env.str("R1_HUB_URL", default="https://huggingface.co").rstrip("/")
 R1_MAX_UPLOAD_BYTES = positive_number("R1_MAX_UPLOAD_BYTES", env.str("R1_MAX_UPLOAD_BYTES", default=""), default=2 << 30)
 
 SECRET_KEY = env.str("R1_SECRET_KEY", default="") or secret_key(R1_HOME)

@@ -9,24 +9,19 @@ from django.db.models import QuerySet
 from pydantic import BaseModel
 
 from model_core.config import PRESETS, MappingConfig, PrepareConfig, RunConfig, preset
-from model_core.errors import ModelCoreError
+from model_core.config.run import PROFILES
+from model_core.errors import ConfigError, ModelCoreError
 from model_core.filters import FILTERS
 from model_core.phases import PHASES
 from model_core.rewards import REWARDS
 from model_core.sources import SOURCES
 from model_core.tasks import TASKS
 from r1platform.models import Project
+from training_app.gate_forms import GateFields
 from training_app.models import Dataset, DatasetKind, DatasetVersion, Pipeline, PipelinePhase
 from training_app.schema_forms import SchemaForm, form_field, label_of, sentences
-from training_app.states import GateAction, VersionState
+from training_app.states import VersionState
 
-GATE_METRICS = (
-    ("", "No gate"),
-    ("quality_low", "Quality, lower bound"),
-    ("quality", "Quality, mean"),
-    ("accuracy_low", "Accuracy, lower bound"),
-    ("accuracy", "Accuracy"),
-)
 UPLOAD_SOURCES = ("jsonl", "csv", "parquet", "text")
 
 
@@ -59,10 +54,20 @@ class UploadForm(forms.Form):
     )
 
 
+class BenchmarkForm(UploadForm):
+    """A benchmark's questions, for the contamination filter."""
+
+    name = forms.CharField(max_length=60, help_text="Small letters, digits, - and _: gsm8k, math500, your-own.")
+    field_order = ["name", "file"]
+
+
 class FiltersForm(forms.Form):
     """The funnel: each filter on or off with its own settings, in the order of the list."""
 
-    def __init__(self, *args: Any, steps: list[dict[str, Any]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, steps: list[dict[str, Any]] | None = None, benchmarks: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        """`benchmarks` are the names of those whose questions are at hand."""
         super().__init__(*args, **{**kwargs, "prefix": "filters"})
         given = {step["name"]: step.get("config", {}) for step in steps or []}
         for name, cls in FILTERS.items():
@@ -75,6 +80,8 @@ class FiltersForm(forms.Form):
                 initial = given.get(name, {}).get(key, info.get_default(call_default_factory=True))
                 made = form_field(info, initial=initial, choices=None, name=key)
                 made.required = False
+                if key == "benchmarks" and getattr(cls, "needs_benchmarks", False):
+                    made = _several(made, [str(found) for found in benchmarks or []])
                 self.fields[f"{name}.{key}"] = made
 
     def rows(self) -> list[dict[str, Any]]:
@@ -94,6 +101,17 @@ class FiltersForm(forms.Form):
         chosen = [name for name in self.fields if "." not in name and self.cleaned_data.get(name)]
         return [{"name": name, "config": self._config(name)} for name in chosen]
 
+    def place(self, where: str, sentence: str) -> bool:
+        """Puts a sentence about `<number of the step>.config.<setting>` at its field; False when there is no such one."""
+        number, _, rest = where.partition(".")
+        steps = self.steps()
+        if not number.isdecimal() or int(number) >= len(steps):
+            return False
+        name = steps[int(number)]["name"]
+        field = f"{name}.{rest.removeprefix('config.')}"
+        self.add_error(field if field in self.fields else name, sentence)
+        return True
+
     def _config(self, name: str) -> dict[str, Any]:
         found = {key: self.cleaned_data.get(key) for key in self.fields if key.startswith(f"{name}.")}
         return {
@@ -105,8 +123,9 @@ class PrepareForm(SchemaForm):
     """How a version is prepared: the settings of its source, the field mapping of an upload, the split."""
 
     def __init__(
-        self, *args: Any, source: str, task: str = "", columns: list[str] | None = None, **kwargs: Any
+        self, *args: Any, source: str, task: str = "", columns: list[str] | None = None, is_open: bool = False, **kwargs: Any
     ) -> None:
+        """`columns` are the fields to map; with `is_open` they are only proposed, because there may be others."""
         source_config = SOURCES.get(source).Config
         nested: dict[str, type[BaseModel]] = {"source_config": source_config}
         without = {"source", "filters"}
@@ -118,7 +137,7 @@ class PrepareForm(SchemaForm):
                 nested[f"source_config.{name}"] = TASKS.get(task).Config
         if columns is None:
             without.add("mapping")
-        else:
+        elif not is_open:
             choices |= _mapping_choices(columns)
         values = {**(kwargs.pop("values", None) or {}), "source": source}
         if task:
@@ -132,10 +151,16 @@ class PrepareForm(SchemaForm):
             without=frozenset(without),
             **kwargs,
         )
-        for name in ("mapping.completion", "mapping.answer"):
-            if name in self.fields:
+        for name in choices:
+            if name.startswith("mapping.") and name != "mapping.prompt":
                 self.fields[name].required = False
+        if columns is not None and not is_open:
+            self.fields["mapping.keep"] = _several(self.fields["mapping.keep"], columns)
+        elif is_open:
+            for name in _mapping_choices([]):
+                self.fields[name].widget.attrs["list"] = "columns"
         self.steps: list[dict[str, Any]] = []
+        self.funnel: FiltersForm | None = None
 
     def given(self) -> dict[str, Any]:
         out = {**super().given(), "filters": self.steps}
@@ -143,9 +168,19 @@ class PrepareForm(SchemaForm):
             out.pop("mapping", None)
         return out
 
-    def config_with(self, steps: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def place(self, error: ModelCoreError) -> None:
+        """Also at the settings of the filters."""
+        rest = [(where, sentence) for where, sentence in sentences(error) if not self._is_of_filter(where, sentence)]
+        for where, sentence in rest:
+            super().place(ConfigError(sentence, field=where))
+
+    def _is_of_filter(self, where: str, sentence: str) -> bool:
+        start, _, place = where.partition(".")
+        return start == "filters" and self.funnel is not None and self.funnel.place(place, sentence)
+
+    def config_with(self, funnel: FiltersForm) -> dict[str, Any] | None:
         """The whole configuration with the funnel; None, with the sentences in place, when it is refused."""
-        self.steps = steps
+        self.funnel, self.steps = funnel, funnel.steps()
         try:
             return PrepareConfig.parse(self.given()).resolved()
         except ModelCoreError as error:
@@ -153,9 +188,14 @@ class PrepareForm(SchemaForm):
             return None
 
 
-def model_presets() -> dict[str, dict[str, Any]]:
-    """Every setting of each model preset; what follows from the tokenizer stays as the form has it."""
-    return {name: preset(name).model_dump(exclude={"vocab_size"}) for name in PRESETS}
+def run_presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """Named values by the group of a run's settings that they fill in: shapes of the model, whose vocabulary stays as the
+    form has it, and profiles of the reward, which leave every other component empty."""
+    empty = dict.fromkeys(REWARDS.names())
+    return {
+        "model": {name: preset(name).model_dump(exclude={"vocab_size"}) for name in PRESETS},
+        "reward": {name: {"weights": {**empty, **weights}} for name, weights in PROFILES.items()},
+    }
 
 
 def task_choices() -> list[tuple[str, str]]:
@@ -167,26 +207,46 @@ def _mapping_choices(columns: list[str]) -> dict[str, list[tuple[str, str]]]:
     own = [(name, name) for name in columns]
     return {
         "mapping.prompt": own,
+        "mapping.messages": [("", "No chat"), *own],
         "mapping.completion": [("", "No demonstration"), *own],
+        "mapping.reasoning": [("", "Not apart"), *own],
         "mapping.answer": [("", "From the completion"), *own],
+        "mapping.chosen": [("", "No pairs"), *own],
+        "mapping.rejected": [("", "No pairs"), *own],
     }
 
 
-def guessed_mapping(columns: list[str]) -> dict[str, str]:
+def _several(field: forms.Field, names: list[str]) -> forms.Field:
+    """In place of a list as JSON: any of these names, ticked."""
+    return forms.MultipleChoiceField(
+        choices=[(name, name) for name in names], required=False, initial=field.initial, label=field.label,
+        help_text=field.help_text, widget=forms.CheckboxSelectMultiple,
+    )  # fmt: skip
+
+
+def guessed_mapping(columns: list[str]) -> dict[str, Any]:
     """A first guess from the names that such files usually have."""
     lower = {name.lower(): name for name in columns}
 
     def first(*names: str) -> str:
         return next((lower[name] for name in names if name in lower), "")
 
+    keep = [lower["pass_rate"]] if "pass_rate" in lower else []
+    if {"chosen", "rejected"} <= lower.keys():
+        prompt = first("prompt", "question", "instruction", "input") or columns[0]
+        return {"prompt": prompt, "chosen": lower["chosen"], "rejected": lower["rejected"], "keep": keep}
+    if chat := first("messages", "conversation", "conversations"):
+        return {"prompt": "", "messages": chat, "answer": first("answer", "final_answer"), "keep": keep}
     prompt = first("prompt", "question", "problem", "instruction", "input", "text") or (
         columns[0] if columns else "prompt"
     )
     completion = first("completion", "response", "solution", "output", "demonstration")
     answer = first("answer", "final_answer", "target", "label")
     if not completion and answer and lower.keys() >= {"question", "answer"}:
-        return {"prompt": prompt, "completion": answer, "answer": "", "answer_pattern": r"####\s*(.+)$"}
-    return {"prompt": prompt, "completion": completion, "answer": answer, "answer_pattern": ""}
+        return {"prompt": prompt, "completion": answer, "answer": "", "answer_pattern": r"####\s*(.+)$", "keep": keep}
+    reasoning = first("reasoning", "reasoning_content", "thinking", "thought")
+    mapping = {"prompt": prompt, "completion": completion, "answer": answer, "answer_pattern": ""}
+    return {**mapping, "reasoning": reasoning, "keep": keep}
 
 
 def ready_versions(project: Project) -> QuerySet[DatasetVersion]:
@@ -232,7 +292,7 @@ class PipelineForm(forms.Form):
         return name
 
 
-class PhaseForm(forms.Form):
+class PhaseForm(GateFields):
     """What the pipeline decides about a phase: data, share of the budget, gate, processes."""
 
     dataset_version = VersionField(
@@ -243,27 +303,10 @@ class PhaseForm(forms.Form):
         max_value=1,
         label="Share of the budget",
         widget=forms.NumberInput(attrs={"step": "any"}),
-        help_text="Of the pipeline's device time, 0 to 1. The phase ends there even if steps are left.",
+        help_text="Of each limit of the pipeline, 0 to 1. The phase ends there even if steps are left.",
     )
     num_processes = forms.IntegerField(
         min_value=1, max_value=1024, label="Processes", help_text="Each one holds a device."
-    )
-    gate_metric = forms.ChoiceField(
-        choices=GATE_METRICS,
-        required=False,
-        label="Gate",
-        help_text="What is compared at the end. A lower bound counts only what was measured with 95 % confidence.",
-    )
-    gate_threshold = forms.FloatField(
-        required=False,
-        min_value=0,
-        max_value=1,
-        label="Threshold",
-        widget=forms.NumberInput(attrs={"step": "any"}),
-        help_text="From 0 to 1; the next phase starts at this value or above.",
-    )
-    gate_action = forms.ChoiceField(
-        choices=GateAction.choices, label="Below it", help_text="What follows when the gate does not pass."
     )
 
     def __init__(self, *args: Any, phase: PipelinePhase, **kwargs: Any) -> None:
@@ -272,31 +315,26 @@ class PhaseForm(forms.Form):
         version = self.fields["dataset_version"]
         assert isinstance(version, forms.ModelChoiceField)
         version.queryset = ready_versions(phase.pipeline.project)
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        if cleaned.get("gate_metric") and cleaned.get("gate_threshold") is None and "gate_threshold" not in self.errors:
-            self.add_error(
-                "gate_threshold", "A gate needs a threshold, such as 0.75. Choose “No gate” to go on in any case."
-            )
-        return cleaned
+        self.offer_files(phase.pipeline.project)
+        self.order_fields(["dataset_version", "budget_fraction", "num_processes"])
 
 
 class PhaseConfigForm(SchemaForm):
     """The settings of a phase; what the pipeline decides (phase, budget, processes) is not among them."""
 
     def __init__(self, *args: Any, phase: PipelinePhase, num_processes: int | None = None, **kwargs: Any) -> None:
-        without = {"phase", "budget", "seed", "parallel.num_processes"}
+        without = {"phase", "budget", "seed", "parallel.num_processes", "gate"}
         parallel = {**phase.config.get("parallel", {}), "num_processes": num_processes or phase.num_processes}
         if phase.starts_from_id is not None:
             without |= {"model", "tokenizer"}
         super().__init__(
             *args,
             model=RunConfig,
-            values={**phase.config, "phase": phase.phase, "parallel": parallel},
+            values={**phase.config, "phase": phase.phase, "parallel": parallel, "gate": {}},
             nested={"phase_config": PHASES.get(phase.phase).Config},
             keys={"reward.weights": REWARDS.names()},
             without=frozenset(without),
+            presets=run_presets(),
             **kwargs,
         )
 

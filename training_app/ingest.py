@@ -18,9 +18,10 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
-from model_core.rundir import RunDir
+from model_core.rundir import RunDir, used_until
 from r1platform.lib.jsonb import jsonb_loads
 from r1platform.lib.live import publish
+from r1platform.lib.storage import run_dir
 from r1platform.lib.tail import read_lines, wait_for_growth
 from r1platform.lib.transitions import StaleFence
 from training_app import pyramid
@@ -56,7 +57,9 @@ class Ingest:
         self.offset, self.last_seq = attempt.events_offset, attempt.last_seq
         self.num_processes = attempt.run.num_processes
         self.started = attempt.events.filter(kind="started").exists()
-        self._earlier_seconds = device_seconds_of(attempt.run.attempts.filter(number__lt=attempt.number))
+        earlier = attempt.run.attempts.filter(number__lt=attempt.number)
+        self._earlier_seconds = device_seconds_of(earlier)
+        self._earlier_tokens = tokens_of(earlier) - tokens_at_start(attempt)
         self._series: dict[str, MetricSeries] = {}
         self._overview_due = 0.0
 
@@ -187,7 +190,7 @@ class Ingest:
         if batch.progress is not None:
             changes["progress"] = batch.progress
         if batch.num_tokens is not None:
-            changes["num_tokens"] = batch.num_tokens
+            changes["num_tokens"] = self._earlier_tokens + batch.num_tokens
         if batch.process_seconds is not None:
             changes["device_seconds"] = self._earlier_seconds + batch.process_seconds * self.num_processes
         if changes:
@@ -238,3 +241,20 @@ def device_seconds_of(attempts: QuerySet[RunAttempt]) -> float:
         held = (ended - begun).total_seconds() if begun and state != AttemptState.LOST else 0.0
         used += max(float(told.get(pk, 0.0)), held) * num_processes
     return used
+
+
+def tokens_of(attempts: QuerySet[RunAttempt]) -> int:
+    """Tokens that these attempts have processed, those of steps that were lost and made again included."""
+    last = RunEvent.objects.filter(attempt__in=attempts, kind="scalars").order_by("attempt_id", "-seq").distinct("attempt_id")
+    told = dict(last.values_list("attempt_id", "payload__tokens"))
+    return sum(max(int(told.get(one.pk) or 0) - tokens_at_start(one), 0) for one in attempts if told.get(one.pk))
+
+
+def tokens_at_start(attempt: RunAttempt) -> int:
+    """What an attempt's counter of tokens began with: that of the checkpoint which it went on from."""
+    try:
+        stored = json.loads(RunDir(run_dir(attempt.run_id, attempt.number)).config.read_text(encoding="utf-8"))
+        resumed_from = stored["paths"]["resume_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return used_until(resumed_from)[1] if resumed_from else 0

@@ -21,11 +21,11 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from model_core.errors import DataError
 from model_core.rundir import write_json
 from r1platform.lib.live import publish
 from r1platform.lib.processes import (
     ProcessRef,
-    child_environment,
     end_unrecorded,
     is_alive,
     spawn,
@@ -33,12 +33,13 @@ from r1platform.lib.processes import (
     stop_group,
     this_process,
 )
-from r1platform.lib.storage import upload_path, version_dir
+from r1platform.lib.storage import version_dir
 from r1platform.lib.tail import last_words
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Node
 from training_app.models import DatasetVersion
 from training_app.preparation_dir import PreparationDir
+from training_app.preparation_inputs import inputs_lay_out, source_environment
 from training_app.states import VersionState
 from training_app.transitions import version_transition
 
@@ -96,7 +97,7 @@ def preparations_release(*, seconds: float = 20.0) -> bool:
         with suppress(IllegalTransition):  # it has ended in this moment
             version_transition(
                 version=version, to=VersionState.QUEUED, reason="The node was shut down; it is prepared at the next start.",
-                fields={"pid": None, "progress": 0.0},
+                fields={"pid": None, "progress": 0.0, "counts": {}},
             )  # fmt: skip
     deadline = time.monotonic() + seconds
     for version in released:
@@ -132,13 +133,17 @@ class PreparationSupervisor:
         claim = self.row.filter(state=VersionState.PREPARING, pid=None)
         if not claim.update(pid=self.me.pid, process_started_at=self.me.started_at, heartbeat_at=Now()):
             return
-        self.version = self.row.select_related("dataset").get()
+        self.version = self.row.select_related("dataset__project", "rollouts_of").get()
         end_unrecorded(self.directory.path)
         if (result := self.directory.read_result()) is not None:
             self._finish(result)  # the supervisor before this one died between the end and writing it down
             return
         for _try in range(MAX_TRIES):
-            ref = self._start()
+            try:
+                ref = self._start()
+            except DataError as error:
+                self._end(VersionState.FAILED, error.message)
+                return
             if not self._follow(ref):
                 return
             result = self.directory.read_result()
@@ -151,9 +156,10 @@ class PreparationSupervisor:
     def _start(self) -> ProcessRef:
         directory, version = self.directory, self.version
         directory.clear()
-        source = str(upload_path(version.upload_id)) if version.upload_id else None
-        write_json(directory.config, {"prepare": version.config, "source_path": source})
-        env = child_environment(os.environ, mark=directory.path)
+        files, inputs = inputs_lay_out(version, directory.inputs)
+        self.row.update(inputs=inputs, counts={})
+        write_json(directory.config, {"prepare": version.config, **files})
+        env = source_environment(version.config["source"], mark=directory.path)
         argv = [sys.executable, "-m", "model_core", "prepare", str(directory.path)]
         return spawn(argv, cwd=Path(settings.BASE_DIR), env=env, log=directory.log)
 
@@ -179,19 +185,22 @@ class PreparationSupervisor:
         self._beat_due = time.monotonic() + BEAT_SECONDS
         fraction, text = self.directory.read_progress()
         mine = self.row.filter(state=VersionState.PREPARING, pid=self.me.pid, process_started_at=self.me.started_at)
-        if not mine.update(heartbeat_at=Now(), progress=fraction, state_reason=text):
+        if not mine.update(heartbeat_at=Now(), progress=fraction, state_reason=text, counts=self.directory.read_counts()):
             return False
         publish(f"overview.{self.version.dataset.project_id}", "version", version=self.version.pk, progress=fraction)
         return True
 
     def _finish(self, result: dict[str, Any]) -> None:
+        shutil.rmtree(self.directory.inputs, ignore_errors=True)
+        counts = self.directory.read_counts()
         if result["status"] != "succeeded":
-            self._end(VersionState.FAILED, result["error"]["message"])
+            self._end(VersionState.FAILED, result["error"]["message"], counts=counts)
             return
         manifest = result["manifest"]
         self._end(
             VersionState.READY, f"{manifest['num_rows']} rows, {manifest['num_held_out']} held out.", manifest=manifest,
             sha256=manifest["sha256"], num_rows=manifest["num_rows"], num_held_out=manifest["num_held_out"], progress=1.0,
+            counts=counts,
         )  # fmt: skip
 
     def _end(self, to: str, reason: str, **fields: Any) -> None:

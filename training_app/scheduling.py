@@ -71,7 +71,10 @@ def _advance(run: PhaseRun) -> None:
 
 
 def final_checkpoint(run: PhaseRun) -> Checkpoint | None:
-    """The newest final checkpoint of a run that is on disk, else the newest of all."""
+    """The checkpoint that counts as a run's result: the one it was rolled back to, else its newest final one that is on disk, else
+    the newest of all."""
+    if run.result_checkpoint is not None and run.result_checkpoint.removed_at is None:
+        return run.result_checkpoint
     kept = run.checkpoints.filter(removed_at=None)
     return kept.filter(is_final=True).order_by("-pk").first() or kept.order_by("-step", "-pk").first()
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from model_core.config import StrictModel
+from model_core.config.base import first_named
 from model_core.errors import ConfigError, ModelCoreError
 
 
@@ -29,6 +30,8 @@ class Group:
     title: str
     help: str
     names: list[str] = field(default_factory=list)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Named values of its settings: choosing one fills them in, and each can still be changed."""
 
 
 class JSONText(forms.JSONField):
@@ -44,8 +47,8 @@ class SchemaForm(forms.Form):
     """The settings of `model`; `config()` is the complete validated JSON after `is_valid()`.
 
     `nested` maps the path of a free dictionary to the class of its settings, `choices` the path of a string to what
-    it may be, `keys` the path of a dictionary of numbers to its possible keys; `without` leaves settings out: they
-    keep what `values` says.
+    it may be, `keys` the path of a dictionary of numbers to its possible keys, `presets` the path of a group to its named
+    values; `without` leaves settings out: they keep what `values` says.
     """
 
     def __init__(
@@ -57,9 +60,11 @@ class SchemaForm(forms.Form):
         choices: Mapping[str, list[tuple[str, str]]] | None = None,
         keys: Mapping[str, list[str]] | None = None,
         without: frozenset[str] = frozenset(),
+        presets: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.presets = presets or {}
         self.model, self.values = model, dict(values or {})
         self.nested, self.choices, self.keys = nested or {}, choices or {}, keys or {}
         self.without = without
@@ -68,6 +73,7 @@ class SchemaForm(forms.Form):
         self._walk(model, (), Group("", "", ""))
 
     def _walk(self, model: type[BaseModel], path: tuple[str, ...], group: Group) -> None:
+        group.presets = self.presets.get(group.path, {})
         self.found_groups.append(group)
         later: list[tuple[type[BaseModel], tuple[str, ...], FieldInfo]] = []
         for name, info in model.model_fields.items():
@@ -170,16 +176,18 @@ class SchemaForm(forms.Form):
             self.add_error(self._nearest(where, sentence), in_words(sentence, labels))
 
     def _nearest(self, where: str, sentence: str) -> str | None:
-        """The field at `where`; of a group, the one that the sentence speaks of first."""
+        """The field at `where`; of a group the one that the sentence names first, else its first; of a setting that is
+        not in the form the neighbour that the sentence names too."""
         if where in self.fields:
             return where
-        inside = [name for name in self.fields if where and name.startswith(f"{where}.")]
-        told = {name: sentence.lower().find(name.rsplit(".", 1)[-1]) for name in inside}
-        return min(
-            (name for name in inside if told[name] >= 0),
-            key=lambda name: told[name],
-            default=inside[0] if inside else None,
-        )
+        inside = self._inside(where)
+        neighbours = inside or self._inside(where.rpartition(".")[0])
+        named = first_named(sentence, [name.rsplit(".", 1)[-1] for name in neighbours])
+        found = (name for name in neighbours if name.rsplit(".", 1)[-1] == named)
+        return next(found, inside[0] if inside else None)
+
+    def _inside(self, group: str) -> list[str]:
+        return [name for name in self.fields if group and name.startswith(f"{group}.")]
 
     def config(self) -> dict[str, Any]:
         """The complete configuration."""
@@ -189,14 +197,10 @@ class SchemaForm(forms.Form):
 def sentences(error: ModelCoreError) -> Iterator[tuple[str, str]]:
     """(dotted field, sentence) of each thing that is wrong."""
     cause = error.__cause__
-    if not isinstance(error, ConfigError) or not isinstance(cause, ValidationError):
+    if not isinstance(error, ConfigError) or not error.parts or not isinstance(cause, ValidationError):
         yield error.field, error.message
         return
-    items = cause.errors()
-    first = ".".join(str(part) for part in items[0]["loc"])
-    prefix = error.field.removesuffix(first).rstrip(".") if first else error.field
-    for item in items:
-        where = ".".join([*([prefix] if prefix else []), *(str(part) for part in item["loc"])])
+    for (where, _words), item in zip(error.parts, cause.errors(), strict=True):
         yield where, _sentence(item)
 
 
@@ -245,7 +249,7 @@ def form_field(info: FieldInfo, *, initial: Any, choices: list[tuple[str, str]] 
     kind, optional = _plain(info.annotation)
     common: dict[str, Any] = {
         "label": label_of(name),
-        "help_text": " ".join((info.description or "").split()),
+        "help_text": help_of(info),
         "initial": initial,
     }
     common["required"] = info.is_required() and not optional
@@ -271,9 +275,14 @@ def form_field(info: FieldInfo, *, initial: Any, choices: list[tuple[str, str]] 
     return made
 
 
+def help_of(info: FieldInfo) -> str:
+    """The docstring of a setting in one line, with other settings called by their labels."""
+    return re.sub(r"`([a-z_]+)`", lambda found: f"“{label_of(found[1])}”", " ".join((info.description or "").split()))
+
+
 def label_of(name: str) -> str:
     """`num_problems_during` → "Problems during"; `adamw_lr` stays readable."""
-    text = name.removeprefix("num_").replace("_", " ")
+    text = name.removeprefix("num_").removeprefix("n_").replace("_", " ")
     text = " ".join(ACRONYMS.get(word, word) for word in text.split())
     return text[:1].upper() + text[1:]
 
@@ -283,6 +292,11 @@ ACRONYMS = {
     "kl": "KL",
     "zero": "ZeRO",
     "adamw": "AdamW",
+    "mtp": "MTP",
+    "aux": "auxiliary",
+    "tok": "token",
+    "grpo": "GRPO",
+    "gspo": "GSPO",
     "kv": "KV",
     "qk": "QK",
     "q": "Q",

@@ -147,17 +147,25 @@ LIVE_ATTEMPTS = frozenset({AttemptState.CLAIMED, AttemptState.RUNNING, AttemptSt
 
 
 class GateVerdict(TextChoices):
-    """What the gate of a run said; `overridden` keeps who and why in the run's history."""
+    """What the gate of a run said; of `overridden` and `rolled_back` the run's history keeps who and why."""
 
     NONE = "none", "No gate"
     PENDING = "pending", "Not decided yet"
     PASSED = "passed", "Passed"
     HELD = "held", "Held"
     OVERRIDDEN = "overridden", "Overridden"
+    ROLLED_BACK = "rolled_back", "Rolled back"
+
+
+class GateDirection(TextChoices):
+    """On which side of its threshold a gate's metric has to be."""
+
+    AT_LEAST = "at_least", "At least"
+    AT_MOST = "at_most", "At most"
 
 
 class GateAction(TextChoices):
-    """What follows when a gate's metric is below its threshold."""
+    """What follows when a gate's metric is on the wrong side of its threshold."""
 
     HOLD = "hold", "Hold the pipeline"
     RETRY = "retry", "Retry the phase"

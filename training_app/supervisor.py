@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection
-from django.db.models import Max
 from django.db.models.functions import Now
 
 from model_core.config import RunConfig, RunPaths
@@ -35,10 +34,11 @@ from r1platform.lib.processes import (
     stop_group,
     this_process,
 )
-from r1platform.lib.storage import run_dir, version_dir
+from r1platform.lib.storage import run_dir, upload_path, version_dir
 from r1platform.lib.transitions import IllegalTransition, StaleFence
 from r1platform.models import DeviceKind
-from training_app.ingest import Ingest, device_seconds_of
+from training_app.budgets import budget_left
+from training_app.ingest import Ingest
 from training_app.models import Checkpoint, RunAttempt
 from training_app.reconciling import attempt_reclaim
 from training_app.scheduling import holder_of
@@ -126,20 +126,10 @@ class AttemptSupervisor:
         return ref
 
     def _config(self, resume_from: str | None) -> dict[str, Any]:
-        """The run's configuration; a repetition of a run that was measured takes another seed.
-
-        Of the budget there is left what earlier attempts did not use. A trainer that resumes counts by itself what was
-        used up to its checkpoint.
-        """
+        """The run's configuration with what is left of its budget; a repetition of a run that was measured takes another seed."""
         run, before = self.attempt.run, self.attempt.run.attempts.filter(number__lt=self.attempt.number)
-        measured = before.filter(state=AttemptState.SUCCEEDED)
-        config = {**run.config, "seed": run.config["seed"] + measured.count()}
-        if run.budget_device_seconds:
-            last = measured.aggregate(number=Max("number"))["number"] or 0
-            used = device_seconds_of(before.filter(number__lte=last) if resume_from else before)
-            left = max(run.budget_device_seconds - used, 1.0)
-            config["budget"] = {**config["budget"], "device_seconds": left}
-        return config
+        num_measured = before.filter(state=AttemptState.SUCCEEDED).count()
+        return {**run.config, "seed": run.config["seed"] + num_measured, "budget": budget_left(run, before, resume_from)}
 
     def _paths(self, resume_from: str | None) -> RunPaths:
         run = self.attempt.run
@@ -148,6 +138,7 @@ class AttemptSupervisor:
             start_from=_existing(run.starts_from),
             rollouts_from=_existing(run.rollouts_from),
             resume_from=resume_from,
+            benchmark=str(upload_path(run.benchmark_data_id)) if run.benchmark_data_id else None,
         )
 
     def _resume_from(self) -> str | None:

@@ -5,7 +5,7 @@ A launch's state follows from its runs: every move of a run ends with `launch_re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -122,10 +122,17 @@ def launch_refresh(*, launch_id: int) -> None:
     launch = Launch.objects.select_for_update(of=("self",)).select_related("pipeline").get(pk=launch_id)
     if launch.state != LaunchState.RUNNING:
         return
-    runs = list(launch.runs.order_by("position", "id").only("pk", "name", "state", "state_reason", "launch_id"))
-    found = _observed(runs)
+    rows = launch.runs.order_by("position", "id").only("pk", "name", "state", "state_reason", "launch_id", "retry_of_id")
+    found = _observed(_that_count(rows))
     if found is not None:
         launch_transition(launch=launch, to=found[0], reason=found[1])
+
+
+def _that_count(rows: Iterable[PhaseRun]) -> list[PhaseRun]:
+    """The runs without those that another one stands in for."""
+    runs = list(rows)
+    replaced = {run.retry_of_id for run in runs}
+    return [run for run in runs if run.pk not in replaced]
 
 
 def _observed(runs: list[PhaseRun]) -> tuple[str, str] | None:

@@ -17,6 +17,7 @@ from r1platform.lib.leases import leases_release
 from r1platform.lib.storage import run_dir
 from r1platform.lib.tail import last_words
 from training_app.asking import ask_to_schedule
+from training_app.budgets import has_budget_left
 from training_app.gates import gate_decide
 from training_app.ingest import device_seconds_of
 from training_app.models import PhaseRun, RunAttempt
@@ -84,22 +85,32 @@ def _decide(run: PhaseRun, attempt: RunAttempt, result: dict[str, Any] | None, h
 
 def _measured(run: PhaseRun, result: dict[str, Any]) -> _End:
     decision = gate_decide(run, result)
-    fields: dict[str, Any] = {"result": result, "gate_verdict": decision.verdict, "progress": {}}
+    said = f"{decision.reason}{_ended_early(result)}"
+    fields: dict[str, Any] = {
+        "result": result, "gate_verdict": decision.verdict, "gate_measured": decision.measured, "progress": {},
+    }  # fmt: skip
     if decision.verdict != GateVerdict.HELD:
-        return _End(AttemptState.SUCCEEDED, RunState.SUCCEEDED, decision.reason, fields)
+        return _End(AttemptState.SUCCEEDED, RunState.SUCCEEDED, said, fields)
     if run.gate_action == GateAction.GO_ON:
-        reason = f"{decision.reason} The pipeline goes on, as this gate is set to."
+        reason = f"{said} The pipeline goes on, as this gate is set to."
         return _End(AttemptState.SUCCEEDED, RunState.SUCCEEDED, reason, fields)
     repeats = run.attempts.filter(state=AttemptState.SUCCEEDED).count() + 1
-    if run.gate_action == GateAction.RETRY and repeats < MAX_REPEATS and run.desired == Desired.RUN and _has_budget(run):
-        reason = f"{decision.reason} It is run again with the next seed, {repeats + 1} of {MAX_REPEATS}."
+    may_repeat = repeats < MAX_REPEATS and run.desired == Desired.RUN
+    if run.gate_action == GateAction.RETRY and may_repeat and has_budget_left(run, device_seconds=run.device_seconds):
+        reason = f"{said} It is run again with the next seed, {repeats + 1} of {MAX_REPEATS}."
         fields["gate_verdict"] = GateVerdict.PENDING
         return _End(AttemptState.SUCCEEDED, RunState.QUEUED, reason, fields)
-    return _End(AttemptState.SUCCEEDED, RunState.GATE_FAILED, decision.reason, fields)
+    return _End(AttemptState.SUCCEEDED, RunState.GATE_FAILED, said, fields)
 
 
-def _has_budget(run: PhaseRun) -> bool:
-    return not run.budget_device_seconds or run.device_seconds < run.budget_device_seconds
+def _ended_early(result: dict[str, Any]) -> str:
+    """Why it ended before its last step, as a further sentence; empty when it did not."""
+    match result.get("ended_by"):
+        case "gate":
+            return f" It ended early. {result.get('reason', '')}"
+        case "budget":
+            return f" Its budget ended it: {result.get('reason', '')}."
+    return ""
 
 
 def _stopped(run: PhaseRun, result: dict[str, Any]) -> _End:

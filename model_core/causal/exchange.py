@@ -59,26 +59,33 @@ def export_student(
     state: Mapping[str, Tensor], shape: DenseShape, directory: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Writes weights in float32, config.json and the tokenizer. Raises CheckpointError when something lacks or is not finite."""
-    wanted = _names(shape)
+    write_student(state, tensor_sizes(shape), shape, directory, tokenizer, {})
+
+
+def write_student(
+    state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], shape: DenseShape, directory: Path,
+    tokenizer: PreTrainedTokenizerFast, said: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """`export_student` of the `wanted` tensors; config.json also has what is `said`."""
     missing = sorted(wanted.keys() - state.keys())
     if missing:
         raise CheckpointError(f"The state to be written lacks {named(missing)}.")
-    entries = [Entry(name, size, torch.float32, partial(_finite, state, name)) for name, size in wanted.items()]
+    entries = [Entry(name, size, torch.float32, partial(finite, state, name)) for name, size in wanted.items()]
     special: dict[str, Any] = {name: getattr(tokenizer, name) for name in SPECIAL}
     with new_directory(directory) as part:
         write_shards(part, entries, MAX_SHARD_BYTES, lambda _file, _bytes: None)
         tokenizer.save_pretrained(str(part))
         write_json(part / "generation_config.json", {"do_sample": False, **special})
         write_json(part / "config.json", {
-            **shape.resolved(), "architectures": [ARCHITECTURES[shape.model_type]], "dtype": "float32", **special})
+            **shape.resolved(), "architectures": [ARCHITECTURES[shape.model_type]], "dtype": "float32", **special, **said})
 
 
 def count_dense(shape: DenseShape) -> int:
     """Parameters of a student of this shape, without making it."""
-    return sum(torch.Size(size).numel() for size in _names(shape).values())
+    return sum(torch.Size(size).numel() for size in tensor_sizes(shape).values())
 
 
-def _names(shape: DenseShape) -> dict[str, tuple[int, ...]]:
+def tensor_sizes(shape: DenseShape) -> dict[str, tuple[int, ...]]:
     """Every tensor of the directory and its size; a head that is the embedding is not repeated."""
     maker: Any = AutoModelForCausalLM
     with torch.device("meta"):
@@ -86,7 +93,8 @@ def _names(shape: DenseShape) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _finite(state: Mapping[str, Tensor], name: str) -> Tensor:
+def finite(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """A tensor of the state in float32. Raises CheckpointError naming it when it holds NaN or infinity."""
     tensor = state[name].detach().cpu().float()
     if not tensor.isfinite().all():
         raise CheckpointError(f"{name} holds NaN or infinity; the model is not written.")

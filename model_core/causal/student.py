@@ -38,14 +38,17 @@ class Student(nn.Module):
         With `packing` the documents of the one row are spread to rows of their own: causality keeps them apart and each
         begins at position 0, for much less work than a mask of N times N. `attention_mask` is not looked at.
         """
-        rows_BT = tokens_BT if packing is None else packing.spread(tokens_BT)
-        hidden_BTD = self.model(input_ids=rows_BT, use_cache=False).last_hidden_state
-        if packing is not None:
-            hidden_BTD = packing.together(hidden_BTD)
+        hidden_BTD = self.hidden(tokens_BT, packing)
         if at_M is not None:
             hidden_BTD = hidden_BTD.flatten(0, 1).index_select(0, at_M)
         logits: Tensor = self.lm_head(hidden_BTD)
         return logits
+
+    def hidden(self, tokens_BT: Tensor, packing: Packing | None = None) -> Tensor:
+        """Last hidden states BTD, normalised."""
+        rows_BT = tokens_BT if packing is None else packing.spread(tokens_BT)
+        hidden_BTD: Tensor = self.model(input_ids=rows_BT, use_cache=False).last_hidden_state
+        return hidden_BTD if packing is None else packing.together(hidden_BTD)
 
     def step(self, tokens_BT: Tensor, *, mask: Tensor, positions_BT: Tensor, cache: Any) -> Tensor:
         """Logits BV after the last token of each row. Rows are padded on the left; `mask` covers what the cache holds and

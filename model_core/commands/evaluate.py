@@ -116,14 +116,14 @@ def _held_out(args: argparse.Namespace) -> dict[str, Any]:
     from model_core.scoring import Rubric
     from model_core.training.families import family_of
     from model_core.training.measuring import measure
-    from model_core.training.start import load_start
+    from model_core.training.students import load_answering
     from model_core.training.world import World
 
     checkpoint, dataset = args.held_out
     names = ("num_problems", "temperature", "max_new_tokens")
     config = HeldOutConfig.parse({name: value for name in names if (value := getattr(args, name)) is not None}, prefix="held_out")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    start = load_start(checkpoint)
+    start = load_answering(checkpoint)
     sampler = family_of(start.model_config).sampler(start.model.to(device), start.tokenizer)
     rows = read_rows(dataset, "held_out", limit=config.num_problems)
     return measure(sampler, start.tokenizer, rows, config=config, rubric=Rubric(RewardConfig()),

@@ -1,6 +1,7 @@
 """Says what a model takes to train and to serve: parameters, memory of a device, FLOPs, time, cost, the smallest layout that fits.
 
-CONFIG is the name of a preset, a JSON file with a RunConfig, or a run directory. Nothing is built and torch is not loaded.
+CONFIG is the name of a preset, a JSON file with a RunConfig, a run directory, or the Hugging Face directory of a dense student.
+Nothing is built and torch is not loaded.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model_core.config import PRESETS, ModelConfig, PrecisionConfig, RunConfig, preset
+from model_core.config import PRESETS, ModelConfig, PrecisionConfig, RunConfig, RunPaths, preset
 from model_core.errors import ConfigError
+from model_core.planner.dense import DenseModel
 from model_core.planner.devices import Fleet, parse_devices
 from model_core.planner.memory import Work
+from model_core.planner.parameters import Shape
 from model_core.planner.report import Question, plan
-from model_core.planner.run import with_vocabulary, work_of
+from model_core.planner.run import shape_of, with_vocabulary, work_of
 from model_core.planner.table import table
 from model_core.rundir import RunDir
 
@@ -31,7 +34,8 @@ MAX_COUNT = 2**53
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is planned, on what, and how much of it."""
-    parser.add_argument("config", help=f"a preset ({', '.join(PRESETS)}), a JSON file with a RunConfig, or a run directory")
+    parser.add_argument("config", help=f"a preset ({', '.join(PRESETS)}), a JSON file with a RunConfig, a run "
+                        "directory, or a dense student's directory")
     parser.add_argument("--devices", help="what there is, like 8xH200 or 2xCPU:16GB: searches the smallest layout that fits")
     parser.add_argument("--tokens", type=float, help="tokens to train on, for time and cost")
     parser.add_argument("--tokens-per-second", type=float, help="measured throughput of all devices together")
@@ -77,10 +81,10 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What CONFIG means: a run, the shape of its model, and whether it is a preset, which has neither layout nor work."""
+    """What CONFIG means: a run, the shape of its model, and whether it is a model alone, which has neither layout nor work."""
 
     config: RunConfig
-    shape: ModelConfig
+    shape: Shape
     is_preset: bool = False
 
 
@@ -123,14 +127,22 @@ def _read(text: str) -> _Asked:
     except OSError as error:
         raise ConfigError(f"“{text}” cannot be looked at: {error.strerror}.", field="config") from error
     if is_directory:
-        config, paths = RunDir(path).load()
-        return _Asked(config, _shape_of_checkpoint(paths.resume_from or paths.start_from) or config.model)
+        return _of_directory(path)
     if is_file:
         config = RunConfig.parse(_json_of(path))
-        return _Asked(config, config.model)
+        return _Asked(config, shape_of(config))
     raise ConfigError(
         f"“{text}” is no preset ({', '.join(PRESETS)}), no file and no directory; name one of them.", field="config"
     )
+
+
+def _of_directory(path: Path) -> _Asked:
+    """A run directory, or that of a dense model; both have a config.json."""
+    if (path / "config.json").is_file() and "model_type" in (values := _json_of(path / "config.json")):
+        shape = DenseModel.of(values, where=str(path / "config.json"))
+        return _Asked(RunConfig.parse({"phase": "distillation"}), shape, is_preset=True)
+    config, paths = RunDir(path).load()
+    return _Asked(config, _shape_of_start(paths) or shape_of(config))
 
 
 def _json_of(path: Path) -> dict[str, Any]:
@@ -146,11 +158,17 @@ def _json_of(path: Path) -> dict[str, Any]:
     return run
 
 
-def _shape_of_checkpoint(checkpoint: str | None) -> ModelConfig | None:
-    """The shape that a checkpoint's metadata tells; None where the run starts with a new model."""
+def _shape_of_start(paths: RunPaths) -> Shape | None:
+    """The shape of what the run starts from: a checkpoint, whose metadata tells it, or a student's directory; None for a new
+    model."""
+    checkpoint = paths.resume_from or paths.start_from
     if checkpoint is None:
-        return None
+        if paths.student is None:
+            return None
+        path = Path(paths.student) / "config.json"
+        return DenseModel.of(_json_of(path), where=str(path))
     path = Path(checkpoint) / "metadata.json"
     if not path.is_file():
         raise ConfigError(f"{checkpoint} is no checkpoint: it has no metadata.json.", field="config")
-    return ModelConfig.parse(_json_of(path).get("model_config", {}), prefix="model")
+    stored = _json_of(path).get("model_config", {})
+    return DenseModel.of(stored, where=str(path)) if "model_type" in stored else ModelConfig.parse(stored, prefix="model")

@@ -1,5 +1,8 @@
 """Prepares a dataset version: reads DIR/config.json, writes DIR/data, DIR/events.jsonl and, last, DIR/result.json.
 
+DIR/counts.json has what became of the rows so far: read, bad, kept and dropped by each filter, with examples; written
+anew every second and once more at the end, also when that is an error.
+
 config.json is {"prepare": PrepareConfig, "source_path": file or null, "benchmarks": {name: file}}; the last may be missing
 and is what the filter on contamination compares with. A result.json of an earlier time is gone as soon as this one begins.
 Exit status 0: data is there; 2: an error that the user can mend, told in result.json.
@@ -14,6 +17,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,8 @@ from model_core.events import EventWriter
 from model_core.preparation import prepare
 from model_core.rundir import write_json
 
-CONFIG, DATA, EVENTS, RESULT = "config.json", "data", "events.jsonl", "result.json"
-TELL_SECONDS = 0.25
+CONFIG, DATA, EVENTS, RESULT, COUNTS = "config.json", "data", "events.jsonl", "result.json", "counts.json"
+TELL_SECONDS, COUNT_SECONDS = 0.25, 1.0
 LARGE_BYTES = 16 << 20
 """From this size of the file on the rows are judged by several processes, whose start takes a second."""
 MAX_PROCESSES = 4
@@ -40,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     directory = Path(args.directory)
     if not directory.is_dir():
         raise ConfigError(f"There is no directory “{directory}”; name one with a {CONFIG}.")
-    (directory / RESULT).unlink(missing_ok=True)
+    for name in (RESULT, COUNTS):
+        (directory / name).unlink(missing_ok=True)
     try:
         manifest = _prepare(directory)
     except ModelCoreError as error:
@@ -66,13 +71,33 @@ def _prepare(directory: Path) -> dict[str, Any]:
             told = time.monotonic()
             events.emit("progress", stage=words, step=0, total=0, fraction=fraction, remaining_seconds=None)
 
+    counts = _Counts(directory / COUNTS)
     try:
         return prepare(
             config, out=directory / DATA, source_path=source, on_progress=tell, benchmarks=benchmarks,
-            num_processes=_num_processes(source),
+            num_processes=_num_processes(source), on_counts=counts.tell,
         )  # fmt: skip
     finally:
+        counts.close()
         events.close()
+
+
+class _Counts:
+    """Writes the counts when some time has passed, and at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._due = path, 0.0
+        self._told: Callable[[], dict[str, Any]] | None = None
+
+    def tell(self, told: Callable[[], dict[str, Any]]) -> None:
+        self._told = told
+        if time.monotonic() > self._due:
+            write_json(self._path, told())
+            self._due = time.monotonic() + COUNT_SECONDS
+
+    def close(self) -> None:
+        if self._told is not None:
+            write_json(self._path, self._told())
 
 
 def _asked(directory: Path) -> tuple[dict[str, Any], Path | None, dict[str, Path]]:

@@ -1,6 +1,7 @@
 """Configuration of runs, models and datasets, importable without torch. Presets are in `config.model`."""
 
 from model_core.config.base import StrictModel
+from model_core.config.gate import BenchmarkConfig, GateConfig
 from model_core.config.model import PRESETS, ModelConfig, YarnConfig, preset
 from model_core.config.prepare import FilterStep, MappingConfig, PrepareConfig
 from model_core.config.run import (
@@ -16,7 +17,7 @@ from model_core.config.run import (
 )
 
 __all__ = [
-    "PRESETS", "BudgetConfig", "CheckpointConfig", "FilterStep", "HeldOutConfig", "MappingConfig", "ModelConfig",
-    "ParallelConfig", "PrecisionConfig", "PrepareConfig", "RewardConfig", "RunConfig", "RunPaths", "StrictModel",
-    "TokenizerConfig", "YarnConfig", "preset",
+    "PRESETS", "BenchmarkConfig", "BudgetConfig", "CheckpointConfig", "FilterStep", "GateConfig", "HeldOutConfig",
+    "MappingConfig", "ModelConfig", "ParallelConfig", "PrecisionConfig", "PrepareConfig", "RewardConfig", "RunConfig", "RunPaths",
+    "StrictModel", "TokenizerConfig", "YarnConfig", "preset",
 ]

@@ -6,6 +6,7 @@ checked in `model_core.training.layouts`. Source: measured against one process w
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from model_core.errors import ConfigError
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
     from model_core.config.run import RunConfig
 
 
+REWARDED = ("reinforcement", "on_policy_distillation")
+"""Phases that sample and reward in each step."""
+
+
 def check_combination(config: RunConfig, phase: type, *, prefix: str = "") -> None:
     """Raises ConfigError at the field of the first rule that `config` breaks."""
-    for field, message in (*_of_stages(config), *_of_layouts(config), *_of_phase(config, phase)):
+    for field, message in (*_of_stages(config), *_of_layouts(config), *_of_phase(config, phase), *_of_reward(config)):
         raise ConfigError(message, field=f"{prefix}{field}")
 
 
@@ -60,6 +65,15 @@ def _of_layouts(config: RunConfig) -> list[tuple[str, str]]:
         found.append(("precision.dtype", (
             "float16 in a pipeline: a step that is skipped for its scale would have to be so on every stage. Set bfloat16.")))
     return found
+
+
+def _of_reward(config: RunConfig) -> list[tuple[str, str]]:
+    """A component that would never count in a phase that rewards step by step."""
+    last = config.phase_config["steps"] if config.phase in REWARDED else math.inf
+    return [
+        (f"reward.from_step.{name}", f"{name} counts from step {step} on, but the phase ends at {last}. Lower it, or raise steps.")
+        for name, step in config.reward.from_step.items() if step > last
+    ]  # fmt: skip
 
 
 def _of_phase(config: RunConfig, phase: type) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ class RateFactors(StrictModel):
     norm: float = Field(1.0, ge=0, le=_MAX)
     """Norms, wherever they are."""
     head: float = Field(1.0, ge=0, le=_MAX)
-    """Output head, where it is not tied."""
+    """Output head, where it is not tied, and that of a reward model."""
     mtp: float = Field(1.0, ge=0, le=_MAX)
     """Projection of multi-token prediction into its block."""
 
@@ -70,6 +70,8 @@ def kind_of(name: str, *, is_tied: bool) -> str:
     module = words[-2] if len(words) > 1 else ""
     if module == "lm_head":
         return "embedding" if is_tied else "head"
+    if module == "score":
+        return "head"
     for kind, found in (
         ("embedding", module == "embed_tokens"), ("norm", module.endswith("norm")), ("attention", "self_attn" in words),
         ("mtp", module == "eh_proj"), ("router", "router" in words or (module == "gate" and "mlp" in words)),
@@ -94,9 +96,9 @@ def rate_factor_of(name: str, shape: Blocks, *, layer_lr_decay: float, lr_factor
     return float(getattr(lr_factors, kind)) * layer_lr_decay ** blocks_below_top(name, shape)
 
 
-def part_rates(shape: ModelConfig, *, layer_lr_decay: float, lr_factors: RateFactors) -> list[PartRate]:
+def part_rates(shape: Blocks, *, layer_lr_decay: float, lr_factors: RateFactors) -> list[PartRate]:
     """Every part of a model of `shape` from below to above, and in each the kinds of weight that are there."""
-    num_blocks = shape.num_hidden_layers + shape.num_nextn_predict_layers
+    num_blocks = shape.num_hidden_layers + int(getattr(shape, "num_nextn_predict_layers", 0))
     decays = {"embedding": layer_lr_decay**num_blocks, "head": 1.0}
     kinds = {"embedding": ["embedding"]}
     for block in range(num_blocks):
@@ -108,8 +110,10 @@ def part_rates(shape: ModelConfig, *, layer_lr_decay: float, lr_factors: RateFac
     ]
 
 
-def _kinds_of_block(shape: ModelConfig, block: int) -> list[str]:
+def _kinds_of_block(shape: Blocks, block: int) -> list[str]:
     is_ahead = block >= shape.num_hidden_layers
+    if not isinstance(shape, ModelConfig):
+        return ["attention", "mlp", "norm"]
     is_dense = block < shape.first_k_dense_replace and not is_ahead
     with_mlp = ["mlp"] if is_dense or shape.n_shared_experts else []
     return ["attention", *with_mlp, *([] if is_dense else ["experts", "router"]), "norm", *(["mtp"] if is_ahead else [])]

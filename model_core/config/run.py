@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from model_core.config.base import StrictModel
 from model_core.config.combinations import check_combination
+from model_core.config.gate import BenchmarkConfig, GateConfig, check_gate
 from model_core.config.model import ModelConfig, preset
 from model_core.errors import ConfigError
 
@@ -73,7 +74,8 @@ class PrecisionConfig(StrictModel):
 
 
 class BudgetConfig(StrictModel):
-    """Where a run ends even if steps are left; read at step boundaries, a checkpoint is written."""
+    """Where a run ends even if steps are left; read at step boundaries: it writes a checkpoint, is measured, and its gate is
+    decided."""
 
     device_seconds: float | None = Field(None, gt=0)
     """Seconds times devices; empty: no limit."""
@@ -81,6 +83,10 @@ class BudgetConfig(StrictModel):
     """Seconds on the clock; empty: no limit."""
     tokens: int | None = Field(None, gt=0)
     """Tokens processed in training steps; empty: no limit."""
+    dollars: float | None = Field(None, gt=0)
+    """Dollars at `dollars_per_device_hour`; empty: no limit."""
+    dollars_per_device_hour: float | None = Field(None, gt=0)
+    """What one device costs in an hour; needed by a limit in dollars."""
 
 
 PROFILES: dict[str, dict[str, float]] = {
@@ -102,6 +108,10 @@ class RewardConfig(StrictModel):
     """Factor of each component in the sum; they need not add to 1."""
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The components' own settings by name; those of a component without a weight are left out."""
+    from_step: dict[str, int] = Field(default_factory=dict)
+    """Step of the reinforcement from which on a component counts, by name; the others count from the first. Before it the
+    component is not asked and adds nothing, and the other weights stay as they are, as in the paper's sum. What is measured on
+    held-out problems is always the whole reward."""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,6 +128,17 @@ class RewardConfig(StrictModel):
         if not value:
             raise ValueError("a reward needs at least one component with a weight")
         return value
+
+    @model_validator(mode="after")
+    def _begins(self) -> Self:
+        for name, step in self.from_step.items():
+            if name not in self.weights:
+                raise ValueError(f"from_step names {name}, which has no weight; leave it out, or give it one")
+            if step < 1:
+                raise ValueError(f"from_step of {name} is {step}, but steps are counted from 1")
+        if all(self.from_step.get(name, 1) > 1 for name in self.weights):
+            raise ValueError("from_step lets every component begin late; let one count from the first step")
+        return self
 
     @classmethod
     def parse(cls, values: dict[str, Any] | str, *, prefix: str = "reward") -> Self:
@@ -136,6 +157,11 @@ class RewardConfig(StrictModel):
             .Config.parse(self.settings.get(name, {}), prefix=f"{prefix}.settings.{name}").resolved()
             for name in self.weights
         }
+        for name, values in settings.items():
+            for setting, remedy in getattr(rewards.get(name), "required", {}).items():
+                if not values[setting]:
+                    where = f"{prefix}.settings.{name}.{setting}"
+                    raise ConfigError(f"{where}: the component {name} cannot judge without it; {remedy}.", field=where)
         return self.model_copy(update={"settings": settings})
 
 
@@ -202,9 +228,13 @@ class RunConfig(StrictModel):
     precision: PrecisionConfig = Field(default_factory=PrecisionConfig)
     """Number format and memory."""
     budget: BudgetConfig = Field(default_factory=BudgetConfig)
-    """Limits of time."""
+    """Limits of time, money and tokens."""
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     """Writing and keeping checkpoints."""
+    gate: GateConfig = Field(default_factory=GateConfig)
+    """What it has to reach."""
+    benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
+    """The benchmark that the gate names, if it names one."""
 
     @field_validator("model", mode="before")
     @classmethod
@@ -228,6 +258,10 @@ class RunConfig(StrictModel):
         reward = config.reward._with_settings(REWARDS, f"{where}reward")
         config = config.model_copy(update={"phase_config": phase_config.resolved(), "reward": reward})
         check_combination(config, phase, prefix=where)
+        check_gate(config, prefix=where)
+        if config.budget.dollars and not config.budget.dollars_per_device_hour:
+            raise ConfigError("A budget in dollars needs the price of a device; say what an hour of it costs.",
+                              field=f"{where}budget.dollars_per_device_hour")
         return config
 
 
@@ -239,9 +273,12 @@ class RunPaths(StrictModel):
     start_from: str | None = None
     """A checkpoint directory; empty: a new model."""
     rollouts_from: str | None = None
-    """Checkpoint directory whose model generates the samples (rejection sampling); empty: `start_from`."""
+    """Checkpoint directory whose model generates the samples (rejection sampling), or teaches (on-policy distillation); empty:
+    `start_from`."""
     student: str | None = None
     """Hugging Face directory of a dense model (Qwen2, Qwen3, Llama; safetensors) that distillation trains; empty: new weights of
     the shape in the phase's settings."""
     resume_from: str | None = None
     """Checkpoint directory of an earlier attempt of the same run: weights, optimizer, counters, random state."""
+    benchmark: str | None = None
+    """JSONL file of the benchmark that the gate names."""

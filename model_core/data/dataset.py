@@ -1,6 +1,7 @@
 """Reads a prepared dataset directory: `dataset.json`, `train.jsonl`, `held_out.jsonl`. Making one is `preparation`.
 
-A row is {"prompt", "completion", "answer", "task", "meta", "level"}; see `model_core.config.prepare` for where they come from.
+A row is {"prompt", "completion", "answer", "task", "meta", "level"}, and one of a preference has "chosen" and "rejected" too;
+see `model_core.config.prepare` for where they come from.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ class Row:
     meta: dict[str, Any] = field(default_factory=dict)
     level: int = 0
     """Difficulty as the task counts it; 0: not known."""
+    chosen: str | None = None
+    rejected: str | None = None
+    """Two answers of which the first is preferred; a row has both or neither."""
 
 
 def read_rows(directory: str | Path, split: str, *, limit: int | None = None) -> list[Row]:
@@ -54,6 +58,7 @@ def _row(line: str, path: Path, number: int) -> Row:
         row = Row(
             prompt=values["prompt"], completion=values.get("completion"), answer=values.get("answer"),
             task=values.get("task") or "", meta=values.get("meta") or {}, level=values.get("level") or 0,
+            chosen=values.get("chosen"), rejected=values.get("rejected"),
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}, line {number}: not a row with a prompt ({error}). Prepare the dataset again.",
@@ -61,6 +66,9 @@ def _row(line: str, path: Path, number: int) -> Row:
     if not isinstance(row.prompt, str) or not isinstance(row.completion, str | None):
         raise DataError(f"{path}, line {number}: prompt and completion must be text. Prepare the dataset again.",
                         field="dataset")
+    if not isinstance(row.chosen, str | None) or type(row.chosen) is not type(row.rejected):
+        raise DataError(f"{path}, line {number}: chosen and rejected must be two texts, or neither there. Prepare the dataset "
+                        "again.", field="dataset")
     if not isinstance(row.answer, str | None):
         if isinstance(row.answer, bool) or not isinstance(row.answer, int | float):
             raise DataError(f"{path}, line {number}: the answer must be text or a number, not {row.answer!r:.60}. "

@@ -128,6 +128,8 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
             yield from _without_marks(row.completion)
         elif row.answer:
             yield row.answer
+        for text in (row.chosen, row.rejected):
+            yield from _without_marks(text or "")
 
 
 def _without_marks(text: str) -> Iterator[str]:

@@ -59,10 +59,10 @@ class Endpoint:
             raise ConfigError(f"num_requests is {num_requests}; send at least 1 at a time.", field="num_requests")
         base = url.rstrip("/").removesuffix("/chat/completions")
         self._url = base if base.endswith("/v1") else f"{base}/v1"
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         try:
-            self._client = httpx.Client(headers=headers, timeout=REQUEST_SECONDS)
-            self.model = model or self._first_model()
+            with self._connected():
+                self.model = model or self._first_model()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConfigError(f"{self._url} does not answer ({error}). Give the URL of an OpenAI-compatible endpoint.",
                               field="endpoint") from error
@@ -76,7 +76,7 @@ class Endpoint:
     def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, done: frozenset[int], add: Add) -> None:
         """Raises ConfigError when the endpoint refuses everyone or answers none of the first requests; one that fails
         otherwise after all tries is a failure."""
-        with ThreadPoolExecutor(self._num_requests) as threads:
+        with self._connected(), ThreadPoolExecutor(self._num_requests) as threads:
             asked = {
                 threads.submit(self._samples, problem, benchmark, seed): problem for problem in problems if problem.row not in done
             }
@@ -129,6 +129,11 @@ class Endpoint:
                 time.sleep(wait)
         return Answered(None, failure=f"the endpoint gave no completion ({failure})"[:400])
 
+    def _connected(self) -> httpx.Client:
+        """The client for what is asked while it is entered."""
+        self._client = httpx.Client(headers=self._headers, timeout=REQUEST_SECONDS)
+        return self._client
+
     def _first_model(self) -> str:
         response = self._client.get(f"{self._url}/models", timeout=20.0)
         if not response.is_success:
@@ -140,26 +145,11 @@ class Endpoint:
             raise ConfigError(f"{self._url}/models lists no model. Name the model.", field="model") from error
 
 
-class Checkpoint:
-    """A checkpoint of ours, or a directory in Hugging Face form that `load_pretrained` reads, in this process."""
+class Sampled:
+    """A model in this process, by its sampler; `context` is the longest sequence it reads, in tokens."""
 
-    is_kept = True
-
-    def __init__(self, directory: str | Path) -> None:
-        """Raises CheckpointError when it is incomplete or damaged."""
-        import torch
-
-        from model_core.training.families import family_of
-        from model_core.training.start import load_start
-
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        start = load_start(directory)
-        self._directory, self._tokenizer = Path(directory), start.tokenizer
-        self._context = start.model_config.max_position_embeddings
-        self._sampler = family_of(start.model_config).sampler(start.model.to(device), start.tokenizer)
-
-    def settings(self) -> dict[str, Any]:
-        return {"checkpoint": digest(self._directory / "metadata.json")}
+    def __init__(self, sampler: Any, tokenizer: Any, context: int) -> None:
+        self._sampler, self._tokenizer, self._context = sampler, tokenizer, context
 
     def answer(self, problems: Sequence[Problem], benchmark: Benchmark, *, seed: int, done: frozenset[int], add: Add) -> None:
         """Chunk by chunk; a prompt that leaves no room for an answer is a failure.
@@ -193,6 +183,27 @@ class Checkpoint:
                 else [Answered(None, failure=long)] * config.num_samples
             found.append((problem, answers))
         return found
+
+
+class Checkpoint(Sampled):
+    """A checkpoint of ours in this process, of a mixture of experts or of a distilled student."""
+
+    is_kept = True
+
+    def __init__(self, directory: str | Path) -> None:
+        """Raises CheckpointError when it is incomplete or damaged."""
+        import torch
+
+        from model_core.training.families import family_of
+        from model_core.training.students import load_answering
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        start, self._directory = load_answering(directory), Path(directory)
+        sampler = family_of(start.model_config).sampler(start.model.to(device), start.tokenizer)
+        super().__init__(sampler, start.tokenizer, start.model_config.max_position_embeddings)
+
+    def settings(self) -> dict[str, Any]:
+        return {"checkpoint": digest(self._directory / "metadata.json")}
 
 
 def _answered(response: httpx.Response) -> Answered:

@@ -35,6 +35,18 @@ def bootstrap_mean(values: Sequence[float], seed: int, *, num_resamples: int = 1
     return math.fsum(values) / n, means[int(0.025 * num_resamples)], means[int(0.975 * num_resamples) - 1]
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """Mean, its standard error and its 95 % interval, of one value a problem.
+
+    Values that are all 0 or 1 have Wilson's interval, which does not collapse when all are equal; others the normal one of
+    their mean (central limit). What cannot be known is nan: all four of no value, all but the mean of a single one.
+    """
+    mean, error = clustered_mean([[value] for value in values])
+    if values and all(value in {0.0, 1.0} for value in values):
+        return (mean, error, *wilson(math.fsum(values), len(values)))
+    return mean, error, mean - Z95 * error, mean + Z95 * error
+
+
 def clustered_mean(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Mean of the clusters' means and its standard error; the samples of one problem are one cluster.
 

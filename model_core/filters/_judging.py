@@ -1,9 +1,9 @@
 """What a filter answers, and which text of a row it looks at.
 
-A filter's `why_dropped(row)` gives a `Drop`, or None to keep the row; it may rewrite the row's texts in place. A filter that
-remembers earlier rows has two halves: `sketch(row)`, which needs no memory and may run in another process, and
-`compare(sketch)`, which is asked in the order of the rows. What a filter wants counted of rows that it keeps, it adds to
-its `noted`.
+A filter's `why_dropped(row)` gives a `Drop`, or None to keep the row; it may rewrite the row's texts in place. Where many rows
+together are faster, `why_dropped_each(rows)` gives the same for each. A filter that remembers earlier rows has two halves:
+`sketch(row)`, which needs no memory and may run in another process, and `compare(sketch)`, which is asked in the order of the
+rows. What a filter wants counted of rows that it keeps, it adds to its `noted`.
 """
 
 from __future__ import annotations

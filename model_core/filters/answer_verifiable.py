@@ -22,6 +22,8 @@ from model_core.rewards.solution_accuracy import SolutionAccuracy
 class AnswerVerifiable:
     """Grades the row's own answer."""
 
+    needs_answer = True
+
     class Config(StrictModel):
         """What counts as verifiable."""
 

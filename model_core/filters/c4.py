@@ -66,8 +66,9 @@ class C4:
         num = _num_sentences(kept, enough=least)
         if num < least:
             return Drop("too few sentences", f"{num} sentences are left in {len(kept)} lines, fewer than {least}")
-        if self.config.rewrite:
-            row[self.config.text] = "\n".join(kept).strip()
+        left = "\n".join(kept).strip()
+        if self.config.rewrite and left != text:
+            row[self.config.text] = left
         return None
 
     def _kept_lines(self, text: str) -> list[str] | Drop:
@@ -76,10 +77,11 @@ class C4:
         has_script = asked.refuse_javascript and "javascript" in low
         is_filler = asked.refuse_lorem_ipsum and "lorem ipsum" in low
         has_bracket = asked.refuse_curly_brackets and "{" in text
+        lines = [line for line in map(self._sentence_like, text.splitlines()) if line is not None]
+        if not (banned or has_script or is_filler or has_bracket):
+            return lines
         kept = []
-        for line in map(self._sentence_like, text.splitlines()):
-            if line is None:
-                continue
+        for line in lines:
             low = line.lower()
             if is_filler and "lorem ipsum" in low:
                 return Drop("lorem ipsum", "it holds filler text")

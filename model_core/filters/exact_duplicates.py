@@ -12,6 +12,8 @@ from model_core.config.base import StrictModel
 from model_core.filters._judging import Drop, TextName, text_of
 from model_core.registry import registered
 
+_LOWER = bytes(ord(" ") if chr(code).isspace() else code for code in range(128)).lower() + bytes(range(128, 256))
+"""What becomes of each byte of ASCII text."""
 _NAMES = {"prompt": "prompt", "completion": "completion", "all": "text"}
 
 
@@ -35,8 +37,8 @@ class ExactDuplicates:
 
     def sketch(self, row: dict[str, Any]) -> bytes:
         """The hash under which the row is remembered."""
-        text = " ".join(text_of(row, self.config.text).casefold().split())
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+        text = text_of(row, self.config.text)
+        return hashlib.blake2b(_plain_ascii(text) if text.isascii() else _plain(text), digest_size=16).digest()
 
     def compare(self, sketch: bytes) -> Drop | None:
         """Whether it came before; remembers it."""
@@ -44,3 +46,16 @@ class ExactDuplicates:
             return Drop("came before", f"the same {_NAMES[self.config.text]} came before")
         self._seen.add(sketch)
         return None
+
+
+def _plain(text: str) -> bytes:
+    """Without case, and one blank for any white space."""
+    return " ".join(text.casefold().split()).encode()
+
+
+def _plain_ascii(text: str) -> bytes:
+    """The same without cutting the text into words."""
+    found = text.encode().translate(_LOWER).strip()
+    while b"  " in found:
+        found = found.replace(b"  ", b" ")
+    return found

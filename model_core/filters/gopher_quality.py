@@ -6,20 +6,20 @@ space, as in Dolma (arXiv 2402.00159); tokenizers that split signs off count mor
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
 from model_core.config.base import StrictModel
 from model_core.filters._judging import Drop, TextName, share, text_of
+from model_core.filters._words import Counts, Words
 from model_core.registry import registered
 
-STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+_BETWEEN_BLANKS = tuple(f" {word} " for word in STOP_WORDS)
 _BULLETS, _ELLIPSES = ("•", "-"), ("...", "…")
-_ALPHA, _CHARS = 22, 44
-"""Places of the packed counts: words with a letter or digit, words with a letter, characters of the former."""
-_ONE_COUNT = (1 << 22) - 1
-_MAX_REMEMBERED = 200_000
 
 
 @registered
@@ -52,21 +52,27 @@ class GopherQuality:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        self._counts = _Counts()
 
     def why_dropped(self, row: dict[str, Any]) -> Drop | None:
         """The rule and a sentence, or None to keep the row."""
         text = text_of(row, self.config.text)
         words = text.split()
-        packed = self._counts.of(words)
-        num, num_alpha, num_chars = packed & _ONE_COUNT, packed >> _ALPHA & _ONE_COUNT, packed >> _CHARS
+        return self._why(text, len(words), counts_of_words(words))
+
+    def why_dropped_each(self, rows: Sequence[dict[str, Any]]) -> list[Drop | None]:
+        """`why_dropped` of each row."""
+        texts = [text_of(row, self.config.text) for row in rows]
+        words = Words(texts)
+        return list(map(self._why, texts, words.num_T.tolist(), words.counts()))
+
+    def _why(self, text: str, num_words: int, counts: Counts) -> Drop | None:
         return (
-            self._by_length(num, num_chars) or self._by_symbols(text, len(words)) or self._by_lines(text)
-            or self._by_words(words, num_alpha)
+            self._by_length(counts) or self._by_symbols(text, num_words) or self._by_lines(text)
+            or self._by_words(text, num_words, counts)
         )  # fmt: skip
 
-    def _by_length(self, num: int, num_chars: int) -> Drop | None:
-        asked = self.config
+    def _by_length(self, counts: Counts) -> Drop | None:
+        asked, num, num_chars = self.config, counts.num, counts.num_chars
         if num < asked.min_words:
             return Drop("too few words", f"it has {num} words, fewer than {asked.min_words}")
         if asked.max_words and num > asked.max_words:
@@ -92,35 +98,34 @@ class GopherQuality:
 
     def _by_lines(self, text: str) -> Drop | None:
         asked, lines = self.config, text.splitlines()
-        if asked.max_bullet_fraction and any(map(text.count, _BULLETS)):
+        num_before = max(0, len(lines) - 1)  # bounds from the signs in the whole text, which are at least those of its lines
+        if asked.max_bullet_fraction and sum(map(text.count, _BULLETS)) > asked.max_bullet_fraction * num_before:
             num = sum(line.lstrip().startswith(_BULLETS) for line in lines)
             if num / len(lines) > asked.max_bullet_fraction:
                 return Drop("too many bullets", f"{share(num, len(lines))} of its lines begin with a bullet")
-        if asked.max_ellipsis_fraction and any(map(text.count, _ELLIPSES)):
+        if asked.max_ellipsis_fraction and sum(map(text.count, _ELLIPSES)) > asked.max_ellipsis_fraction * num_before:
             num = sum(line.rstrip().endswith(_ELLIPSES) for line in lines)
             if num / len(lines) > asked.max_ellipsis_fraction:
                 return Drop("too many broken lines", f"{share(num, len(lines))} of its lines end with an ellipsis")
         return None
 
-    def _by_words(self, words: list[str], num_alpha: int) -> Drop | None:
+    def _by_words(self, text: str, num_words: int, counts: Counts) -> Drop | None:
         asked = self.config
-        if words and num_alpha / len(words) < asked.min_alpha_fraction:
-            return Drop("too few letters", f"{share(num_alpha, len(words))} of its words have a letter")
-        if asked.min_stop_words and len(STOP_WORDS.intersection(words)) < asked.min_stop_words:
+        if num_words and counts.num_alpha / num_words < asked.min_alpha_fraction:
+            return Drop("too few letters", f"{share(counts.num_alpha, num_words)} of its words have a letter")
+        if asked.min_stop_words and not self._has_stop_words(text):
             return Drop("too few function words", f"fewer than {asked.min_stop_words} of {', '.join(sorted(STOP_WORDS))} occur")
         return None
 
+    def _has_stop_words(self, text: str) -> bool:
+        """Most texts show them between blanks; of the others every word is looked at."""
+        least = self.config.min_stop_words
+        found = itertools.islice((words for words in _BETWEEN_BLANKS if words in text), least)
+        return sum(1 for _words in found) == least or len(set(STOP_WORDS).intersection(text.split())) >= least
 
-class _Counts(dict[str, int]):
-    """Word → its packed counts, remembered; the sum over a text's words gives all its counts at once."""
 
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _MAX_REMEMBERED:
-            self.clear()
-        is_word = any(map(str.isalnum, word))
-        packed = (is_word | any(map(str.isalpha, word)) << _ALPHA | len(word) << _CHARS) if is_word else 0
-        self[word] = packed
-        return packed
-
-    def of(self, words: list[str]) -> int:
-        return sum(map(self.__getitem__, words))
+def counts_of_words(words: list[str]) -> Counts:
+    """The counts of one text word by word; `_words` has those of many."""
+    real = [word for word in words if any(map(str.isalnum, word))]
+    num_alpha = sum(any(map(str.isalpha, word)) for word in words)
+    return Counts(len(real), sum(map(len, real)), num_alpha)

@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from model_core.config.base import StrictModel
 from model_core.filters._judging import Drop, TextName, share, text_of
+from model_core.filters._sequences import suspects
+from model_core.filters._words import Words
 from model_core.registry import registered
 
 TOP = {2: 0.20, 3: 0.18, 4: 0.16}
@@ -54,12 +57,24 @@ class GopherRepetition:
         text = text_of(row, self.config.text)
         if not text:
             return None if self.config.text == "completion" else Drop("empty", "the text is empty")
+        return self._by_parts(text) or self._sequences(text)
+
+    def why_dropped_each(self, rows: Sequence[dict[str, Any]]) -> list[Drop | None]:
+        """`why_dropped` of each row; only texts that may repeat themselves are looked at word by word."""
+        texts = [text_of(row, self.config.text) for row in rows]
+        top, duplicated = TOP if self.config.check_top else {}, DUPLICATED if self.config.check_duplicated else {}
+        suspicious = suspects(Words(texts), np.array(list(map(len, texts)), np.int64), top, duplicated).tolist()
+        return [
+            self.why_dropped(row) if is_suspect or not text or _has_equal_lines(text) else None
+            for row, text, is_suspect in zip(rows, texts, suspicious, strict=True)
+        ]
+
+    def _by_parts(self, text: str) -> Drop | None:
         asked = self.config
         return (
             _repeated(_PARAGRAPH.split(text.strip()), text, "paragraphs", asked.max_paragraph_fraction,
                       asked.max_paragraph_char_fraction)
             or _repeated(_LINE.split(text), text, "lines", asked.max_line_fraction, asked.max_line_char_fraction)
-            or self._sequences(text)
         )  # fmt: skip
 
     def _sequences(self, text: str) -> Drop | None:
@@ -86,6 +101,15 @@ class GopherRepetition:
             if part / len(text) > most:
                 return Drop(f"repeated {num} words", f"{share(part, len(text))} of the text is {num} words that came before")
         return None
+
+
+def _has_equal_lines(text: str) -> bool:
+    """False only when no two lines, and so no two paragraphs, are equal. Empty ones count at both ends of the text."""
+    lines = text.split("\n")
+    if len(set(lines)) == len(lines):
+        return False
+    lines = [line for line in lines if line]
+    return len(set(lines)) < len(lines) or (text[0] == "\n" and text[-1] == "\n")
 
 
 def _sequences(words: list[str], num: int) -> zip[tuple[str, ...]]:

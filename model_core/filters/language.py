@@ -7,6 +7,7 @@ little else are kept or dropped as you choose.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import Field
 from model_core.config.base import StrictModel
 from model_core.errors import ConfigError
 from model_core.filters._judging import Drop, TextName, text_of
+from model_core.filters._languages import Languages
 from model_core.registry import registered
 
 
@@ -44,11 +46,7 @@ class Language:
 
     def why_dropped(self, row: dict[str, Any]) -> Drop | None:
         """The rule and a sentence, or None to keep the row. Raises ConfigError for a language that nobody can tell."""
-        asked = self.config
-        identifier = _identifier()
-        if unknown := set(asked.languages) - set(identifier.labels):
-            message = f"{', '.join(sorted(unknown))} cannot be told; there are {', '.join(sorted(identifier.labels))}."
-            raise ConfigError(message, field="filters.language.languages")
+        asked, identifier = self.config, self._identifier()
         text = text_of(row, asked.text)[: asked.max_chars]
         num_letters = sum(map(str.isalpha, text))
         code, confidence = identifier.classify(text) if num_letters >= asked.min_letters else ("", 0.0)
@@ -60,6 +58,32 @@ class Language:
         if code not in asked.languages:
             return Drop(f"language {code}", f"it is {code} ({confidence:.0%} sure), not {', '.join(asked.languages)}")
         return None
+
+    def why_dropped_each(self, rows: Sequence[dict[str, Any]]) -> list[Drop | None]:
+        """`why_dropped` of each row; only those that are not surely kept are asked for one by one."""
+        asked, identifier = self.config, self._identifier()
+        texts = [text_of(row, asked.text)[: asked.max_chars] for row in rows]
+        sure = _many(identifier).surely(texts, asked.languages, asked.min_confidence)
+        return [
+            None if is_sure and self._has_letters(text) else self.why_dropped(row)
+            for row, text, is_sure in zip(rows, texts, sure, strict=True)
+        ]
+
+    def _has_letters(self, text: str) -> bool:
+        """Whether there are enough letters near the beginning."""
+        return sum(map(str.isalpha, text[: 2 * self.config.min_letters])) >= self.config.min_letters
+
+    def _identifier(self) -> Any:
+        identifier = _identifier()
+        if unknown := set(self.config.languages) - set(identifier.labels):
+            message = f"{', '.join(sorted(unknown))} cannot be told; there are {', '.join(sorted(identifier.labels))}."
+            raise ConfigError(message, field="filters.language.languages")
+        return identifier
+
+
+@cache
+def _many(identifier: Any) -> Languages:
+    return Languages(identifier)
 
 
 @cache

@@ -18,6 +18,8 @@ from model_core.registry import registered
 class Length:
     """Bounds on characters."""
 
+    reads_completion = True
+
     class Config(StrictModel):
         """Bounds."""
 

@@ -13,11 +13,16 @@ from transformers import PreTrainedTokenizerFast
 from model_core.config.variants import Advantage
 from model_core.data.dataset import Row
 from model_core.data.tokenizer import decode
+from model_core.errors import EngineError
 from model_core.grpo.advantages import advantages_of, is_flat
 from model_core.rewards._types import Sample
 from model_core.rollout import Sampler
+from model_core.rollout.remote import RemoteEngine
 from model_core.scoring import Rubric, Scored
 from model_core.training.world import World
+
+ABORTED = "abort"
+"""`finish_reason` of a completion that an engine did not finish: it is unscored, and no length of a completion."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +71,32 @@ class Collected:
 
     groups: list[Group]
     seconds: dict[str, float] = field(default_factory=dict)
+    failure: str = ""
+    """Why an engine gave a rank nothing to learn from; then there are no groups."""
 
 
 def collect(
-    sampler: Sampler, tokenizer: PreTrainedTokenizerFast, problems: Sequence[tuple[Row, list[int]]], *,
+    sampler: Sampler | RemoteEngine, tokenizer: PreTrainedTokenizerFast, problems: Sequence[tuple[Row, list[int]]], *,
     sampling: Sampling, rubric: Rubric, world: World, seed: int,
 ) -> Collected:
     """Samples and scores every problem, each rank its share; all ranks get all groups, still without advantages."""
     began = time.monotonic()
     mine = problems[world.rank :: world.size]
-    drawn = sampler.generate(
-        [tokens for _row, tokens in mine], num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature, top_p=sampling.top_p, seed=seed * world.size + world.rank,
-    ) if mine else []
+    failure = ""
+    try:
+        drawn = sampler.generate(
+            [tokens for _row, tokens in mine], num_samples=sampling.num_samples, max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature, top_p=sampling.top_p, seed=seed * world.size + world.rank,
+        ) if mine else []
+    except EngineError as error:  # all ranks have to hear of it
+        mine, drawn, failure = [], [], error.message
     sampled = time.monotonic()
     groups = _scored_groups(tokenizer, mine, drawn, rubric)
     seconds = {"perf/rollout_s": sampled - began, "perf/reward_s": time.monotonic() - sampled}
-    everything = world.gather((groups, seconds))
+    everything = world.gather((groups, seconds, failure))
+    failures = [told for _groups, _seconds, told in everything if told]
+    if failures:
+        return Collected([], {}, failures[0])
     ordered: list[Group] = [everything[i % world.size][0][i // world.size] for i in range(len(problems))]
     slowest = {name: max(part[1][name] for part in everything) for name in seconds}
     return Collected(ordered, slowest)
@@ -103,7 +117,7 @@ def metrics(groups: Sequence[Group]) -> dict[str, float | None]:
     totals = [r.scored.total for r in rollouts if r.scored.total is not None]
     correct = [r.scored.correct for r in rollouts if r.scored.correct is not None]
     advantages = [r.advantage for r in rollouts if r.advantage is not None]
-    lengths = [len(r.tokens) for r in rollouts]
+    lengths = [len(r.tokens) for r in rollouts if r.finish_reason != ABORTED]
     values: dict[str, float | None] = {
         "reward/total": _mean(totals), "reward/std": _deviation(totals),
         "reward/frac_zero_std_groups": _mean([float(group.is_flat) for group in groups]),
@@ -131,7 +145,9 @@ def _scored_groups(
                num_tokens=len(completion.tokens), finish_reason=completion.finish_reason, meta=row.meta)
         for (row, _tokens), completions in zip(problems, drawn, strict=True) for completion in completions
     ]
-    judged = iter(zip(samples, rubric.score(samples), strict=True))
+    whole = iter(rubric.score([sample for sample in samples if sample.finish_reason != ABORTED]))
+    aborted = Scored(None, dict.fromkeys(rubric.weights), None, "The engine did not finish it.")
+    judged = iter([(sample, aborted if sample.finish_reason == ABORTED else next(whole)) for sample in samples])
     groups = []
     for (row, prompt_tokens), completions in zip(problems, drawn, strict=True):
         rollouts = []

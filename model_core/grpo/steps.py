@@ -16,7 +16,9 @@ from torch import nn
 from model_core.curriculum import Curriculum
 from model_core.data.batches import pack_batch
 from model_core.data.dataset import Row
+from model_core.errors import EngineError
 from model_core.grpo import rollouts
+from model_core.grpo.engine_rollouts import EngineRollouts
 from model_core.grpo.loss import kl_estimate
 from model_core.grpo.prompts import InTurn, Prompts, pass_rate
 from model_core.grpo.update import (
@@ -29,6 +31,7 @@ from model_core.grpo.update import (
     with_trainer_logprobs,
 )
 from model_core.rollout import Sampler
+from model_core.rollout.remote import RemoteEngine
 from model_core.training.frame import Frame, Outcome
 
 if TYPE_CHECKING:
@@ -60,15 +63,21 @@ class PolicySteps:
         self._prompts: Prompts = InTurn(len(problems), per_step=settings.prompts_per_step, seed=frame.config.seed)
         if settings.curriculum == "pass_rate":
             self._prompts = Curriculum([row.level for row, _tokens in problems], seed=frame.config.seed)
+        self._engine = EngineRollouts.of(frame, settings, problems) if settings.rollout == "endpoint" else None
         if frame.context.paths.resume_from:
             self._resume(Path(frame.context.paths.resume_from) / "state")
         self._note_progress()
 
-    def __call__(self, step: int) -> Outcome:
+    def __call__(self, step: int) -> Outcome | None:
+        """Makes the step; None when the engine that samples cannot be trusted or the run is to end, and nothing was done."""
         frame, settings = self._frame, self._settings
+        collected = self._collect(step)
+        if collected.failure:
+            frame.ask_to_end(f"Step {step + 1} was given up, for {settings.rollout_url} gave it no rollouts: "
+                             f"{collected.failure.rstrip('.')}.")
+            return None
         if settings.reference_every and step and step % settings.reference_every == 0:
             self._replace_reference()
-        collected = self._collect(step)
         frame.keep_rollouts(step + 1, collected.groups)
         frame.reporter.stage("updating", step + 1)
         items = lessons(collected.groups, with_flat=settings.advantage == "batch")
@@ -94,12 +103,20 @@ class PolicySteps:
         num_tokens = sum(len(g.prompt_tokens) + len(r.tokens) for g in collected.groups for r in g.rollouts)
         return Outcome(num_tokens=num_tokens if frame.world.is_first else 0, loss_share=loss, values=values)
 
+    def close(self) -> None:
+        """Leaves nothing behind that only steps need."""
+        if self._engine is not None:
+            self._engine.close()
+
     def _collect(self, step: int) -> rollouts.Collected:
         """The step's groups with their advantages; flat ones are made up for by more prompts, in at most `refill_rounds`."""
         frame, settings = self._frame, self._settings
         frame.reporter.stage("sampling", step + 1)
         began = time.monotonic()
-        sampler = frame.sampler()
+        try:
+            sampler = frame.sampler() if self._engine is None else self._engine.sampler(step)
+        except EngineError as error:
+            return rollouts.Collected([], failure=error.message)
         synced = time.monotonic() - began
         chosen = self._prompts.choose(step, settings.prompts_per_step)
         collected = self._sample(sampler, step, 0, chosen)
@@ -110,18 +127,22 @@ class PolicySteps:
                 break
             asked, chosen = len(chosen), self._prompts.choose(step, len(chosen) + missing)
             more = self._sample(sampler, step, number, chosen[asked:])
+            if more.failure:
+                return more
             seconds = {name: value + more.seconds[name] for name, value in collected.seconds.items()}
             collected = rollouts.Collected([*collected.groups, *more.groups], seconds)
+        if collected.failure:
+            return collected
         self._prompts.update(chosen, [pass_rate(group) for group in collected.groups])
         groups = rollouts.with_advantages(collected.groups, settings.advantage)
         return rollouts.Collected(groups, {**collected.seconds, "perf/sync_s": synced})
 
-    def _sample(self, sampler: Sampler, step: int, number: int, chosen: Sequence[int]) -> rollouts.Collected:
+    def _sample(self, sampler: Sampler | RemoteEngine, step: int, number: int, chosen: Sequence[int]) -> rollouts.Collected:
         """Asks the prompts `chosen`, each round with a seed of its own."""
         frame, settings = self._frame, self._settings
         sampling = rollouts.Sampling(settings.group_size, settings.max_new_tokens, self._temperature(step), settings.top_p)
         return rollouts.collect(
-            sampler, frame.tokenizer, [self._problems[i] for i in chosen], sampling=sampling, rubric=frame.rubric,
+            sampler, frame.tokenizer, [self._problems[i] for i in chosen], sampling=sampling, rubric=frame.rubric.at(step + 1),
             world=frame.world, seed=(frame.config.seed + 500_009 * number) * 1_000_003 + step,
         )
 

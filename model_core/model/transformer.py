@@ -7,7 +7,7 @@ one by one by `model_core.model.exchange`. Letters: B batch, T tokens, D hidden,
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,8 @@ class Transformer(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    unpublished: ClassVar[tuple[str, ...]] = ()
+    """Names in its state that stand in no file of weights."""
 
     def __init__(self, config: ModelConfig, *, is_blank: bool = False) -> None:
         super().__init__()

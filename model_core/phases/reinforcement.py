@@ -61,6 +61,18 @@ class Reinforcement:
         """Temperature of the last step, reached in a line; empty: it stays as it is."""
         top_p: float = Field(1.0, gt=0, le=1)
         """Nucleus of sampling; below 1 the sampler's log-probabilities no longer are the policy's."""
+        rollout: Literal["in_process", "endpoint"] = "in_process"
+        """Who samples: the trainer itself, or a deployed engine that is given the policy's weights before each step."""
+        rollout_url: str = Field("", pattern=r"^(https?://[^\s=]+)?$", max_length=300)
+        """Address of that engine, our own or SGLang, such as http://10.0.0.7:30000; nobody else should use it meanwhile. The
+        machine's owner allows it, with its key, in R1_ROLLOUT_ENGINES."""
+        rollout_requests: int = Field(16, ge=1, le=1024)
+        """Groups that each process asks the engine for at a time."""
+        rollout_seconds: float = Field(600.0, gt=0, le=86_400)
+        """Longest wait for a group, or for the engine to take the weights; completions that take longer are aborted."""
+        max_canary_difference: float = Field(0.05, gt=0, le=10)
+        """Most nats a token by which engine and trainer may differ on the canary prompt after each sync; beyond, the run writes a
+        checkpoint and stops. 0.05 is a probability 5 % off, as 16-bit engines are; in float32 1e-3 is enough."""
         num_minibatches: int = Field(2, ge=1)
         """Parts into which a step's rollouts are cut, one update each."""
         num_epochs: int = Field(1, ge=1)
@@ -110,6 +122,14 @@ class Reinforcement:
             return with_parts(values, default=cls.model_fields["algorithm"].default) if isinstance(values, dict) else values
 
         @model_validator(mode="after")
+        def _knows_its_engine(self) -> Self:
+            if self.rollout == "endpoint" and not self.rollout_url:
+                raise ValueError("rollout_url is empty; give the address of the engine that samples")
+            if self.rollout_url and self.rollout != "endpoint":
+                raise ValueError("rollout_url is given, but the trainer itself samples; leave it empty, or set rollout to endpoint")
+            return self
+
+        @model_validator(mode="after")
         def _has_what_is_replaced(self) -> Self:
             if self.reference_every and not (self.kl_coef or self.kl_probe):
                 raise ValueError(
@@ -142,4 +162,8 @@ class Reinforcement:
             reference = copy.deepcopy(start.model) if is_new else load_start(context.paths.start_from).model
         frame = Frame(config, settings, context, start)
         problems = [(row, prompt) for row, (prompt, _completion) in zip(rows, encoded, strict=True)]
-        return frame.run(PolicySteps(frame, settings, problems, reference))
+        steps = PolicySteps(frame, settings, problems, reference)
+        try:
+            return frame.run(steps)
+        finally:
+            steps.close()

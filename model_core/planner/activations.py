@@ -32,7 +32,7 @@ class Activations:
     def kept(self, blocks: range, *, checkpointing: bool) -> int:
         """What `blocks`, and with the first and last of them embedding and head, keep for the backward pass."""
         inside = sum(self.inputs() if checkpointing else self.block(index) for index in blocks)
-        outside = self.angles() + INTEGER + INTEGER * (blocks.start == 0)
+        outside = self.angles() * checkpointing + INTEGER + INTEGER * (blocks.start == 0)
         if blocks.stop == self.config.num_hidden_layers:
             outside += self.next_token(checkpointing) + self._heads() * self.head()
         return self.tokens * (inside + outside)
@@ -52,7 +52,7 @@ class Activations:
         return self.config.hidden_size * self.size
 
     def angles(self) -> int:
-        """Cosine and sine of the token's position, P / 2 each, the same in every block."""
+        """Cosine and sine of the token's position, P / 2 each, which recomputed blocks turn by again."""
         return self.config.qk_rope_head_dim * self.size
 
     def block(self, index: int) -> int:
@@ -68,7 +68,8 @@ class Activations:
         return width * self.size + FLOAT
 
     def attention(self) -> int:
-        """The input of the projections, what the latents' norms keep, and the latents; per head the kernel's operands, one
+        """The input of the projections, what the latents' norms keep, the latents, and by what queries and keys are turned, P / 2
+        complex numbers in float32 each; per head the kernel's operands, one
         row a document (queries and keys, values and output, padded to the width of keys where values are narrower) and one
         float, and the output as one packed row again."""
         c, heads = self.config, self.config.num_attention_heads // self.tensor
@@ -76,7 +77,8 @@ class Activations:
         latent = self.norm(c.kv_lora_rank + c.qk_rope_head_dim) + c.kv_lora_rank * self.size
         query = 0 if c.q_lora_rank is None else self.norm(c.q_lora_rank) + c.q_lora_rank * self.size
         kernel = 2 * width + 2 * max(width, c.v_head_dim)
-        return c.hidden_size * self.size + latent + query + heads * ((kernel + c.v_head_dim) * self.size + FLOAT)
+        turns = 2 * c.qk_rope_head_dim * FLOAT
+        return c.hidden_size * self.size + latent + query + turns + heads * ((kernel + c.v_head_dim) * self.size + FLOAT)
 
     def mlp(self) -> int:
         """Input, and gate, its activation, up and their product."""

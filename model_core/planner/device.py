@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model_core.config import ModelConfig, ParallelConfig
-from model_core.planner.parameters import next_token_experts, parameters, split_attention
+from model_core.config import ParallelConfig
+from model_core.planner.dense import DenseModel
+from model_core.planner.parameters import Shape, next_token_experts, parameters, split_attention
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ class Held:
         return -(-self.experts // self.expert_sharers)
 
 
-def held(config: ModelConfig, parallel: ParallelConfig, blocks: range) -> Held:
+def held(config: Shape, parallel: ParallelConfig, blocks: range) -> Held:
     """The parameters of a device of the stage with `blocks`.
 
     Tensor-parallel ranks share the projections of heads and the inner widths of MLPs; the latents' projections, the router,
-    norms, routed experts, embedding and head are whole on each.
+    norms, routed experts, embedding and head are whole on each. A student is whole on every device.
     """
     part = parameters(config, blocks)
+    if isinstance(config, DenseModel):
+        return Held(dense=part.trained, experts=0, dense_sharers=parallel.data, expert_sharers=1)
     experts = part.routed_experts + next_token_experts(config) * (part.next_token > 0)
     split = part.dense_mlp + part.shared_experts + len(blocks) * split_attention(config)
     whole = part.trained - experts - split

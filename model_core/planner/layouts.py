@@ -10,6 +10,8 @@ import math
 
 from model_core.config import ModelConfig, ParallelConfig
 from model_core.errors import ConfigError
+from model_core.planner.dense import DenseModel
+from model_core.planner.parameters import Shape
 
 
 def blocks_of_stages(num_blocks: int, num_stages: int) -> list[range]:
@@ -18,12 +20,25 @@ def blocks_of_stages(num_blocks: int, num_stages: int) -> list[range]:
     return [range(start, end) for start, end in itertools.pairwise(starts)]
 
 
-def check_layout(config: ModelConfig, parallel: ParallelConfig) -> None:
+def check_layout(config: Shape, parallel: ParallelConfig) -> None:
     """Raises ConfigError at the first field of `parallel` that the model's shape does not allow, with the nearest value
     that it does."""
+    if isinstance(config, DenseModel):
+        check_whole(config.model_type, parallel)
+        return
     _check_experts(config, parallel)
     _check_stages(config, parallel)
     _check_shards(config, parallel)
+
+
+def check_whole(model_type: str, parallel: ParallelConfig) -> None:
+    """Raises ConfigError where a dense student would not be whole on each process."""
+    for name in ("pipeline", "tensor", "expert", "zero_stage"):
+        if (found := getattr(parallel, name)) > 1:
+            raise ConfigError(
+                f"{name} is {found}, but a dense student ({model_type}) is trained whole on each process; set it to 1.",
+                field=f"parallel.{name}",
+            )
 
 
 def _check_experts(config: ModelConfig, parallel: ParallelConfig) -> None:

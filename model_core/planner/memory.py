@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from model_core.config import ModelConfig, ParallelConfig, PrecisionConfig
+from model_core.config import ParallelConfig, PrecisionConfig
 from model_core.planner.activations import FLOAT, Activations
+from model_core.planner.dense import DenseModel
+from model_core.planner.dense_activations import DenseActivations
 from model_core.planner.device import Held, held
 from model_core.planner.layouts import blocks_of_stages, check_layout
 from model_core.planner.muon import matrices, muon_peak
-from model_core.planner.parameters import parameters
+from model_core.planner.parameters import Shape, parameters
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number of each training precision."""
@@ -79,7 +81,7 @@ def effective_stage(parallel: ParallelConfig, dtype: str) -> int:
     return 0 if alone and parallel.zero_stage < 3 else parallel.zero_stage
 
 
-def memory(config: ModelConfig, parallel: ParallelConfig, precision: PrecisionConfig, work: Work) -> Memory:
+def memory(config: Shape, parallel: ParallelConfig, precision: PrecisionConfig, work: Work) -> Memory:
     """The memory of the device that needs most. Raises ConfigError for a layout that the shape does not allow."""
     check_layout(config, parallel)
     devices = [
@@ -93,7 +95,7 @@ class _Device:
     """One device that holds `blocks`, with `in_flight` passes between their forward and their backward (1F1B)."""
 
     def __init__(
-        self, config: ModelConfig, parallel: ParallelConfig, precision: PrecisionConfig, work: Work, blocks: range, *,
+        self, config: Shape, parallel: ParallelConfig, precision: PrecisionConfig, work: Work, blocks: range, *,
         in_flight: int,
     ) -> None:  # fmt: skip
         self.config, self.parallel, self.work, self.blocks = config, parallel, work, blocks
@@ -133,14 +135,22 @@ class _Device:
 
     def _backward(self) -> dict[str, int]:
         """Gradients, what the passes in flight keep, and what the backward pass of one of them needs besides."""
-        activations = Activations(
-            self.config, tokens=self.work.micro_tokens, size=self.size, tensor=self.parallel.tensor, expert=self.parallel.expert
-        )
-        kept = self.in_flight * activations.kept(self.blocks, checkpointing=self.checkpointing)
-        peak, bucket = activations.peak(self.blocks, checkpointing=self.checkpointing), self._bucket()
+        (each, peak), bucket = self._activations(), self._bucket()
+        kept = self.in_flight * each
         if self.stage >= 2:  # the buffer is flattened once more at the end, when activations are gone
             peak = max(peak, bucket - kept)
         return {"gradients": self._gradients(), "activations": kept, "temporary": peak + bucket + self._gathering()}
+
+    def _activations(self) -> tuple[int, int]:
+        """What a pass keeps, and what its backward pass needs besides."""
+        if isinstance(self.config, DenseModel):
+            student = DenseActivations(self.config, tokens=self.work.micro_tokens, size=self.size)
+            return student.kept(checkpointing=self.checkpointing), student.peak(checkpointing=self.checkpointing)
+        own = Activations(
+            self.config, tokens=self.work.micro_tokens, size=self.size, tensor=self.parallel.tensor, expert=self.parallel.expert
+        )
+        kept = own.kept(self.blocks, checkpointing=self.checkpointing)
+        return kept, own.peak(self.blocks, checkpointing=self.checkpointing)
 
     def _bucket(self) -> int:
         """The buffer that sharded gradients go through on their way to who updates them."""
@@ -160,8 +170,7 @@ class _Device:
             largest = max(self.held.dense_shard, self.held.expert_shard)
             return {"gradients": FLOAT * self.held.shard, "temporary": 2 * FLOAT * largest}
         c, flat = self.config, self.size * min(BUCKET, self.held.total)
-        gate_up = c.n_routed_experts * 2 * c.moe_intermediate_size * c.hidden_size
-        adamw = FLOAT * max(gate_up, c.vocab_size * c.hidden_size)
+        adamw = FLOAT * largest_tensor(c)
         return {"gradients": self._gradients(), "temporary": max(flat, muon_peak(c) if self.work.optimizer == "muon" else adamw)}
 
     def _sampling(self) -> dict[str, int]:
@@ -177,6 +186,17 @@ class _Device:
         }
 
 
-def cache_bytes(config: ModelConfig, size: int) -> int:
-    """Bytes of the latent cache for one token: the latent and the rotary key of each block, in numbers of `size` bytes."""
+def largest_tensor(config: Shape) -> int:
+    """Numbers of the largest weight: the stacked first matrices of all experts, or the embedding."""
+    if isinstance(config, DenseModel):
+        return config.largest_tensor()
+    gate_up = config.n_routed_experts * 2 * config.moe_intermediate_size * config.hidden_size
+    return max(gate_up, config.vocab_size * config.hidden_size)
+
+
+def cache_bytes(config: Shape, size: int) -> int:
+    """Bytes of the cache for one token, in numbers of `size` bytes: the latent and the rotary key of each block, or a
+    student's keys and values."""
+    if isinstance(config, DenseModel):
+        return 2 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers * size
     return (config.kv_lora_rank + config.qk_rope_head_dim) * config.num_hidden_layers * size

@@ -10,14 +10,16 @@ from collections import Counter
 
 from model_core.config import ModelConfig
 from model_core.planner.activations import FLOAT
+from model_core.planner.dense import DenseModel
+from model_core.planner.parameters import Shape
 
 
-def matrices(config: ModelConfig) -> int:
+def matrices(config: Shape) -> int:
     """Numbers in all matrices that Muon updates."""
     return sum(_numbers(shape) * count for shape, count in _shapes(config).items())
 
 
-def muon_peak(config: ModelConfig) -> int:
+def muon_peak(config: Shape) -> int:
     """Bytes at the worst moment of the update, over the shapes.
 
     Of the matrices of a shape there are, in an iteration of Newton-Schulz, five copies and one Gram matrix each, or three
@@ -31,8 +33,12 @@ def muon_peak(config: ModelConfig) -> int:
     return FLOAT * worst
 
 
-def _shapes(config: ModelConfig) -> Counter[tuple[int, ...]]:
+def _shapes(config: Shape) -> Counter[tuple[int, ...]]:
     """How many matrices, or stacks of them, of each shape the blocks have."""
+    return config.matrices() if isinstance(config, DenseModel) else _of_own(config)
+
+
+def _of_own(config: ModelConfig) -> Counter[tuple[int, ...]]:
     c, shapes = config, Counter[tuple[int, ...]]()
     width = c.num_attention_heads * (c.qk_nope_head_dim + c.qk_rope_head_dim)
     queries = [(width, c.hidden_size)] if c.q_lora_rank is None else [(c.q_lora_rank, c.hidden_size), (width, c.q_lora_rank)]

@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from model_core.config import ModelConfig
+from model_core.planner.dense import DenseModel
+
+Shape = ModelConfig | DenseModel
+"""A model of our own, or a dense student."""
 
 PARTS = ("embedding", "head", "attention", "dense_mlp", "shared_experts", "routed_experts", "router", "norms", "next_token")
 
@@ -42,11 +46,14 @@ class Parameters:
         return asdict(self)
 
 
-def parameters(config: ModelConfig, blocks: range | None = None) -> Parameters:
+def parameters(config: Shape, blocks: range | None = None) -> Parameters:
     """The parameters of the whole model, or of the stage that holds `blocks`.
 
-    A head that is the embedding is counted as the head; a first stage without the head holds it as the embedding.
+    A head that is the embedding is counted as the head; a first stage without the head holds it as the embedding. A student
+    has no stages.
     """
+    if isinstance(config, DenseModel):
+        return _of_student(config)
     blocks = range(config.num_hidden_layers) if blocks is None else blocks
     is_first, is_last = blocks.start == 0, blocks.stop == config.num_hidden_layers
     table = config.vocab_size * config.hidden_size
@@ -65,10 +72,21 @@ def parameters(config: ModelConfig, blocks: range | None = None) -> Parameters:
     )
 
 
-def count_parameters(config: ModelConfig) -> tuple[int, int]:
+def _of_student(config: DenseModel) -> Parameters:
+    table, num_blocks = config.vocab_size * config.hidden_size, config.num_hidden_layers
+    return Parameters(
+        embedding=table * (not config.tie_word_embeddings), head=table, attention=num_blocks * config.attention(),
+        dense_mlp=num_blocks * config.mlp(), shared_experts=0, routed_experts=0, router=0,
+        norms=num_blocks * config.norms() + config.hidden_size, next_token=0,
+    )  # fmt: skip
+
+
+def count_parameters(config: Shape) -> tuple[int, int]:
     """All parameters, and those that one token is multiplied with: its K experts, and not the embedding, which is a
     look-up. Multi-token prediction is not counted. Source: DeepSeek-V3's 671B and 37B."""
     counted = parameters(config)
+    if isinstance(config, DenseModel):
+        return counted.total, counted.total - counted.embedding
     resting = config.n_routed_experts - config.num_experts_per_tok
     return counted.total, counted.total - counted.embedding - num_moe_blocks(config) * resting * expert(config)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from model_core.config import ModelConfig, ParallelConfig, RunConfig
+from model_core.config import ParallelConfig, RunConfig
 from model_core.errors import ConfigError
 from model_core.planner.cost import Cost, Throughput, cost_of_tokens, from_peak, stated
 from model_core.planner.devices import Device, Fleet
 from model_core.planner.flops import Flops, flops
 from model_core.planner.memory import BYTES, Memory, Work, cache_bytes, memory
-from model_core.planner.parameters import Parameters, count_parameters, parameters
+from model_core.planner.parameters import Parameters, Shape, count_parameters, parameters
 from model_core.planner.search import Fit, Found, smallest_layout
 from model_core.planner.serving import Serving, serving
 from model_core.planner.units import in_bytes
@@ -22,7 +22,7 @@ class Question:
     """What is planned: a run whose model is `shape`, on which devices, over how many tokens, at what speed and price."""
 
     config: RunConfig
-    shape: ModelConfig
+    shape: Shape
     work: Work
     sequence_tokens: int
     rows: int = 16

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from model_core.config import ModelConfig, ParallelConfig, RunConfig
+from model_core.config import ParallelConfig, RunConfig
 from model_core.config.combinations import check_combination
 from model_core.errors import ConfigError
 from model_core.phases import PHASES
 from model_core.planner.devices import Device
 from model_core.planner.layouts import check_layout
 from model_core.planner.memory import Memory, Work, memory
+from model_core.planner.parameters import Shape
 
 MAX_DEVICES, MAX_TENSOR = 4096, 8
 """How far is looked beyond the devices that there are; how many ranks share heads, which is those of one machine."""
@@ -39,7 +40,7 @@ class Found:
     too_small: tuple[Fit, ...]
 
 
-def smallest_layout(config: RunConfig, shape: ModelConfig, work: Work, device: Device, *, count: int = MAX_DEVICES) -> Found:
+def smallest_layout(config: RunConfig, shape: Shape, work: Work, device: Device, *, count: int = MAX_DEVICES) -> Found:
     """The first layout in the module's order, over at most `count` devices, whose device needs no more than it has."""
     too_small: list[Fit] = []
     for num_processes in sizes(count):
@@ -62,7 +63,7 @@ def sizes(count: int) -> list[int]:
     return sorted({*powers, count})
 
 
-def layouts(config: RunConfig, shape: ModelConfig, num_processes: int) -> Iterator[ParallelConfig]:
+def layouts(config: RunConfig, shape: Shape, num_processes: int) -> Iterator[ParallelConfig]:
     """Every layout over `num_processes` that the trainer has for a parsed `config` and the shape, in the module's order."""
     phase = PHASES.get(config.phase)
     for parallel in sorted(_all(num_processes), key=_traffic):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model_core.config import ModelConfig
 from model_core.planner.memory import BYTES, cache_bytes
-from model_core.planner.parameters import parameters
+from model_core.planner.parameters import Shape, parameters
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Serving:
         return self.weights + self.cache
 
 
-def serving(config: ModelConfig, *, rows: int, tokens: int, dtype: str = "bfloat16") -> Serving:
+def serving(config: Shape, *, rows: int, tokens: int, dtype: str = "bfloat16") -> Serving:
     """What one replica needs; multi-token prediction's weights are served too."""
     size = BYTES[dtype]
     return Serving(weights=size * parameters(config).trained, cache=rows * tokens * cache_bytes(config, size))

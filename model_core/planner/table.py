@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from model_core.planner.dense import DenseModel
 from model_core.planner.devices import USABLE_FRACTION
 from model_core.planner.report import Plan, layout_words
 from model_core.planner.units import in_bytes
@@ -46,7 +47,7 @@ def _engine(plan: Plan) -> Iterator[str]:
     question = plan.question
     yield f"An engine that serves {question.rows} completions of {question.sequence_tokens} tokens"
     yield _row("  weights", in_bytes(plan.serving.weights))
-    yield _row("  latent cache", in_bytes(plan.serving.cache))
+    yield _row("  cache" if isinstance(question.shape, DenseModel) else "  latent cache", in_bytes(plan.serving.cache))
 
 
 def _flops(plan: Plan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Maps and filters chunks of rows; needs nothing that came before, so that it can be done in any process.
+"""Reads, maps and filters rows many at once; needs nothing that came before, so that it can be done in any process.
 
 A filter that remembers rows is asked in two halves: what is remembered of a row (`sketch`) is made here, and whether that
 came before is decided by `funnel`, in the order of the rows. The filters behind it are asked here as if it had kept the row.
@@ -7,23 +7,24 @@ came before is decided by `funnel`, in the order of the rows. The filters behind
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from model_core.config import PrepareConfig
 from model_core.filters import FILTERS
 from model_core.filters._judging import Drop
+from model_core.preparation.line import line_of
 from model_core.preparation.mapping import mapped
+from model_core.preparation.pairs import PAIR, TEXTS, why_dropped, with_both
 from model_core.sources import SOURCES
-from model_core.sources._bad import BadRow, refuse
+from model_core.sources._bad import BadRow, OnBad, refuse
+from model_core.sources._lines import Block
 
 SPLITS = ("train", "held_out")
 MAX_SHOWN_CHARS = 300
-_to_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 class Raw(NamedTuple):
@@ -32,6 +33,10 @@ class Raw(NamedTuple):
     number: int
     split: str
     values: dict[str, Any]
+
+
+Piece = list[Raw] | Block
+"""What is judged at once; a block of lines when the source has `blocks`."""
 
 
 class Judged(NamedTuple):
@@ -48,15 +53,36 @@ class Judged(NamedTuple):
     drop: Drop | None
     rewritten_by: tuple[int, ...]
     shown: dict[str, str] | None
+    pair_chars: tuple[int, int] | None = None
+    """Of the chosen and of the rejected answer, where the row has them."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The judgements of some rows in their order, those that could not be judged, and what filters noted."""
+    """The judgements of some rows in their order, those that could not be read or mapped, and what filters noted."""
 
     judged: list[Judged]
-    bad: list[BadRow]
+    unread: list[BadRow]
+    unmapped: list[BadRow]
     noted: list[Counter[str]]
+
+    @property
+    def num_read(self) -> int:
+        """Rows that the source gave."""
+        return len(self.judged) + len(self.unmapped)
+
+
+class _Row:
+    """A row on its way through the filters."""
+
+    __slots__ = ("drop", "dropped_by", "rewritten_by", "sketches", "split", "values")
+
+    def __init__(self, values: dict[str, Any], split: str) -> None:
+        self.values, self.split = values, split
+        self.sketches: list[bytes] = []
+        self.rewritten_by: list[int] = []
+        self.dropped_by: int | None = None
+        self.drop: Drop | None = None
 
 
 class Judge:
@@ -64,42 +90,50 @@ class Judge:
 
     def __init__(self, config: PrepareConfig, benchmarks: Mapping[str, Path]) -> None:
         self._config = config
-        self._is_mapped = getattr(SOURCES.get(config.source), "is_mapped", False)
+        source = SOURCES.get(config.source)
+        self._is_mapped = getattr(source, "is_mapped", False)
+        self._block_rows = getattr(source, "block_rows", None)
         self.filters = [_made(step.name, step.config, benchmarks) for step in config.filters]
-        self._steps = [(number, step, hasattr(step, "compare")) for number, step in enumerate(self.filters)]
 
-    def judge(self, rows: Sequence[Raw]) -> Chunk:
+    def judge(self, piece: Piece) -> Chunk:
         """Judges rows. Raises DataError at the first that is bad, unless bad rows are to be left out."""
-        judged: list[Judged] = []
-        bad: list[BadRow] = []
-        for raw in rows:
+        unread: list[BadRow] = []
+        unmapped: list[BadRow] = []
+        rows = list(self._mapped(self._read(piece, unread), unmapped))
+        passing = rows
+        for number, step in enumerate(self.filters):
+            passing = _passed(passing, number, step)
+        return Chunk([self._judged(row) for row in rows], unread, unmapped, [self._noted(step) for step in self.filters])
+
+    def _read(self, piece: Piece, unread: list[BadRow]) -> Iterable[Raw]:
+        if self._block_rows is None:
+            return cast("list[Raw]", piece)
+        found: Iterator[tuple[int, dict[str, Any]]] = self._block_rows(piece, self._on_bad(unread))
+        return (Raw(number, "", values) for number, values in found)
+
+    def _mapped(self, raws: Iterable[Raw], unmapped: list[BadRow]) -> Iterator[_Row]:
+        on_bad = self._on_bad(unmapped)
+        for raw in raws:
             try:
                 is_row = self._is_mapped or bool(raw.split)
                 row = raw.values if is_row else mapped(raw.values, self._config.mapping, raw.number)
             except BadRow as error:
-                (refuse if self._config.on_bad_row == "refuse" else bad.append)(error)
+                on_bad(error)
             else:
-                judged.append(self._judged(row, raw.split))
-        return Chunk(judged, bad, [self._noted(step) for step in self.filters])
+                yield _Row(row, raw.split)
 
-    def _judged(self, row: dict[str, Any], split: str) -> Judged:
-        sketches: list[bytes] = []
-        rewritten: list[int] = []
-        for number, step, remembers in self._steps:
-            if remembers:
-                sketches.append(step.sketch(row))
-                continue
-            before = row["prompt"], row["completion"]
-            drop = step.why_dropped(row)
-            if drop is not None:
-                return Judged("", b"", (0, None), None, tuple(sketches), number, drop, tuple(rewritten), shown(row))
-            if row["prompt"] is not before[0] or row["completion"] is not before[1]:
-                rewritten.append(number)
-        split = split or split_of(row["prompt"], self._config.held_out_fraction)
-        completion, answer = row["completion"], row["answer"]
-        sizes = len(row["prompt"]), None if completion is None else len(completion)
-        line = f"{_to_json(row)}\n".encode()
-        return Judged(split, line, sizes, answer and answer[:60], tuple(sketches), None, None, tuple(rewritten), None)
+    def _on_bad(self, kept: list[BadRow]) -> OnBad:
+        return refuse if self._config.on_bad_row == "refuse" else kept.append
+
+    def _judged(self, row: _Row) -> Judged:
+        values, sketches, rewritten = row.values, tuple(row.sketches), tuple(row.rewritten_by)
+        if row.drop is not None:
+            return Judged("", b"", (0, None), None, sketches, row.dropped_by, row.drop, rewritten, shown(values))
+        prompt, completion, answer = values["prompt"], values["completion"], values["answer"]
+        split = row.split or split_of(prompt, self._config.held_out_fraction)
+        sizes = len(prompt), None if completion is None else len(completion)
+        pair = (len(values[PAIR[0]]), len(values[PAIR[1]])) if PAIR[0] in values else None
+        return Judged(split, line_of(values), sizes, answer and answer[:60], sketches, None, None, rewritten, None, pair)
 
     @staticmethod
     def _noted(step: Any) -> Counter[str]:
@@ -109,6 +143,29 @@ class Judge:
         found = Counter(noted)
         noted.clear()
         return found
+
+
+def _passed(rows: list[_Row], number: int, step: Any) -> list[_Row]:
+    """Asks a filter for the rows that came to it: those that it keeps."""
+    if hasattr(step, "compare"):
+        for row in rows:
+            row.sketches.append(step.sketch(with_both(row.values)))
+        return rows
+    before = [[row.values.get(name) for name in TEXTS] for row in rows]
+    for row, texts, drop in zip(rows, before, _drops(step, [row.values for row in rows]), strict=True):
+        if drop is not None:
+            row.dropped_by, row.drop = number, drop
+        elif any(row.values.get(name) is not text for name, text in zip(TEXTS, texts, strict=True)):
+            row.rewritten_by.append(number)
+    return [row for row in rows if row.drop is None]
+
+
+def _drops(step: Any, rows: list[dict[str, Any]]) -> Iterable[Drop | None]:
+    """What the filter says of each row."""
+    if hasattr(step, "why_dropped_each") and not any("chosen" in row for row in rows):
+        found: Iterable[Drop | None] = step.why_dropped_each(rows)
+        return found
+    return (why_dropped(step, row) for row in rows)
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, str]:

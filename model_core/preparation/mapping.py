@@ -12,12 +12,21 @@ from model_core.sources._chat import turns
 
 
 def mapped(raw: dict[str, Any], mapping: MappingConfig, number: int) -> dict[str, Any]:
-    """{"prompt", "completion", "answer", "task", "meta"} of row `number`. Raises BadRow naming row and field."""
+    """{"prompt", "completion", "answer", "task", "meta"} of row `number`, and of a pair of answers "chosen" and "rejected".
+
+    Raises BadRow naming row and field.
+    """
     if mapping.messages:
         prompt, completion, _num = turns(_value(raw, mapping.messages, number), number)
         return _row(raw, mapping, number, prompt, completion)
-    prompt = _text(raw, mapping.prompt, number)
-    return _row(raw, mapping, number, prompt, _text(raw, mapping.completion, number) if mapping.completion else None)
+    if mapping.chosen:
+        prompt, pair = _pair(raw, mapping, number)
+        return {**_row(raw, mapping, number, prompt, _completion(raw, mapping, number)), **pair}
+    return _row(raw, mapping, number, _text(raw, mapping.prompt, number), _completion(raw, mapping, number))
+
+
+def _completion(raw: dict[str, Any], mapping: MappingConfig, number: int) -> str | None:
+    return _text(raw, mapping.completion, number) if mapping.completion else None
 
 
 def _row(raw: dict[str, Any], mapping: MappingConfig, number: int, prompt: str, completion: str | None) -> dict[str, Any]:
@@ -42,6 +51,34 @@ def _answer_in(completion: str, pattern: str, number: int) -> tuple[str, str]:
         raise BadRow(f"Row {number}: answer_pattern {pattern!r} {what}.", reason="answer_pattern finds nothing",
                      excerpt=completion, field="mapping.answer_pattern")  # fmt: skip
     return answer, completion[: found.start()].strip()
+
+
+def _pair(raw: dict[str, Any], mapping: MappingConfig, number: int) -> tuple[str, dict[str, str]]:
+    """The prompt and both answers to it."""
+    found = {name: _value(raw, getattr(mapping, name), number) for name in ("chosen", "rejected")}
+    if any(isinstance(value, list) for value in found.values()):
+        told = {name: _told(raw, mapping, value, number) for name, value in found.items()}
+        prompts, pair = [prompt for prompt, _answer in told.values()], {name: answer for name, (_prompt, answer) in told.items()}
+        if prompts[0] != prompts[1]:
+            message = f"Row {number}: chosen and rejected answer different prompts, {prompts[0]!r:.60} and {prompts[1]!r:.60}."
+            raise BadRow(message, reason="two prompts", excerpt=raw, field="mapping")
+        prompt = prompts[0]
+    else:
+        prompt, pair = _text(raw, mapping.prompt, number), {name: _text(raw, getattr(mapping, name), number) for name in found}
+    if pair["chosen"] == pair["rejected"]:
+        same = "chosen and rejected are the same"
+        raise BadRow(f"Row {number}: {same} text.", reason=same, excerpt=raw, field="mapping")
+    return prompt, pair
+
+
+def _told(raw: dict[str, Any], mapping: MappingConfig, chat: Any, number: int) -> tuple[str, str]:
+    """(prompt, answer) of a chat; one that begins with the answer goes on from what the field of the prompt holds."""
+    first = chat[0] if isinstance(chat, list) and chat else None
+    if isinstance(first, dict) and first.get("role") == "assistant":
+        before = _value(raw, mapping.prompt, number)
+        chat = [*(before if isinstance(before, list) else [{"role": "user", "content": before}]), *chat]
+    prompt, answer, _num = turns(chat, number)
+    return prompt, answer
 
 
 def _value(raw: dict[str, Any], name: str, number: int) -> Any:

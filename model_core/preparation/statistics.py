@@ -29,6 +29,11 @@ class Lengths:
         self._num += 1
         self._max = max(self._max, length)
 
+    @property
+    def num(self) -> int:
+        """How many were counted."""
+        return self._num
+
     def told(self) -> dict[str, Any] | None:
         """For the manifest; None when there was none."""
         if not self._num:

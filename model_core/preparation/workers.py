@@ -1,6 +1,6 @@
-"""Judges chunks of rows in order, here or in other processes; the result is the same.
+"""Judges pieces of the source in order, here or in other processes; the result is the same.
 
-Few chunks are under way at once, so that a source that is faster than the filters does not fill the memory.
+Few pieces are under way at once, so that a source that is faster than the filters does not fill the memory.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from typing import Any
 
 from model_core.config import PrepareConfig
 from model_core.errors import DataError
-from model_core.preparation.judging import Chunk, Judge, Raw
+from model_core.preparation.judging import Chunk, Judge, Piece
 
 AHEAD = 3
-"""Chunks under way for each process."""
+"""Pieces under way for each process."""
 _judges: list[Judge] = []
 """The judge of this process when it is a worker."""
 
 
 def judged_chunks(
-    chunks: Iterable[list[Raw]], judge: Judge, config: PrepareConfig, benchmarks: Mapping[str, Path], *, num_processes: int
+    pieces: Iterable[Piece], judge: Judge, config: PrepareConfig, benchmarks: Mapping[str, Path], *, num_processes: int
 ) -> Iterator[Chunk]:
-    """The chunks as they come, judged. Raises what judging the earliest bad row raised."""
+    """The pieces as they come, judged. Raises what judging the earliest bad row raised."""
     if num_processes < 2:
-        yield from map(judge.judge, chunks)
+        yield from map(judge.judge, pieces)
         return
     context = multiprocessing.get_context("spawn")
     start = (config.resolved(), {name: str(path) for name, path in benchmarks.items()})
     with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_begin, initargs=start) as pool:
         try:
-            yield from _in_order(pool, chunks, most=AHEAD * num_processes)
+            yield from _in_order(pool, pieces, most=AHEAD * num_processes)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(pool: ProcessPoolExecutor, chunks: Iterable[list[Raw]], *, most: int) -> Iterator[Chunk]:
-    """Has `most` chunks under way. What ends the source is raised behind the chunks before it, which may hold an error too."""
+def _in_order(pool: ProcessPoolExecutor, pieces: Iterable[Piece], *, most: int) -> Iterator[Chunk]:
+    """Has `most` pieces under way. What ends the source is raised behind the pieces before it, which may hold an error too."""
     under_way: deque[Future[Chunk]] = deque()
-    source, ended_by = iter(chunks), None
+    source, ended_by = iter(pieces), None
     while True:
         try:
-            chunk = next(source)
+            piece = next(source)
         except StopIteration:
             break
         except DataError as error:
             ended_by = error
             break
-        under_way.append(pool.submit(_judge, chunk))
+        under_way.append(pool.submit(_judge, piece))
         if len(under_way) >= most:
             yield under_way.popleft().result()
     while under_way:
@@ -63,5 +63,5 @@ def _begin(config: dict[str, Any], benchmarks: dict[str, str]) -> None:
     _judges[:] = [Judge(PrepareConfig.parse(config), {name: Path(path) for name, path in benchmarks.items()})]
 
 
-def _judge(rows: list[Raw]) -> Chunk:
-    return _judges[0].judge(rows)
+def _judge(piece: Piece) -> Chunk:
+    return _judges[0].judge(piece)

@@ -62,7 +62,8 @@ class Reward(Protocol):
     """One component of the reward.
 
     It may also have `may_hang(sample) -> bool`: whether judging the sample could take for ever. It is then judged in a
-    process of its own, within `config.deadline_seconds`; see `model_core.rewards._apart`.
+    process of its own, within `config.deadline_seconds`; see `model_core.rewards._apart`. One that judges many sooner together
+    has `score_many(samples) -> list[Score]`, and `required` names settings that it cannot do without, with the remedy of each.
     """
 
     bounds: tuple[float, float]

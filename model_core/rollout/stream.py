@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from model_core.errors import ConfigError, EngineError
-from model_core.model import Transformer
 from model_core.rollout.cache import LatentCache
 from model_core.rollout.decoder import Decoder
 from model_core.rollout.sampling import GREEDY_BELOW, Cut, draw, most_likely
@@ -28,7 +28,8 @@ MAX_QUEUED = 256
 class Token:
     """One token of an answer; `top` holds the likeliest ones at its place with their log-probabilities, when asked for.
 
-    `finish` comes with the last: "stop", "length", or "error" when decoding broke down and `id` means nothing.
+    `finish` comes with the last: "stop", "length"; or, where `id` means nothing, "error" when decoding broke down and
+    "abort" when the model was replaced meanwhile.
     """
 
     id: int
@@ -61,16 +62,19 @@ class Request:
 
 
 class StreamingSampler:
-    """At most `num_rows` requests decode together, at most `max_queued` others wait in order."""
+    """At most `num_rows` requests decode together, at most `max_queued` others wait in order.
 
-    def __init__(self, model: Transformer, *, eos_token_id: int, num_rows: int, max_queued: int = MAX_QUEUED) -> None:
-        self.max_queued = max_queued
+    What is kept of the running rows is behind `_begin_rows`, `_read`, `_next_logits` and `_move`; a model of another
+    family has its own.
+    """
+
+    def __init__(self, model: Any, *, eos_token_id: int, num_rows: int, max_queued: int = MAX_QUEUED) -> None:
+        self.max_queued, self.num_rows = max_queued, num_rows
         self._broken = False
         self.model, self.eos = model.eval(), eos_token_id
-        self.context = model.config.max_position_embeddings
-        self.cache = LatentCache(model, num_rows, self.context)
+        self.context: int = model.config.max_position_embeddings
         self.device = model.lm_head.weight.device
-        self.decoder = Decoder(model)
+        self._begin_rows()
         self._running: list[Request] = []
         """The request of each row."""
         self._queue: deque[Request] = deque()
@@ -90,7 +94,7 @@ class StreamingSampler:
     def fill(self) -> float:
         """Share of the cache's tokens in use."""
         used = sum(len(request.prompt) + request.num_tokens for request in list(self._running))
-        return used / (self.cache.num_rows * self.context)
+        return used / (self.num_rows * self.context)
 
     def submit(self, request: Request) -> None:
         """Queues a request.
@@ -127,9 +131,22 @@ class StreamingSampler:
             left = [*self._running, *self._queue]
             self._running = []
             self._queue.clear()
-        for request in left:
-            if not request.cancelled:
-                request.sink(Token(-1, 0.0, "error"))
+        _end(left, "error")
+
+    def replace(self, model: Any) -> None:
+        """Takes other weights of the same shape, between two steps and on the thread that makes them.
+
+        Who decodes is aborted, for what is cached of them is by the old weights; who waits begins with the new ones.
+        """
+        left, self._running = self._running, []
+        self.model = model.eval()
+        self._begin_rows()
+        _end(left, "abort")
+
+    def nudge(self) -> None:
+        """Ends a `wait`."""
+        with self._wake:
+            self._wake.notify()
 
     def wait(self, seconds: float) -> None:
         """Blocks until there may be work."""
@@ -145,19 +162,42 @@ class StreamingSampler:
         if not self._running:
             return False
         tokens_BT = torch.tensor([[request.last] for request in self._running], device=self.device)
-        self._take(list(self._running), self.decoder.step(self.cache, tokens_BT)[:, 0])
+        self._take(list(self._running), self._next_logits(tokens_BT))
         return True
 
     def _admit(self) -> None:
         """Prefills waiting requests one by one, so that a long prompt pads no other."""
-        while len(self._running) < self.cache.num_rows and (request := self._next()) is not None:
+        while len(self._running) < self.num_rows and (request := self._next()) is not None:
             self._running.append(request)  # before anything can fail, so that it would hear of it
-            prompt = torch.tensor([list(request.prompt)], device=self.device)
-            alone = LatentCache(self.model, 1, prompt.shape[1])
-            hidden_BTD, _place = self.decoder.read(alone, prompt, torch.tensor([prompt.shape[1]], device=self.device))
-            row, first = torch.tensor([[len(self._running) - 1], [0]], device=self.device)
-            self.cache.take(row, alone, first)
-            self._take([request], self.decoder.logits(hidden_BTD[:, -1]))
+            self._take([request], self._read(torch.tensor([list(request.prompt)], device=self.device)))
+
+    def _begin_rows(self) -> None:
+        """Makes room for `num_rows` rows of the model's context."""
+        self.decoder: Any = Decoder(self.model)
+        self.cache: Any = LatentCache(self.model, self.num_rows, self.context)
+
+    def _read(self, prompt_1T: Tensor) -> Tensor:
+        """Logits 1V after a prompt, which becomes the last of the running rows."""
+        length = prompt_1T.shape[1]
+        alone = LatentCache(self.model, 1, length)
+        hidden_1TD, _place = self.decoder.read(alone, prompt_1T, torch.tensor([length], device=self.device))
+        row, first = torch.tensor([[len(self._running) - 1], [0]], device=self.device)
+        self.cache.take(row, alone, first)
+        logits_1V: Tensor = self.decoder.logits(hidden_1TD[:, -1])
+        return logits_1V
+
+    def _next_logits(self, tokens_B1: Tensor) -> Tensor:
+        """Logits BV after one more token of each running row."""
+        logits_BV: Tensor = self.decoder.step(self.cache, tokens_B1)[:, 0]
+        return logits_BV
+
+    def _move(self, rows: list[int]) -> None:
+        """Leaves only `rows` of those that run, in this order."""
+        moved = [(source, target) for target, source in enumerate(rows) if source != target]
+        if moved:
+            source_B, target_B = torch.tensor(moved, device=self.device).unbind(dim=1)
+            self.cache.take(target_B, self.cache, source_B)
+        self.cache.measure(len(rows))
 
     def _next(self) -> Request | None:
         with self._wake:
@@ -182,12 +222,15 @@ class StreamingSampler:
         rows = [row for row, request in enumerate(self._running) if request not in ended]
         if len(rows) == len(self._running):
             return
-        moved = [(source, target) for target, source in enumerate(rows) if source != target]
-        if moved:
-            source_B, target_B = torch.tensor(moved, device=self.device).unbind(dim=1)
-            self.cache.take(target_B, self.cache, source_B)
+        self._move(rows)
         self._running = [self._running[row] for row in rows]
-        self.cache.measure(len(rows))
+
+
+def _end(requests: list[Request], finish: str) -> None:
+    """Tells those who still listen that no more comes."""
+    for request in requests:
+        if not request.cancelled:
+            request.sink(Token(-1, 0.0, finish))
 
 
 def _chosen(requests: list[Request], logits_BV: Tensor) -> tuple[list[int], list[float]]:

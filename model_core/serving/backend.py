@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import queue
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +24,7 @@ from model_core.errors import CheckpointError, ConfigError, EngineError, ModelCo
 from model_core.serving.protocol import GIVES_UP
 
 if TYPE_CHECKING:
-    from model_core.rollout.stream import StreamingSampler, Token
+    from model_core.rollout.stream import Request, Sink, StreamingSampler, Token
 
 logger = logging.getLogger(__name__)
 LAST_ANSWERS_SECONDS = 1.0
@@ -30,6 +33,8 @@ RECENT = 128
 MAX_LINE = 1000
 """Characters of a line of the log."""
 RATE_SECONDS = 10.0
+FIRST_WEIGHTS = "default"
+"""Version of the weights that an engine started with, as SGLang calls it."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +116,18 @@ def _mean(values: deque[float]) -> float | None:
 
 
 class ModelBackend:
-    """Our model behind the continuous batch, in one decoding thread."""
+    """A model, ours or a student, behind the continuous batch, in one decoding thread."""
 
     def __init__(self, model_dir: Path, *, num_rows: int, num_threads: int, device: str = "auto") -> None:
         self.phase, self.detail = "loading", "The model is loaded."
         self.model_dir, self.num_rows, self.num_threads, self.device = model_dir, num_rows, num_threads, device
         self.timings = Timings()
         self.context = 0
+        self.weight_version = FIRST_WEIGHTS
+        """Digest of the weights that were taken last, see `model_core.rollout.digest`."""
         self.broken = threading.Event()
         self._closing = False
+        self._replacements: queue.SimpleQueue[tuple[Any, str, Future[None]]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self._thread.start()
 
@@ -134,43 +142,116 @@ class ModelBackend:
 
     async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
         """See `Backend`. An answer without a limit may fill the context."""
-        from model_core.rollout.stream import Request
         from model_core.serving.detokenizing import Detokenizer
 
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Token] = asyncio.Queue()
-        began = last = time.monotonic()
-
-        def sink(token: Token) -> None:
-            nonlocal last
-            now = time.monotonic()
-            (self.timings.ttft if last == began else self.timings.gaps).append(now - last)
-            self.timings.times.append(now)
-            last = now
-            loop.call_soon_threadsafe(arrived.put_nowait, token)
-
-        limit = max(1, self.context - len(prompt)) if sampling.max_tokens is None else sampling.max_tokens
-        request = Request(
-            prompt, limit, sink, sampling.temperature, sampling.top_p, sampling.seed, sampling.top_k, sampling.min_p,
-            sampling.num_top or 0,
-        )  # fmt: skip
-        self.sampler.submit(request)
         text, num_tokens = Detokenizer(self.tokenizer), 0
-        try:
-            while True:
-                token = await arrived.get()
-                if token.finish == "error":
-                    raise EngineError(self.detail)
+        async with aclosing(self.tokens(prompt, sampling)) as tokens:  # type: ignore[type-var]
+            async for token in tokens:
+                if token.finish == "abort":
+                    raise EngineError("The engine has taken other weights meanwhile. Ask again.")
                 num_tokens += 1
                 ended = token.id == self.sampler.eos
                 new = "" if ended else text.feed(token.id)
                 scored = () if sampling.num_top is None or ended else (self._scored(token),)
                 new += text.finish() if token.finish is not None else ""
                 yield Piece(new, num_tokens, token.finish, scored)
+
+    async def tokens(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Token]:
+        """The tokens of one completion; the last one has a `finish`. Raises as `Backend.generate` does."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Token] = asyncio.Queue()
+
+        def sink(token: Token) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, token)
+
+        request = self._submit(prompt, sampling, sink)
+        try:
+            while True:
+                token = await arrived.get()
+                if token.finish == "error":
+                    raise EngineError(self.detail)
+                yield token
                 if token.finish is not None:
                     return
         finally:
             self.sampler.cancel(request)
+
+    async def complete(self, prompt: list[int], sampling: Sampling, made: list[Token]) -> None:
+        """Appends the tokens of one completion to `made`: `tokens` for who waits for the last one only, at less cost a token."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[str] = loop.create_future()
+
+        def end(finish: str) -> None:
+            if not ended.done():  # nobody waits any more
+                ended.set_result(finish)
+
+        def sink(token: Token) -> None:
+            made.append(token)
+            if token.finish is not None:
+                loop.call_soon_threadsafe(end, token.finish)
+
+        request = self._submit(prompt, sampling, sink)
+        try:
+            if await ended == "error":
+                raise EngineError(self.detail)
+        finally:
+            self.sampler.cancel(request)
+
+    def _submit(self, prompt: list[int], sampling: Sampling, sink: Sink) -> Request:
+        """Asks for a completion whose tokens are timed and handed to `sink`."""
+        from model_core.rollout.stream import Request
+
+        began = last = time.monotonic()
+
+        def timed(token: Token) -> None:
+            nonlocal last
+            now = time.monotonic()
+            (self.timings.ttft if last == began else self.timings.gaps).append(now - last)
+            self.timings.times.append(now)
+            last = now
+            sink(token)
+
+        limit = max(1, self.context - len(prompt)) if sampling.max_tokens is None else sampling.max_tokens
+        request = Request(
+            prompt, limit, timed, sampling.temperature, sampling.top_p, sampling.seed, sampling.top_k, sampling.min_p,
+            sampling.num_top or 0,
+        )  # fmt: skip
+        self.sampler.submit(request)
+        return request
+
+    async def update(self, directory: Path, *, version: str = "") -> None:
+        """Serves the weights of `directory` from the next step on; `version` is the digest that they must have.
+
+        Who decodes is aborted, who waits is answered by the new weights. Raises CheckpointError, and serves what it
+        served, when they cannot be read, are of another shape or have another digest.
+        """
+        model, found = await asyncio.to_thread(self._read_other, directory)
+        if version and version != found:
+            raise CheckpointError(f"The weights of {directory} have the digest {found}, not {version}; write them again.")
+        taken: Future[None] = Future()
+        self._replacements.put((model, found, taken))
+        self.sampler.nudge()
+        if self.broken.is_set():
+            raise EngineError(self.detail)
+        await asyncio.shield(asyncio.wrap_future(taken))  # the decoding thread sets it, whoever still waits
+
+    def _read_other(self, directory: Path) -> tuple[Any, str]:
+        from model_core.rollout.digest import weights_digest
+        from model_core.serving.loading import load_model
+
+        model = load_model(directory)
+        if model.config != self.sampler.model.config:
+            raise CheckpointError(f"{directory} holds a model of another shape than the one that is served.")
+        return model.to(self.sampler.device), weights_digest(model.state_dict())
+
+    def _replace(self) -> None:
+        """Takes weights that were asked for; on the decoding thread."""
+        with suppress(queue.Empty):
+            model, version, taken = self._replacements.get_nowait()
+            self.sampler.replace(model)
+            self.weight_version = version
+            taken.set_result(None)
+            say(f"New weights are served: {version}.")
 
     def _scored(self, token: Token) -> Scored:
         top = tuple((self._text(other), logprob) for other, logprob in token.top)
@@ -199,6 +280,7 @@ class ModelBackend:
         try:
             self._load()
             while not self._closing:
+                self._replace()
                 if not self.sampler.step():
                     self.sampler.wait(0.2)
         except Exception as error:  # noqa: BLE001 - whatever ends this thread ends the engine; those who wait must hear it.
@@ -215,27 +297,29 @@ class ModelBackend:
         if (sampler := getattr(self, "sampler", None)) is not None:
             sampler.fail()
         self.broken.set()
+        with suppress(queue.Empty):
+            while True:
+                self._replacements.get_nowait()[2].set_exception(EngineError(self.detail))
 
     def _load(self) -> None:
         import torch
         from transformers import AutoTokenizer
 
-        from model_core.model import load_pretrained
-        from model_core.rollout.stream import StreamingSampler
+        from model_core.serving.loading import load_model, stream_of
 
         torch.set_num_threads(self.num_threads)
         device = self.device if self.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         where = f"on {device} with {self.num_threads} thread{'' if self.num_threads == 1 else 's'}"
         say(f"The model {self.model_dir} is loaded {where}; up to {self.num_rows} requests decode together.")
         began = time.monotonic()
-        model = load_pretrained(self.model_dir).to(device)
+        model = load_model(self.model_dir).to(device)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 self.model_dir, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
             raise CheckpointError(f"The tokenizer of {self.model_dir} cannot be read: {error}") from error
-        self.sampler: StreamingSampler = StreamingSampler(
+        self.sampler: StreamingSampler = stream_of(
             model, eos_token_id=int(self.tokenizer.eos_token_id), num_rows=self.num_rows
         )
         self.context = self.sampler.context

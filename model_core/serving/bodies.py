@@ -20,6 +20,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_SHOWN = 80
 """Characters of a wrong value that are told."""
 B = TypeVar("B", bound="Common")
+M = TypeVar("M", bound=BaseModel)
 HARMLESS = frozenset({
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
     "prompt_cache_retention", "prediction", "parallel_tool_calls",
@@ -154,12 +155,7 @@ class TextBody(Common):
 
 def parse(kind: type[B], data: bytes, *, served_name: str) -> B:
     """The checked body. Raises Refused, naming the parameter."""
-    if len(data) > MAX_BODY_BYTES:
-        raise Refused(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MiB.")
-    try:
-        body = kind.model_validate_json(data)
-    except ValidationError as error:
-        raise _refused(error) from None
+    body = parse_bare(kind, data)
     if body.model != served_name:
         raise Refused(404, f"There is no model “{body.model}” here; this serves “{served_name}”.", param="model")
     _refuse_more(body, HARMLESS, CANNOT)
@@ -168,6 +164,16 @@ def parse(kind: type[B], data: bytes, *, served_name: str) -> B:
     if body.stream and body.n > 1:
         raise Refused(400, "A stream has one completion; ask for n=1 or without stream.", param="n")
     return body
+
+
+def parse_bare(kind: type[M], data: bytes) -> M:
+    """The body, checked by its own rules alone. Raises Refused, naming the parameter."""
+    if len(data) > MAX_BODY_BYTES:
+        raise Refused(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MiB.")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise _refused(error) from None
 
 
 def _refused(error: ValidationError) -> Refused:

@@ -1,7 +1,8 @@
 """The engine's HTTP: /health, /metrics, /v1/models, /v1/chat/completions, /v1/completions, as OpenAI describes them.
 
 Source: https://platform.openai.com/docs/api-reference. Deviation: thinking comes apart as `reasoning_content`, as
-DeepSeek's own API does. A reader who goes away cancels the request, also one that waits. `bodies` says what may be asked.
+DeepSeek's own API does. A reader who goes away cancels the request, also one that waits. `bodies` says what may be asked;
+what a trainer asks beside it is in `native`.
 """
 
 from __future__ import annotations
@@ -11,27 +12,22 @@ import hmac
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from model_core.errors import EngineError, ModelCoreError
-from model_core.serving.backend import Backend, Piece, end_process_when_broken, say
+from model_core.errors import ModelCoreError
+from model_core.serving.answering import CLIENT_LEFT, ClientLeft, logged, refusal, unless_gone
+from model_core.serving.backend import Backend, ModelBackend, Piece, end_process_when_broken
 from model_core.serving.bodies import ChatBody, Refused, TextBody, parse
 from model_core.serving.growing import Answer, chat_logprobs, text_logprobs
+from model_core.serving.native import Native
 from model_core.serving.reasoning import ReasoningSplitter
-
-T = TypeVar("T")
-CLIENT_LEFT = 499
-
-
-class ClientLeft(Exception):
-    """Nobody reads the answer any more."""
 
 
 def app(
@@ -47,6 +43,8 @@ def app(
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/completions", server.text, methods=["POST"]),
     ]
+    if isinstance(backend, ModelBackend):
+        routes += Native(backend, server.check_key, has_key=bool(api_key)).routes()
     return Starlette(routes=routes)
 
 
@@ -68,7 +66,7 @@ class Server:
 
     async def models(self, request: Request) -> Response:
         try:
-            self._check_key(request)
+            self.check_key(request)
         except Refused as refused:
             return refused.response()
         row = {"id": self.served_name, "object": "model", "created": self.started, "owned_by": "r1"}
@@ -84,23 +82,24 @@ class Server:
 
     async def _complete(self, request: Request, kind: type[ChatBody] | type[TextBody]) -> Response:
         try:
-            self._check_key(request)
+            self.check_key(request)
             body = parse(kind, await request.body(), served_name=self.served_name)
             prompt = self._prompt(body)
             self._check_length(prompt, body)
             exchange = Exchange(self.backend, body, prompt, self.served_name)
             if body.stream:
-                first = await _unless_gone(exchange.first(), request)
+                first = await unless_gone(exchange.first(), request)
                 return StreamingResponse(exchange.events(first), media_type="text/event-stream")
-            return JSONResponse(await _unless_gone(exchange.whole(), request))
+            return JSONResponse(await unless_gone(exchange.whole(), request))
         except ClientLeft:
             return Response(status_code=CLIENT_LEFT)
         except Refused as refused:
-            return _logged(refused).response()
+            return logged(refused).response()
         except ModelCoreError as error:
-            return _logged(_refusal(error)).response()
+            return logged(refusal(error)).response()
 
-    def _check_key(self, request: Request) -> None:
+    def check_key(self, request: Request) -> None:
+        """Raises Refused without the right key, and for work that comes before the model."""
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
         if self.api_key and not hmac.compare_digest(given.encode(), self.api_key.encode()):
             raise Refused(401, "The key is missing or wrong.")
@@ -184,7 +183,7 @@ class Exchange:
                 yield _line({**self._head(chunk=True), "choices": [], "usage": self._usage([self.answer])})
             yield "data: [DONE]\n\n"
         except ModelCoreError as error:
-            yield _line(_logged(_refusal(error)).body())
+            yield _line(logged(refusal(error)).body())
         finally:
             await self._pieces.aclose()
 
@@ -236,39 +235,6 @@ class Exchange:
             "prompt_tokens": len(self.prompt), "completion_tokens": generated, "total_tokens": len(self.prompt) + generated,
             "completion_tokens_details": {"reasoning_tokens": thought},
         }  # fmt: skip
-
-
-def _logged(refused: Refused) -> Refused:
-    """The same, written to the log as well."""
-    say(f"A request failed with {refused.status}: {refused.message}")
-    return refused
-
-
-def _refusal(error: ModelCoreError) -> Refused:
-    """What the caller can mend is a 400; an engine that is full or has failed is a 503."""
-    if isinstance(error, EngineError):
-        return Refused(503, error.message, code="engine_unavailable")
-    return Refused(400, error.message, param=error.field)
-
-
-async def _unless_gone(work: Coroutine[Any, Any, T], request: Request) -> T:
-    """The result of `work`. Raises ClientLeft, with `work` cancelled, when the reader goes away before."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
-    both: list[asyncio.Future[Any]] = [task, gone]
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft
-        return task.result()
-    finally:
-        gone.cancel()
-        if task.cancel():
-            await asyncio.wait([task])
-
-
-async def _disconnected(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.1)
 
 
 def _line(value: dict[str, Any]) -> str:

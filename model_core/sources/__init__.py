@@ -44,6 +44,11 @@ def inspect_file(path: Path, source: str) -> dict[str, Any]:
     rows = list(itertools.islice(kind(kind.Config()).rows(path), NUM_PREVIEW))
     if not rows:
         raise DataError("The file has no rows.", field="file")
+    return shown(rows)
+
+
+def shown(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `inspect_file` says of these rows. Raises DataError for a name of a field that is too long."""
     columns = list(dict.fromkeys(str(name) for row in rows for name in row))
     if long := next((name for name in columns if len(name) > MAX_NAME_CHARS), None):
         raise DataError(f"A field's name has at most {MAX_NAME_CHARS} characters; “{long[:40]}…” has {len(long)}.", field="file")

@@ -22,6 +22,10 @@ class RowLimit(StrictModel):
     def limited(self, rows: Iterator[T]) -> Iterator[T]:
         """The same rows. Raises DataError at the one that is too many."""
         for number, row in enumerate(rows, start=1):
-            if number > self.max_rows:
-                raise DataError(f"There are more than {self.max_rows} rows; split the file or raise max_rows.", field="file")
+            self.check(number)
             yield row
+
+    def check(self, num_rows: int) -> None:
+        """Raises DataError when so many rows are too many."""
+        if num_rows > self.max_rows:
+            raise DataError(f"There are more than {self.max_rows} rows; split the file or raise max_rows.", field="file")

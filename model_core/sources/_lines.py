@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -18,23 +18,59 @@ MAX_LINE_BYTES = 4 << 20
 MAX_UNPACKED_BYTES = 20 << 30
 MAX_RATIO = 200
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+BLOCK_BYTES = 1 << 20
+"""Lines are handed on in blocks of about so many bytes."""
 _PIECE_BYTES = 1 << 12
 """Packed bytes unpacked at once; a piece of a bomb becomes at most 128 MiB before the ratio is looked at."""
+Block = list[tuple[int, bytes]]
+"""Lines as they stand in the file, with their numbers from 1; of one that is too long only its beginning."""
 
 
 def lines(path: Path, on_bad: OnBad = refuse) -> Iterator[tuple[int, str]]:
-    """Yields (number, text without its end), numbers from 1; a mark of byte order at the start is left out.
+    """Gives (number, text without its end), numbers from 1; a mark of byte order at the start is left out.
 
     A line that is too long or not UTF-8 is a bad row: its number is then missing. Raises DataError for a file that is
     missing, unpacks to too much, breaks off or is damaged.
     """
+    return block_lines(_numbered(path), on_bad)
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """The same lines undecoded, many at once, so that `block_lines` can do the rest in another process. Raises DataError.
+
+    What ends the file early is raised behind the lines before it.
+    """
+    held: Block = []
+    size = 0
+    try:
+        for numbered in _numbered(path):
+            held.append(numbered)
+            size += len(numbered[1])
+            if size >= BLOCK_BYTES:
+                yield held
+                held, size = [], 0
+    except DataError:
+        if held:
+            yield held
+        raise
+    if held:
+        yield held
+
+
+def block_lines(block: Iterable[tuple[int, bytes]], on_bad: OnBad) -> Iterator[tuple[int, str]]:
+    """What `lines` gives for the lines of a block."""
+    for number, chunk in block:
+        text = _text(chunk, number, on_bad)
+        if text is not None:
+            yield number, text
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     with _opened(path) as raw:
         try:
             for number, chunk in _chunks(raw, path.stat().st_size):
-                text = _text(chunk, number, on_bad)
-                if text is not None:
-                    yield number, text
+                yield number, chunk
         except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
             raise DataError(f"The packed file breaks off or is damaged after line {number}: {error}.", field="file") from error
 

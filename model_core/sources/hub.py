@@ -16,6 +16,7 @@ from pydantic import Field
 from model_core.errors import ConfigError, DataError
 from model_core.registry import registered
 from model_core.sources._bad import OnBad, refuse
+from model_core.sources._hosts import narrow_as_asked
 from model_core.sources._limits import RowLimit
 from model_core.sources._values import plain
 
@@ -64,6 +65,7 @@ class Hub:
         import datasets
 
         name = self._name(path)
+        narrow_as_asked()
         return datasets.load_dataset(
             name, self.config.subset or None, split=self.config.split, revision=self.config.revision or None, streaming=True
         )

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from model_core.registry import registered
 from model_core.sources._bad import BadRow, OnBad, refuse
 from model_core.sources._limits import RowLimit
-from model_core.sources._lines import lines
+from model_core.sources._lines import Block, block_lines, blocks, lines
 
 
 @registered
@@ -31,10 +31,24 @@ class Jsonl:
         """Yields each object; empty lines are none. A bad row names its line."""
         return self.config.limited(objects(path, on_bad))
 
+    def blocks(self, path: Path) -> Iterator[Block]:
+        """The file in pieces, for `block_rows`; `max_rows` is then held by whoever counts their rows."""
+        return blocks(path)
+
+    @staticmethod
+    def block_rows(block: Block, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The objects of a block with the numbers of their lines."""
+        return _objects(block_lines(block, on_bad), on_bad)
+
 
 def objects(path: Path, on_bad: OnBad = refuse) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON Lines."""
-    for number, line in lines(path, on_bad):
+    for _number, row in _objects(lines(path, on_bad), on_bad):
+        yield row
+
+
+def _objects(numbered: Iterable[tuple[int, str]], on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in numbered:
         if not line or line.isspace():
             continue
         try:
@@ -42,7 +56,7 @@ def objects(path: Path, on_bad: OnBad = refuse) -> Iterator[dict[str, Any]]:
         except BadRow as bad:
             on_bad(bad)
         else:
-            yield row
+            yield number, row
 
 
 def _object(line: str, number: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The two families of models that a run may train: our own, and the dense students of distillation.
+"""The families of models that a run may train: our own, the dense students of distillation, and reward models of both.
 
 What a loop, an engine or a checkpoint must know of a model beyond its weights is asked here, by the model's shape.
 """
@@ -18,9 +18,11 @@ from model_core.errors import ConfigError
 from model_core.model import Transformer, export_state
 from model_core.planner import count_parameters
 from model_core.planner.layouts import check_layout
+from model_core.reward_model import RewardShape, export_reward_model
+from model_core.reward_model.model import build
 from model_core.rollout import Sampler
 
-Shape = ModelConfig | DenseShape
+Shape = ModelConfig | DenseShape | RewardShape
 Model = Transformer | Student
 MODELS = (Transformer, Student)
 """The classes that hold a whole model."""
@@ -104,6 +106,37 @@ class DenseFamily:
         export_student(state, shape, directory, tokenizer)
 
 
+class RewardFamily:
+    """Reward models, of either family."""
+
+    def count(self, shape: RewardShape) -> tuple[int, int]:
+        """See `Family`: a row of the trunk's width in the place of the language head."""
+        trunk = shape.trunk
+        total, active = family_of(trunk).count(trunk)
+        head = 0 if trunk.tie_word_embeddings else trunk.vocab_size * shape.hidden_size
+        return total - head + shape.hidden_size, active - head + shape.hidden_size
+
+    def check_layout(self, shape: RewardShape, parallel: ParallelConfig) -> None:
+        """See `Family`."""
+        family_of(shape.trunk).check_layout(shape.trunk, parallel)
+
+    def build(self, shape: RewardShape) -> Model:
+        """See `Family`."""
+        return build(shape)
+
+    def sampler(self, model: Any, tokenizer: PreTrainedTokenizerFast) -> Sampler:
+        """See `Family`; the phase measures without one."""
+        raise ConfigError("A reward model answers nothing, it only judges; choose another phase's checkpoint.", field="start_from")
+
+    def export(
+        self, state: Mapping[str, Tensor], shape: RewardShape, directory: Path, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """See `Family`."""
+        export_reward_model(state, shape, directory, tokenizer)
+
+
 def family_of(shape: Shape) -> Family:
     """The family of a model of this shape."""
+    if isinstance(shape, RewardShape):
+        return RewardFamily()
     return DenseFamily() if isinstance(shape, DenseShape) else OwnFamily()

@@ -1,7 +1,7 @@
 """The loop that every training phase runs in: measuring, steps, events, checkpoints, ends.
 
 A phase gives `run` one function that makes a step. Everything that phases have in common is here: when to measure and
-to save, what is told, how a run ends (steps, budget, stop) and how an attempt goes on where an earlier one was stopped.
+to save, what is told, how a run ends (steps, budget, gate, stop) and how an attempt goes on where an earlier one was stopped.
 How a checkpoint is written is in `saving`.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from model_core.config import RunConfig, RunPaths
 from model_core.data.dataset import read_rows
 from model_core.detectors import Watch
+from model_core.gates import Streak
 from model_core.grpo.rollouts import Group
 from model_core.grpo.storing import store
 from model_core.model import Transformer
@@ -27,7 +28,8 @@ from model_core.rollout import Sampler
 from model_core.rundir import RunDir
 from model_core.scoring import Rubric
 from model_core.training.balance import ExpertBalance, WithBalance, load_event, load_metrics
-from model_core.training.budget import Spent, burn, used_up
+from model_core.training.benchmarking import GateBenchmark, measure_of
+from model_core.training.budget import Spent, burn, fraction_left, used_up
 from model_core.training.checkpoints import read_metadata
 from model_core.training.engine import TrainingEngine, UpdateReport
 from model_core.training.failures import NonFiniteGradient, NonFiniteLoss
@@ -35,6 +37,7 @@ from model_core.training.families import Model, family_of
 from model_core.training.measuring import measure
 from model_core.training.peak import take_peak_bytes
 from model_core.training.reporter import Reporter, versions
+from model_core.training.reward_models import RewardStart
 from model_core.training.saving import Counters, Saver, read_trainer
 from model_core.training.schedule import rate_factor
 from model_core.training.settings import OptimizationConfig
@@ -76,15 +79,21 @@ class Outcome:
     values: dict[str, float | None] = field(default_factory=dict)
 
 
+WATCHED = "detectors.json"
+"""File in a checkpoint's `state/` with what the detectors have seen and said."""
 MAX_SKIPPED = {"float32": 5, "bfloat16": 5, "float16": 20}
 """Updates in a row that may be skipped for a gradient that is not finite; float16 looks for its scale that way."""
+
+
+Measure = Callable[[int], dict[str, Any] | None]
+"""Measures on at most so many held-out problems: the payload of an `evaluation` event without step and when, None without any."""
 
 
 class Frame:
     """One training phase on its way from the first measurement to result.json."""
 
     def __init__(
-        self, config: RunConfig, settings: OptimizationConfig, context: Context, start: Start | StudentStart
+        self, config: RunConfig, settings: OptimizationConfig, context: Context, start: Start | StudentStart | RewardStart
     ) -> None:
         self.config, self.settings, self.context = config, settings, context
         self.world, self.reporter = context.world, context.reporter
@@ -107,6 +116,10 @@ class Frame:
         self._num_skipped = 0
         self._hacks = Watch()
         self._asked_to_end = ""
+        self._measure_otherwise: Measure | None = None
+        self._streak = Streak(config.gate)
+        self._passed_early = ""
+        self._benchmark = GateBenchmark.of(config, context.paths)
         self._at_first = (0, self._spent())
         self._measured: dict[str, Any] | None = None
         self._saver = Saver(context.rundir, config, self.engine, start.model_config, start.tokenizer, self.reporter, self.world)
@@ -118,8 +131,11 @@ class Frame:
         if context.paths.resume_from:
             self._resume(Path(context.paths.resume_from))
 
-    def run(self, one_step: Callable[[int], Outcome]) -> dict[str, Any]:
-        """Makes the steps that are left and returns the content of result.json."""
+    def run(self, one_step: Callable[[int], Outcome | None], *, measure: Measure | None = None) -> dict[str, Any]:
+        """Makes the steps that are left and returns the content of result.json. A model that answers nothing is measured by
+        `measure`, which is given how many held-out problems at most. A step that gives None was given up and is not counted; it
+        has asked for the end."""
+        self._measure_otherwise = measure
         counters, total = self.counters, self.settings.steps
         ending = self._ending()
         if not ending.by and counters.step == 0 and counters.before is None:
@@ -137,6 +153,8 @@ class Frame:
                 is_last = bool(ending.by) or counters.step >= total
                 if not is_last:
                     self._measure_and_save_when_due(is_time=ending.is_time_to_save)
+                    if self._passed_early:  # all ranks measured the same
+                        ending = Ending("gate", f"{self._passed_early} {self._left()}", is_time_to_save=False)
         return self._finish(ending.by or "steps", ending.reason)
 
     def update(
@@ -173,15 +191,16 @@ class Frame:
 
     def sampler(self) -> Sampler:
         """A sampler on the current weights; all ranks must call it."""
-        return self._family.sampler(self._whole(), self.tokenizer)
+        return self._family.sampler(self.whole(), self.tokenizer)
 
     def policy(self) -> Transformer:
         """The current model of ours with all its weights: the trained module itself, or a copy that has them together."""
-        model = self._whole()
+        model = self.whole()
         assert isinstance(model, Transformer), "a student is sampled and supervised, and no policy"
         return model
 
-    def _whole(self) -> Model:
+    def whole(self) -> Model:
+        """The current model of any family with all its weights; all ranks must call it."""
         module = self.engine.module
         if is_whole(module):
             return module
@@ -201,6 +220,11 @@ class Frame:
         """Ends the run at the next boundary with a checkpoint, as a stop does; the first rank's word counts."""
         self._asked_to_end = reason
 
+    def stop_reason(self) -> str:
+        """Why this rank thinks that the run is asked to stop, for whoever waits within a step; empty while it is not."""
+        by, reason = self._why_end()
+        return reason if by == "stop" else ""
+
     def wants_to_end(self, *, save_when_due: bool = False) -> bool:
         """Whether a stop was asked for or the budget is used up; all ranks must call it.
 
@@ -219,8 +243,13 @@ class Frame:
             return None
         step = self.counters.step
         self.reporter.stage("measuring", step)
-        result = measure(self.sampler(), self.tokenizer, rows, config=held_out, rubric=self.rubric, world=self.world,
-                         seed=self.config.seed)
+        if self._measure_otherwise is not None:
+            result = self._measure_otherwise(len(rows))
+        else:
+            result = measure(self.sampler(), self.tokenizer, rows, config=held_out, rubric=self.rubric, world=self.world,
+                             seed=self.config.seed)
+        if result is None:
+            return None
         self.reporter.emit("evaluation", step=step, when=when, **result)
         values = {"eval/accuracy": result["accuracy"], "eval/quality": result["quality"],
                   **{f"eval/{name}": value for name, value in result["components"].items()}}
@@ -233,12 +262,15 @@ class Frame:
         Raises MachineError when the disk was full for the one before.
         """
         self._tick()
-        return self._saver.save(self.counters, metrics=_numbers(self._measured), extra_state=self.extra_state)
+        extra_state = {**self.extra_state, WATCHED: self._hacks.stored()}
+        return self._saver.save(self.counters, metrics=_numbers(self._measured), extra_state=extra_state)
 
-    def _step(self, one_step: Callable[[int], Outcome]) -> None:
+    def _step(self, one_step: Callable[[int], Outcome | None]) -> None:
         began, step = time.monotonic(), self.counters.step
         self._loads, self._train_seconds, self._measured = torch.zeros(0, 0), 0.0, None
         outcome = one_step(step)
+        if outcome is None:
+            return
         self.counters.step += 1
         shares = self.world.gather((outcome.loss_share, outcome.num_tokens, take_peak_bytes(self.world.device)))
         for rank, (share, _tokens, _peak) in enumerate(shares):
@@ -280,7 +312,8 @@ class Frame:
         wants_measure = bool(held_out.every_steps) and step % held_out.every_steps == 0
         if held_out.num_problems_during and (wants_measure or (is_due and saving.keep_best)):
             self._measured = self.measure("during")
-        if is_due or is_time:
+            self._passed_early = self._streak.add(self._measured)
+        if (is_due or is_time) and not self._passed_early:  # what ends now is saved as the last one
             self.save()
 
     def _tick(self) -> None:
@@ -322,6 +355,21 @@ class Frame:
         return burn(self.config.budget, at_first=spent, now=self._spent(), num_done=max(step - first, 1),
                     num_left=max(self.settings.steps - step, 0))
 
+    def _left(self) -> str:
+        """What a phase that ends early does not use."""
+        left, steps = fraction_left(self.config.budget, self._spent()), self.settings.steps - self.counters.step
+        return f"{steps} of {self.settings.steps} steps{'' if left is None else f' and {left:.0%} of the budget'} are left."
+
+    def _ask_benchmark(self) -> dict[str, Any] | None:
+        """Asks and tells the benchmark that the gate names; all ranks must call it."""
+        if self._benchmark is None:
+            return None
+        self.reporter.stage("measuring", self.counters.step)
+        told = self._benchmark.ask(
+            self.sampler(), self.tokenizer, context=self.model_config.max_position_embeddings, world=self.world)
+        self.reporter.emit("benchmark", step=self.counters.step, **told)
+        return told
+
     def _finish(self, ended_by: str, reason: str) -> dict[str, Any]:
         counters = self.counters
         if ended_by != "steps":
@@ -329,9 +377,11 @@ class Frame:
         self._measured = None
         final = self.save()
         self._saver.settle()  # first of all: what follows may break or take long
+        benchmark = None
         if ended_by != "stop":
             self._measured = self.measure("after")
             self._saver.finish(final, _numbers(self._measured))
+            benchmark = self._ask_benchmark()
         before, after = counters.before or {}, self._measured or {}
         seconds = self.reporter.process_seconds
         return {
@@ -342,6 +392,8 @@ class Frame:
             **{name: after.get(name) for name in (
                 "accuracy", "accuracy_low", "accuracy_high", "quality", "quality_low", "quality_high")},
             "num_problems": after.get("num_problems", 0), "components": after.get("components", {}),
+            "measures": {**after.get("measures", {}), **({benchmark["name"]: measure_of(benchmark)} if benchmark else {})},
+            "benchmark": benchmark,
             "final_checkpoint": f"checkpoints/{final.name}", "error": None,
         }
 
@@ -350,6 +402,9 @@ class Frame:
         check_optimizer(read_metadata(checkpoint).get("layout", {}), self.engine.layout)
         self.counters, scale = read_trainer(checkpoint / "state")
         self.engine.state.restore(StoredState(checkpoint / "state"), scale)
+        watched = checkpoint / "state" / WATCHED
+        if watched.is_file():
+            self._hacks.restore(watched.read_text())
 
     def _read_held_out(self) -> list[Any]:
         if self.context.paths.dataset is None:

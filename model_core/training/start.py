@@ -29,6 +29,8 @@ from model_core.training.reporter import Reporter
 from model_core.training.world import World
 
 Encoded = tuple[list[int], list[int]]
+REWARD_MODEL = "reward_model"
+"""The phase whose checkpoints hold reward models."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def load_start(checkpoint: str | Path) -> Start:
 
 
 def _load(checkpoint: Path, metadata: dict[str, Any]) -> Start:
+    refuse_reward_model(checkpoint, metadata)
     model_config, directory = _shape(checkpoint, metadata), checkpoint / "model"
     model = load_pretrained(directory)
     return Start(model, load_tokenizer(directory), model_config)
@@ -217,6 +220,13 @@ def _shape(checkpoint: Path, metadata: dict[str, Any]) -> ModelConfig:
         raise CheckpointError(f"{checkpoint} holds a dense student ({shape['model_type']}), which is trained on by distillation "
                               "only. Choose a checkpoint of another phase.")
     return ModelConfig.parse(shape, prefix="model")
+
+
+def refuse_reward_model(checkpoint: str | Path, metadata: dict[str, Any]) -> None:
+    """Raises CheckpointError for a checkpoint of a model that only judges."""
+    if metadata.get("phase") == REWARD_MODEL:
+        raise CheckpointError(f"{checkpoint} holds a reward model, which judges answers and writes none. Choose a checkpoint of "
+                              "another phase; the reward “preference” is what asks this one.", field="start_from")
 
 
 def is_student(metadata: dict[str, Any]) -> bool:

@@ -15,8 +15,16 @@ from model_core.config import RunConfig, RunPaths
 from model_core.data.dataset import Row, read_rows
 from model_core.data.tokenizer import CHAT_TEMPLATE, SPECIAL, train_tokenizer
 from model_core.errors import CheckpointError, ConfigError, DataError
-from model_core.training.checkpoints import verify
-from model_core.training.start import available_bytes, is_student, load_tokenizer, training_rows
+from model_core.training.checkpoints import read_metadata, verify
+from model_core.training.start import (
+    Start,
+    available_bytes,
+    is_student,
+    load_start,
+    load_tokenizer,
+    refuse_reward_model,
+    training_rows,
+)
 from model_core.training.world import World
 
 if TYPE_CHECKING:
@@ -65,12 +73,14 @@ def begin_student(
     """
     origin = paths.resume_from or paths.start_from
     if origin is not None:
-        if not is_student(verify(origin)):
+        metadata = verify(origin)
+        refuse_reward_model(origin, metadata)
+        if not is_student(metadata):
             raise CheckpointError(f"{origin} is a mixture-of-experts model, which no student can start from. Leave start_from "
                                   "empty, or choose a checkpoint of distillation.", field="start_from")
-        return _loaded(Path(origin) / "model", world)
+        return loaded_student(Path(origin) / "model", world)
     if paths.student is not None:
-        return _with_marks(_loaded(Path(paths.student), world))
+        return _with_marks(loaded_student(Path(paths.student), world))
     tokenizer = train_tokenizer(config.tokenizer, rows)
     if paths.rollouts_from is not None:
         tokenizer = load_tokenizer(Path(paths.rollouts_from) / "model")
@@ -80,7 +90,17 @@ def begin_student(
     return StudentStart(Student(shape), tokenizer, shape)
 
 
-def _loaded(directory: Path, world: World) -> StudentStart:
+def load_answering(checkpoint: str | Path) -> Start | StudentStart:
+    """Model and tokenizer of a checkpoint of either family. Raises CheckpointError when it is damaged or answers nothing."""
+    if not is_student(read_metadata(Path(checkpoint))):
+        return load_start(checkpoint)
+    refuse_reward_model(checkpoint, verify(checkpoint))
+    directory = Path(checkpoint) / "model"
+    return StudentStart(load_student(directory), load_tokenizer(directory), read_shape(directory))
+
+
+def loaded_student(directory: Path, world: World) -> StudentStart:
+    """The student in a directory, as it is. All ranks must call it. Raises ConfigError when it has no room."""
     shape = read_shape(directory)
     _refuse_too_large(shape, world)
     return StudentStart(load_student(directory), load_tokenizer(directory), shape)

@@ -57,6 +57,8 @@ def _line(kind: str, payload: dict[str, Any]) -> str:
                 f"held-out problems, {payload['when']}: accuracy {_share(payload['accuracy'])} of {payload['num_problems']}, "
                 f"quality {_share(payload['quality'])}"
             )
+        case "benchmark":
+            return f"{payload['name']}: accuracy {_share(payload['accuracy'])} of {payload['num_problems']} problems"
         case "checkpoint":
             return f"checkpoint of step {payload['step']}: {payload['path']}, {payload['size_bytes'] / 1e6:.1f} MB"
         case "warning" | "fallback":

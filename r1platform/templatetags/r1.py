@@ -24,7 +24,7 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 TONES: dict[str, str] = {
     **dict.fromkeys(("queued", "pending", "waiting", "none", "new", "empty"), "queued"),
     **dict.fromkeys(
-        ("claimed", "starting", "running", "preparing", "loading", "warming", "thinking", "answering", "stopping"),
+        ("claimed", "starting", "running", "preparing", "loading", "warming", "thinking", "answering", "stopping", "pausing"),
         "running",
     ),
     **dict.fromkeys(("held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden"), "waiting"),

@@ -14,6 +14,8 @@ from model_core.config import PrepareConfig
 from model_core.errors import DataError
 from model_core.preparation import prepare, statistics, version
 from model_core.preparation.statistics import Answers, Lengths
+from model_core.sources import _lines
+from model_core.sources.jsonl import Jsonl
 
 FUNNEL = [
     {"name": "length", "config": {"max_prompt_chars": 400}}, {"name": "exact_duplicates"},
@@ -111,3 +113,31 @@ def test_answers_are_exact_while_they_are_few_and_bounded_when_many(monkeypatch:
     assert told["num_distinct"] == pytest.approx(15_001, rel=0.12) and 0 < told["max_error"] <= 20_000 / 500
     assert told["most_common"][0][0] == "often" and 5000 - told["max_error"] <= told["most_common"][0][1] <= 5000
     assert len(many._counts) <= 500
+
+
+def test_lines_read_by_whoever_judges_make_the_same_version(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source in blocks against the same source row by row; and in very small blocks, with lines that are bad."""
+    with file.open("ab") as out:
+        out.write(b'\n   \n{"prompt": "\xff"}\n[1]\n{"prompt": "\\ud800"}\n' + b'{"prompt": "' + b"x" * (5 << 20) + b'"}\n{"prompt": "end", "a": 1}')
+    found = [prepare(asked(), out=tmp_path / "whole", source_path=file)]
+    monkeypatch.setattr(_lines, "BLOCK_BYTES", 300)
+    found.append(prepare(asked(), out=tmp_path / "small", source_path=file))
+    for name in ("blocks", "block_rows"):
+        monkeypatch.delattr(Jsonl, name)
+    found.append(prepare(asked(), out=tmp_path / "rows", source_path=file))
+    for manifest in found:
+        del manifest["created"], manifest["name"]
+    assert found[0] == found[1]
+    assert {reason: found[0]["bad_rows"]["reasons"].get(reason) for reason in ("not UTF-8", "not an object", "line too long")} == {
+        "not UTF-8": 1, "not an object": 1, "line too long": 1}  # fmt: skip
+    for manifest in found:  # rows are numbered by their lines where whoever judges reads them
+        manifest["bad_rows"]["examples"] = [one for one in manifest["bad_rows"]["examples"] if not one["why"].startswith("Row ")]
+    assert found[0] == found[2]
+    for split in ("train", "held_out"):
+        assert (tmp_path / "whole" / f"{split}.jsonl").read_bytes() == (tmp_path / "rows" / f"{split}.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_rows_of_blocks_are_counted_against_the_limit(num: int, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more than 100 rows"):
+        prepare(asked(source_config={"max_rows": 100}), out=tmp_path / "v", source_path=file, num_processes=num)

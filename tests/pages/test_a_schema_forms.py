@@ -9,6 +9,8 @@ import pytest
 from model_core.config import RunConfig
 from model_core.phases import PHASES
 from model_core.rewards import REWARDS
+from training_app.forms import PhaseConfigForm
+from training_app.models import PipelinePhase
 from training_app.schema_forms import SchemaForm, label_of
 
 
@@ -60,9 +62,39 @@ def test_a_rule_between_fields_is_said_at_one_of_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("phase", "changes", "field"),
+    [
+        ("reinforcement", {"phase_config.warmup_steps": "99"}, "phase_config.warmup_steps"),
+        ("reinforcement", {"phase_config.reference_every": "5", "phase_config.kl_probe": "0"}, "phase_config.reference_every"),
+        ("distillation", {"phase_config.num_attention_heads": "3"}, "phase_config.num_attention_heads"),
+        ("distillation", {"phase_config.num_key_value_heads": "3"}, "phase_config.num_key_value_heads"),
+        ("cold_start", {"model.rope_scaling.beta_slow": "99"}, "model.rope_scaling.beta_slow"),
+        ("cold_start", {"model.topk_group": "3"}, "model.topk_group"),
+        ("cold_start", {"parallel.tensor": "2", "parallel.zero_stage": "1"}, "parallel.tensor"),
+    ],
+)
+def test_a_rule_of_any_group_is_said_at_the_field_that_it_names(
+    phase: str, changes: dict[str, str], field: str
+) -> None:
+    form = form_of({**as_sent(form_of(None, phase)), **changes}, phase)
+    assert not form.is_valid()
+    assert set(form.errors) == {field}
+
+
+def test_a_profile_names_every_component_that_the_form_has() -> None:
+    form = PhaseConfigForm(phase=PipelinePhase(phase="reinforcement", config={}, num_processes=1))
+    by_path = {group.path: group.presets for group, _fields in form.groups()}
+    assert set(by_path["reward"]) == {"article", "r1_zero", "r1"} and "tiny" in by_path["model"]
+    assert not any(presets for path, presets in by_path.items() if path not in {"model", "reward"})
+    for values in by_path["reward"].values():
+        assert {f"reward.weights.{name}" for name in values["weights"]} <= set(form.fields)
+        assert set(values["weights"]) == set(REWARDS.names())
+
+
+@pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("model.num_experts_per_tok", "99", "“Experts per tok” is 99 but “N routed experts” is"),
+        ("model.num_experts_per_tok", "99", "“Experts per token” is 99 but “Routed experts” is"),
         ("held_out.num_problems", "-5", "At least 1; you gave -5."),
         ("held_out.temperature", "9", "At most 2; you gave 9."),
         ("parallel.expert", "3", "“Processes”"),
@@ -99,3 +131,6 @@ def test_every_setting_has_help_and_a_group_that_holds_an_error_is_open() -> Non
 def test_labels_are_words() -> None:
     assert label_of("adamw_lr") == "AdamW learning rate"
     assert label_of("num_problems_during") == "Problems during"
+    assert label_of("n_routed_experts") == "Routed experts" and label_of("num_experts_per_tok") == "Experts per token"
+    assert "`" not in "".join(field.help_text for field in form_of(None).fields.values())
+    assert "“Minibatches” × “Epochs”" in form_of(None).fields["phase_config.steps"].help_text

@@ -17,7 +17,7 @@ from training_app.views import run_words
 from training_app.views.runs_page import TABS, flat_differences
 
 pytestmark = pytest.mark.django_db
-ACTIONS = ["stop", "pause", "resume", "retry", "clone", "override", "describe"]
+ACTIONS = ["stop", "pause", "resume", "retry", "clone", "override", "roll-back", "describe"]
 
 
 @pytest.fixture

@@ -16,9 +16,13 @@ from openai import AuthenticationError, OpenAI
 
 from model_core.config import ModelConfig, TokenizerConfig
 from model_core.data.dataset import Row
-from model_core.data.tokenizer import train_tokenizer
-from model_core.model import Transformer, save_pretrained
+from model_core.data.tokenizer import prompt_ids, train_tokenizer
+from model_core.errors import EngineError
+from model_core.model import Transformer, load_pretrained, save_pretrained
+from model_core.rollout.remote import RemoteEngine
+from model_core.rollout.remote_weights import WeightSync
 from model_core.serving.engines import ENGINES
+from model_core.training.start import load_tokenizer
 from r1platform.lib.processes import child_environment, group_pids, is_alive, spawn, stop_group
 
 MISSING = ENGINES.get("sglang")().installed()
@@ -140,3 +144,45 @@ def test_it_asks_for_the_key(sglang: str) -> None:
     with OpenAI(base_url=f"{sglang}/v1", api_key="wrong") as client, pytest.raises(AuthenticationError):
         client.models.list()
     assert httpx.get(f"{sglang}/v1/models").status_code == 401
+
+
+def logprobs_of(policy: Transformer, prompt: list[int], tokens: list[int], temperature: float) -> torch.Tensor:
+    with torch.no_grad():
+        logits_TV = policy(torch.tensor([[*prompt, *tokens[:-1]]]))[0, len(prompt) - 1 :]
+    return (logits_TV / temperature).log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+
+
+def test_it_samples_for_a_trainer_and_takes_its_weights(
+    sglang: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last of all, and the first weights come back: the others of this file ask the same engine."""
+    policy, tokenizer = load_pretrained(model_dir), load_tokenizer(model_dir)
+    engine, told = RemoteEngine(sglang, KEY, num_requests=2, seconds=60.0), list[str]()
+    engine.check()
+    prompts = [prompt_ids(tokenizer, f"{number} + 1 = ?") for number in range(3)]
+    sync = WeightSync(engine, tmp_path / "weights", canary=prompts[0], tolerance=1e-3, tell=told.append)
+    sync.sync(policy, tokenizer, 0)
+    with torch.no_grad():
+        policy.lm_head.weight.mul_(1.3)
+    sync.sync(policy, tokenizer, 1)
+    assert not told and [path.name for path in (tmp_path / "weights").iterdir()] == ["step_00000001"]
+    groups = engine.generate(prompts, num_samples=4, max_new_tokens=12, temperature=0.8, seed=1)
+    assert [len(group) for group in groups] == [4, 4, 4] and len({tuple(one.tokens) for one in groups[0]}) > 1
+    for prompt, group in zip(prompts, groups, strict=True):
+        for one in group:
+            own = logprobs_of(policy, prompt, one.tokens, 0.8)
+            torch.testing.assert_close(torch.tensor(one.logprobs), own, atol=1e-4, rtol=0)
+            assert (one.finish_reason == "stop") == (one.tokens[-1] == tokenizer.eos_token_id)
+            assert one.finish_reason == "stop" or len(one.tokens) == 12
+    real = engine.update
+    with torch.no_grad():
+        policy.lm_head.weight.mul_(1.1)
+    monkeypatch.setattr(engine, "update", lambda _directory, version: setattr(engine, "version", version))
+    with pytest.raises(EngineError, match="checksum"):
+        sync.sync(policy, tokenizer, 2)
+    monkeypatch.setattr(engine, "update", lambda _directory, version: real(model_dir, version))
+    with pytest.raises(EngineError, match="canary"):
+        sync.sync(policy, tokenizer, 3)
+    monkeypatch.undo()
+    sync.sync(load_pretrained(model_dir), tokenizer, 4)
+    sync.close()

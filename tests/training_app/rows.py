@@ -20,8 +20,8 @@ def make_version(project: Project, **values: Any) -> DatasetVersion:
     """A ready version without files."""
     dataset, _ = Dataset.objects.get_or_create(project=project, name="Sums")
     number = dataset.versions.count() + 1
-    ready = {"state": "ready", "manifest": {}, "sha256": "ab" * 32, "num_rows": 10, "num_held_out": 5}
-    return DatasetVersion.objects.create(dataset=dataset, number=number, config={}, **{**ready, **values})
+    ready = {"state": "ready", "manifest": {}, "sha256": "ab" * 32, "num_rows": 10, "num_held_out": 5, "config": {}}
+    return DatasetVersion.objects.create(dataset=dataset, number=number, **{**ready, **values})
 
 
 def make_run(project: Project, user: User, **values: Any) -> PhaseRun:

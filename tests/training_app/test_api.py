@@ -133,7 +133,7 @@ def test_a_wrong_question_is_a_400(path: str, query: dict[str, Any], api_bob: AP
     assert answer.status_code == 400 and next(iter(query)) in answer.json()["errors"]
 
 
-VERBS = ["stop", "pause", "resume", "retry", "clone", "override-gate"]
+VERBS = ["stop", "pause", "resume", "retry", "clone", "override-gate", "roll-back"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -26,7 +26,7 @@ from tests.training_app.rows import make_run, make_version
 from tests.training_app.test_supervisor import until
 from training_app import preparation, selectors, services
 from training_app.models import Dataset, DatasetVersion, Upload
-from training_app.preparation import PreparationSupervisor, preparations_reconcile, preparations_start
+from training_app.preparation import PreparationSupervisor
 
 API = "/api/v1"
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
@@ -35,39 +35,6 @@ LINES = b'{"q": "1+1?", "a": "two\\n#### 2"}\n{"q": "2+2?", "a": "four\\n#### 4"
 MAPPED = {
     "source": "jsonl", "mapping": {"prompt": "q", "completion": "a", "answer_pattern": r"####\s*(.+)$"}, "held_out_fraction": 0.0
 }  # fmt: skip
-
-
-@pytest.fixture
-def dataset(project: Project, alice: User) -> Dataset:
-    return services.dataset_create(project=project, user=alice, name="Sums", kind="self")
-
-
-@pytest.fixture
-def prepare(monkeypatch: pytest.MonkeyPatch, node: Node, settings: Any) -> Callable[[], None]:
-    """Starts what is queued with its supervisors in threads, and waits."""
-    settings.R1_NODE_NAME = node.name
-    monkeypatch.setattr(preparation, "POLL_SECONDS", 0.02)
-    threads: list[threading.Thread] = []
-
-    def spawn(version: DatasetVersion) -> None:
-        def work() -> None:
-            PreparationSupervisor(version.pk).run()
-            connection.close()
-
-        threads.append(threading.Thread(target=work))
-
-    monkeypatch.setattr(preparation, "_spawn_supervisor", spawn)
-
-    def go() -> None:
-        preparations_start()
-        preparations_reconcile()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        threads.clear()
-
-    return go
 
 
 def send(project: Project, user: User, name: str = "rows.jsonl", content: bytes = LINES) -> Upload:
@@ -231,9 +198,10 @@ def test_stopping_ends_the_process_and_keeps_nothing(
     ],
 )
 def test_a_broken_file_is_refused_and_not_kept(name: str, content: bytes, words: str, project: Project, alice: User) -> None:
+    before = set((home() / "uploads").glob("*"))
     with pytest.raises(DataError, match=words):
         send(project, alice, name, content)
-    assert not Upload.objects.exists() and not any((home() / "uploads").glob("*"))
+    assert not Upload.objects.exists() and set((home() / "uploads").glob("*")) == before
 
 
 @pytest.mark.django_db

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
+from rest_framework.test import APIClient
 
 from model_core.errors import CheckpointError, ConfigError, DataError, ModelCoreError, UnknownName
 from r1platform.lib.transitions import IllegalTransition
@@ -183,6 +185,24 @@ def test_pausing_and_resuming_a_launch(pipeline: Pipeline, alice: User) -> None:
     assert made.state == "running"
     assert made.runs.get(position=0).state == "queued"
     assert made.runs.get(position=0).desired == "run"
+
+
+def test_a_launch_is_pausing_for_everybody_until_its_phase_has_ended(
+    pipeline: Pipeline, alice: User, node: Node, api_alice: APIClient, client_alice: Client
+) -> None:
+    made = launch(pipeline, alice)
+    run = made.runs.get(position=0)
+    PhaseRun.objects.filter(pk=run.pk).update(state="running")
+    make_attempt(run, node)
+    services.launch_pause(launch=made, user=alice)
+    for state, label in (("pausing", "Pausing"), ("paused", "Paused")):
+        told = api_alice.get(f"/api/v1/launches/{made.pk}/").json()
+        page = client_alice.get(f"/launches/{made.pk}/").content.decode()
+        assert (told["state"], told["runs"][0]["state"]) == (state, "stopping" if state == "pausing" else "paused")
+        assert page.count(f">{label}</span>") >= 2, "in the title and in the history"
+        assert (">Paused</span>" in page) == (state == "paused")
+        assert f">{label}</span>" in client_alice.get(f"/pipelines/{pipeline.pk}/").content.decode()
+        PhaseRun.objects.filter(pk=run.pk).update(state="paused")
 
 
 def test_stopping_a_launch_ends_what_waits_and_resuming_brings_it_back(pipeline: Pipeline, alice: User) -> None:

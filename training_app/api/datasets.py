@@ -8,7 +8,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
-from rest_framework.parsers import MultiPartParser
+from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import BaseRouter
@@ -18,9 +18,10 @@ from model_core.sources import SOURCES
 from model_core.tasks import TASKS
 from r1platform.access import for_user
 from r1platform.api import ProjectViewSet, wanted_project
+from r1platform.models import Role
 from training_app import selectors, services
 from training_app.api.fields import query_number, user_of, values_of
-from training_app.models import Dataset, DatasetKind, DatasetVersion, Upload
+from training_app.models import Dataset, DatasetKind, DatasetVersion, PhaseRun, Upload
 
 
 class DatasetSerializer(serializers.ModelSerializer[Dataset]):
@@ -40,21 +41,36 @@ class NewDatasetSerializer(serializers.Serializer[Any]):
 class UploadSerializer(serializers.ModelSerializer[Upload]):
     class Meta:
         model = Upload
-        fields = ["id", "project", "file_name", "format", "size_bytes", "sha256", "columns", "preview", "created_at"]
+        fields = ["id", "project", "file_name", "format", "size_bytes", "sha256", "columns", "preview", "benchmark", "created_at"]
         read_only_fields = fields
 
 
 class NewUploadSerializer(serializers.Serializer[Any]):
     project = serializers.CharField(required=False, help_text="Id or slug.")
     file = serializers.FileField(help_text="JSON Lines, CSV, Parquet or text; all but Parquet also packed with gzip or Zstandard.")
+    benchmark = serializers.CharField(
+        required=False, allow_blank=True, max_length=60, help_text="Name of the benchmark whose questions it has: gsm8k …"
+    )
+
+
+class BenchmarkNameSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(allow_blank=True, max_length=60, help_text="Small letters, digits, - and _; empty: it is none.")
+
+
+class BenchmarkFileSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    file_name = serializers.CharField()
+    size_bytes = serializers.IntegerField()
+    sha256 = serializers.CharField(help_text="Empty for files of the operator's directory.")
+    upload = serializers.IntegerField(allow_null=True, help_text="The upload that it is; null for the operator's files.")
 
 
 class VersionSerializer(serializers.ModelSerializer[DatasetVersion]):
     class Meta:
         model = DatasetVersion
         fields = [
-            "id", "dataset", "number", "state", "state_reason", "upload", "config", "manifest", "sha256", "num_rows",
-            "num_held_out", "progress", "created_at", "finished_at",
+            "id", "dataset", "number", "state", "state_reason", "upload", "rollouts_of", "inputs", "config", "manifest", "sha256",
+            "num_rows", "num_held_out", "progress", "created_at", "finished_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -67,9 +83,77 @@ class UploadField(serializers.PrimaryKeyRelatedField[Upload]):
         return Upload.objects.none() if request is None else for_user(Upload.objects.all(), request.user)
 
 
+class RunField(serializers.PrimaryKeyRelatedField[PhaseRun]):
+    """A run of a project that the caller is a member of."""
+
+    def get_queryset(self) -> Any:
+        request = self.context.get("request")
+        return PhaseRun.objects.none() if request is None else for_user(PhaseRun.objects.all(), request.user)
+
+
 class NewVersionSerializer(serializers.Serializer[Any]):
     config = serializers.DictField(help_text="Source, mapping, filters, split; see GET sources/ and filters/.")
     upload = UploadField(queryset=Upload.objects.none(), required=False, allow_null=True)
+    run = RunField(
+        queryset=PhaseRun.objects.none(), required=False, allow_null=True, help_text="Its stored rollouts become rows."
+    )
+
+
+class LookSerializer(serializers.Serializer[Any]):
+    """The beginning of a source under some settings."""
+
+    columns = serializers.ListField(child=serializers.CharField())
+    preview = serializers.ListField(child=serializers.DictField(), help_text="First rows; values are cut short.")
+    num_rows_seen = serializers.IntegerField()
+    mapped = serializers.ListField(
+        child=serializers.DictField(), help_text="What the first rows become: {row}, or {why} of one that cannot be used."
+    )
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField()
+    num = serializers.IntegerField()
+    examples = serializers.ListField(child=serializers.DictField())
+
+
+class BadRowsSerializer(serializers.Serializer[Any]):
+    num = serializers.IntegerField()
+    reasons = ReasonSerializer(many=True)
+
+
+class StepSerializer(serializers.Serializer[Any]):
+    """One filter."""
+
+    filter = serializers.CharField()
+    kept = serializers.IntegerField()
+    dropped = serializers.IntegerField()
+    rewritten = serializers.IntegerField()
+    share = serializers.FloatField(allow_null=True, help_text="Rows left behind it, of all that were read.")
+    noted = serializers.DictField(child=serializers.IntegerField(), help_text="Rows that it kept and counted by a reason.")
+    reasons = ReasonSerializer(many=True)
+
+
+class LeakSerializer(serializers.Serializer[Any]):
+    """One benchmark that the rows were compared with."""
+
+    benchmark = serializers.CharField()
+    file_name = serializers.CharField(required=False)
+    sha256 = serializers.CharField(required=False)
+    upload = serializers.IntegerField(required=False, allow_null=True)
+    dropped = serializers.IntegerField(help_text="Rows that share words with its questions.")
+    examples = serializers.ListField(child=serializers.DictField())
+
+
+class ReportSerializer(serializers.Serializer[Any]):
+    """What became of the rows; as far as it came, of a version that is prepared or that failed."""
+
+    num_read = serializers.IntegerField()
+    num_rows = serializers.IntegerField()
+    num_held_out = serializers.IntegerField()
+    bad_rows = BadRowsSerializer()
+    funnel = StepSerializer(many=True)
+    contamination = LeakSerializer(many=True)
+    statistics = serializers.DictField()
 
 
 class PreviewSerializer(serializers.Serializer[Any]):
@@ -85,6 +169,11 @@ class PartSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     description = serializers.CharField()
     schema = serializers.DictField(help_text="JSON schema of its settings.")
+
+
+class SourcePartSerializer(PartSerializer):
+    reads = serializers.ListField(child=serializers.CharField(), help_text="What it needs one of: upload, run; or nothing.")
+    is_mapped = serializers.BooleanField(help_text="Its rows are finished: they need no mapping.")
 
 
 class Datasets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
@@ -123,18 +212,26 @@ class Datasets(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet)
         dataset = self.get_object()
         values = values_of(NewVersionSerializer, request, self.get_serializer_context())
         made = services.version_prepare(
-            dataset=dataset, user=user_of(request), config=values["config"], upload=values.get("upload")
+            dataset=dataset, user=user_of(request), config=values["config"], upload=values.get("upload"), run=values.get("run")
         )
         return Response(VersionSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=NewVersionSerializer, responses=LookSerializer)
+    @action(detail=True, methods=["post"], pagination_class=None, filterset_fields=None)
+    def look(self, request: Request, pk: str) -> Response:
+        """The first rows under these settings and what the mapping makes of them; nothing is prepared."""
+        dataset = self.get_object()
+        values = values_of(NewVersionSerializer, request, self.get_serializer_context())
+        return Response(services.rows_look(project=dataset.project, **values))
 
 
 class DatasetVersions(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
     """Preparations of datasets; immutable once they are ready."""
 
-    queryset = DatasetVersion.objects.select_related("dataset__project")
+    queryset = DatasetVersion.objects.select_related("dataset__project", "upload", "rollouts_of")
     serializer_class = VersionSerializer
     project_path = "dataset__project"
-    filterset_fields = ["dataset", "state"]
+    filterset_fields = ["dataset", "state", "rollouts_of"]
     lookup_value_regex = r"\d{1,17}"
 
     @extend_schema(
@@ -157,6 +254,12 @@ class DatasetVersions(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectV
         """What it was made from and which runs learnt from it."""
         return Response(selectors.version_lineage(self.get_object()))
 
+    @extend_schema(responses=ReportSerializer)
+    @action(detail=True, pagination_class=None, filterset_fields=None)
+    def report(self, request: Request, pk: str) -> Response:
+        """The funnel with examples, rows that could not be used, and what was found of benchmarks."""
+        return Response(selectors.version_report(self.get_object()))
+
     @extend_schema(request=None, responses=VersionSerializer)
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
@@ -170,7 +273,7 @@ class Uploads(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
 
     queryset = Upload.objects.select_related("project")
     serializer_class = UploadSerializer
-    filterset_fields = ["project", "format"]
+    filterset_fields = ["project", "format", "benchmark"]
     lookup_value_regex = r"\d{1,17}"
     parser_classes = [MultiPartParser]
 
@@ -180,10 +283,32 @@ class Uploads(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
         values = values_of(NewUploadSerializer, request, self.get_serializer_context())
         file = values["file"]
         made = services.upload_create(
-            project=wanted_project(request), user=user_of(request), file_name=file.name, file=file
-        )
+            project=wanted_project(request), user=user_of(request), file_name=file.name, file=file,
+            benchmark=values.get("benchmark", ""),
+        )  # fmt: skip
         made.refresh_from_db()
         return Response(UploadSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=BenchmarkNameSerializer, responses=UploadSerializer)
+    @action(detail=True, methods=["post"], parser_classes=[JSONParser])
+    def benchmark(self, request: Request, pk: str) -> Response:
+        """Has the contamination filter compare with its questions under this name."""
+        upload = self.get_object()
+        name = values_of(BenchmarkNameSerializer, request, self.get_serializer_context())["name"]
+        services.upload_benchmark_set(upload=upload, user=user_of(request), name=name)
+        return Response(UploadSerializer(upload).data)
+
+
+class BenchmarkFiles(viewsets.ViewSet):
+    """Files of questions that the contamination filter can compare with."""
+
+    @extend_schema(
+        parameters=[OpenApiParameter("project", str, description="Id or slug.")], responses=BenchmarkFileSerializer(many=True)
+    )
+    def list(self, request: Request) -> Response:
+        """The operator's and the project's own; a project's file goes before the operator's of the same name."""
+        files = selectors.benchmark_files(wanted_project(request, role=Role.VIEWER)).values()
+        return Response(BenchmarkFileSerializer(files, many=True).data)
 
 
 class _Parts(viewsets.ViewSet):
@@ -192,18 +317,26 @@ class _Parts(viewsets.ViewSet):
     @extend_schema(responses=PartSerializer(many=True))
     def list(self, request: Request) -> Response:
         """Every one with the JSON schema of its settings."""
-        return Response(
-            [
-                {"name": name, "description": " ".join((cls.__doc__ or "").split()), "schema": cls.Config.model_json_schema()}
-                for name, cls in self.registry.items()
-            ]
-        )
+        return Response([self.told(name, cls) for name, cls in self.registry.items()])
+
+    def told(self, name: str, cls: Any) -> dict[str, Any]:
+        return {"name": name, "description": " ".join((cls.__doc__ or "").split()), "schema": cls.Config.model_json_schema()}
 
 
 class Sources(_Parts):
     """Where the rows of a version can come from."""
 
     registry = SOURCES
+
+    @extend_schema(responses=SourcePartSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """Every one with the JSON schema of its settings, and what it reads."""
+        return super().list(request)
+
+    def told(self, name: str, cls: Any) -> dict[str, Any]:
+        reads = ["upload"] if cls.is_file else []
+        reads += ["run"] if name == services.OF_A_RUN else []
+        return {**super().told(name, cls), "reads": reads, "is_mapped": getattr(cls, "is_mapped", False)}
 
 
 class Filters(_Parts):
@@ -223,6 +356,7 @@ def register(router: BaseRouter) -> None:
     router.register("datasets", Datasets, basename="dataset")
     router.register("uploads", Uploads, basename="upload")
     router.register("dataset-versions", DatasetVersions, basename="dataset-version")
+    router.register("benchmark-files", BenchmarkFiles, basename="benchmark-file")
     router.register("sources", Sources, basename="source")
     router.register("filters", Filters, basename="filter")
     router.register("tasks", Tasks, basename="task")

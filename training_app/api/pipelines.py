@@ -15,17 +15,22 @@ from rest_framework.response import Response
 from model_core.errors import UnknownName
 from r1platform.api import ProjectViewSet, wanted_project
 from training_app import selectors, services
+from training_app.api.datasets import UploadField
 from training_app.api.fields import VersionField, user_of, values_of
 from training_app.api.runs import RunSerializer
-from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase
+from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase, Upload
+from training_app.states import GateDirection
 
 
 class PipelinePhaseSerializer(serializers.ModelSerializer[PipelinePhase]):
+    stop_early = serializers.IntegerField(read_only=True)
+
     class Meta:
         model = PipelinePhase
         fields = [
             "id", "position", "name", "phase", "starts_from", "rollouts_from", "dataset_version", "config",
-            "budget_fraction", "gate_metric", "gate_threshold", "gate_action", "num_processes",
+            "budget_fraction", "gate_metric", "gate_threshold", "gate_direction", "gate_action", "stop_early", "benchmark_data",
+            "num_processes",
         ]  # fmt: skip
         read_only_fields = ["id", "position", "name", "phase", "starts_from", "rollouts_from"]
 
@@ -36,12 +41,44 @@ class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
     class Meta:
         model = Pipeline
         fields = [
-            "id", "project", "name", "description", "template", "seed", "budget_device_seconds", "phases", "created_at",
+            "id", "project", "name", "description", "template", "seed", "budget_device_seconds", "budget_wall_seconds",
+            "budget_dollars", "budget_tokens", "dollars_per_device_hour", "phases", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
 
-class NewPhaseSerializer(serializers.Serializer[Any]):
+class GatedSerializer(serializers.Serializer[Any]):
+    """The gate of a phase: what it compares, with what, and what follows."""
+
+    gate_metric = serializers.CharField(
+        required=False, allow_blank=True, max_length=40,
+        help_text="quality, accuracy, length, truncated, a reward component of the phase, or a benchmark; with _low or _high the "
+        "end of its 95 % interval. Empty: no gate.",
+    )  # fmt: skip
+    gate_threshold = serializers.FloatField(required=False, allow_null=True)
+    gate_direction = serializers.ChoiceField(choices=GateDirection.choices, required=False)
+    gate_action = serializers.CharField(required=False)
+    stop_early = serializers.IntegerField(
+        required=False, min_value=0, max_value=1000,
+        help_text="Held-out measurements in a row that end the phase early when they pass its gate safely; 0: never.",
+    )  # fmt: skip
+    benchmark_data = UploadField(
+        queryset=Upload.objects.none(), required=False, allow_null=True,
+        help_text="The uploaded JSONL file of the benchmark that the gate names; by default the project's file of that benchmark.",
+    )  # fmt: skip
+
+
+class BudgetSerializer(serializers.Serializer[Any]):
+    """Limits of a whole pipeline, of which each phase has its share; null: none."""
+
+    budget_device_seconds = serializers.FloatField(required=False, allow_null=True)
+    budget_wall_seconds = serializers.FloatField(required=False, allow_null=True)
+    budget_dollars = serializers.FloatField(required=False, allow_null=True)
+    budget_tokens = serializers.IntegerField(required=False, allow_null=True, max_value=2**53)
+    dollars_per_device_hour = serializers.FloatField(required=False, allow_null=True)
+
+
+class NewPhaseSerializer(GatedSerializer):
     """A phase of a plan; `starts_from` and `rollouts_from` name earlier phases."""
 
     name = serializers.CharField(max_length=60, required=False)
@@ -51,13 +88,10 @@ class NewPhaseSerializer(serializers.Serializer[Any]):
     dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False, allow_null=True)
     config = serializers.DictField(required=False)
     budget_fraction = serializers.FloatField(required=False)
-    gate_metric = serializers.CharField(required=False, allow_blank=True)
-    gate_threshold = serializers.FloatField(required=False, allow_null=True)
-    gate_action = serializers.CharField(required=False)
     num_processes = serializers.IntegerField(required=False, min_value=1, max_value=1024)
 
 
-class NewPipelineSerializer(serializers.Serializer[Any]):
+class NewPipelineSerializer(BudgetSerializer):
     """A plan: from a template on a dataset version, or phase by phase."""
 
     project = serializers.CharField(required=False, help_text="Id or slug.")
@@ -66,7 +100,6 @@ class NewPipelineSerializer(serializers.Serializer[Any]):
     template = serializers.CharField(required=False, help_text="See GET pipeline-templates/.")
     dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False)
     seed = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**31 - 1)
-    budget_device_seconds = serializers.FloatField(required=False, allow_null=True)
     phases = NewPhaseSerializer(many=True, required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -77,26 +110,29 @@ class NewPipelineSerializer(serializers.Serializer[Any]):
         return attrs
 
 
-class PhasePatchSerializer(serializers.Serializer[Any]):
+class PhasePatchSerializer(GatedSerializer):
     """What is not given stays as it was."""
 
     dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False, allow_null=True)
     config = serializers.DictField(required=False)
     budget_fraction = serializers.FloatField(required=False)
     num_processes = serializers.IntegerField(required=False, min_value=1, max_value=1024)
-    gate_metric = serializers.CharField(required=False, allow_blank=True)
-    gate_threshold = serializers.FloatField(required=False, allow_null=True)
-    gate_action = serializers.CharField(required=False)
 
 
 class LaunchSerializer(serializers.ModelSerializer[Launch]):
     runs = RunSerializer(many=True, read_only=True)
     project = serializers.IntegerField(source="pipeline.project_id", read_only=True)
+    state = serializers.SerializerMethodField(
+        help_text="As the launch's page says it: a launch that was paused is “pausing” until its phase has written its checkpoint."
+    )
 
     class Meta:
         model = Launch
         fields = ["id", "project", "pipeline", "number", "state", "state_reason", "runs", "created_at", "finished_at"]
         read_only_fields = fields
+
+    def get_state(self, launch: Launch) -> str:
+        return selectors.launch_state(launch, launch.runs.all())[0]
 
 
 class GraphSerializer(serializers.Serializer[Any]):
@@ -160,6 +196,13 @@ class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet
             made = services.pipeline_create(project=project, user=user, **{**values, "template": ""})
         return Response(PipelineSerializer(made).data, status=status.HTTP_201_CREATED)
 
+    @extend_schema(request=BudgetSerializer, responses=PipelineSerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Changes its limits; launches that exist keep theirs."""
+        values = values_of(BudgetSerializer, request, self.get_serializer_context())
+        made = services.pipeline_budget_set(pipeline=self.get_object(), user=user_of(request), **values)
+        return Response(PipelineSerializer(made).data)
+
     @extend_schema(request=None, responses={201: LaunchSerializer})
     @action(detail=True, methods=["post"])
     def launch(self, request: Request, pk: str) -> Response:
@@ -183,9 +226,13 @@ class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet
         if phase is None:
             raise Http404("This pipeline has no such phase.")
         given = values_of(PhasePatchSerializer, request, self.get_serializer_context())
-        names = ("dataset_version", "budget_fraction", "num_processes", "gate_metric", "gate_threshold", "gate_action")
-        now: dict[str, Any] = {name: getattr(phase, name) for name in names}
-        config = {**phase.config, **given.pop("config", {})}
+        names = (
+            "dataset_version", "budget_fraction", "num_processes", "gate_metric", "gate_threshold", "gate_direction", "gate_action",
+            "benchmark_data",
+        )  # fmt: skip
+        changed = given.pop("config", {})
+        now: dict[str, Any] = {name: getattr(phase, name) for name in names} | services.gate_keys(changed)
+        config = {**phase.config, **changed}
         made = services.pipeline_phase_update(phase=phase, user=user_of(request), config=config, **{**now, **given})
         return Response(PipelinePhaseSerializer(made).data)
 
@@ -200,7 +247,8 @@ class Launches(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet)
     lookup_value_regex = r"\d{1,17}"
 
     def get_queryset(self) -> QuerySet[Launch]:
-        return super().get_queryset().prefetch_related(Prefetch("runs", PhaseRun.objects.order_by("position", "id")))
+        runs = PhaseRun.objects.select_related("retried_as").order_by("position", "id")
+        return super().get_queryset().prefetch_related(Prefetch("runs", runs))
 
     @extend_schema(responses=GraphSerializer)
     @action(detail=True, pagination_class=None, filterset_fields=None)

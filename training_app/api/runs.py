@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -13,22 +13,65 @@ from rest_framework.response import Response
 
 from r1platform.api import ProjectViewSet, wanted_project
 from training_app import selectors, services
+from training_app.api.datasets import UploadField
 from training_app.api.fields import CheckpointField, VersionField, query_number, user_of, values_of
-from training_app.models import Checkpoint, DatasetVersion, PhaseRun
+from training_app.budgets import UNITS, uses_of
+from training_app.models import Checkpoint, DatasetVersion, PhaseRun, Upload
 
 _STEP = OpenApiParameter("step", int, description="By default the newest.")
 _PLAIN: dict[str, Any] = {"detail": True, "pagination_class": None, "filterset_fields": None}
 
 
+class UseSerializer(serializers.Serializer[Any]):
+    unit = serializers.ChoiceField(choices=UNITS)
+    used = serializers.FloatField()
+    limit = serializers.FloatField()
+    fraction = serializers.FloatField()
+    forecast = serializers.FloatField(
+        allow_null=True, help_text="Fraction used after the last step, at the present rate; above 1 the budget ends the run first."
+    )
+
+
+class MeasuredSerializer(serializers.Serializer[Any]):
+    """What a gate was decided on."""
+
+    metric = serializers.CharField()
+    bound = serializers.ChoiceField(choices=["", "low", "high"], help_text="Which number is compared; empty: the mean.")
+    direction = serializers.CharField(help_text="at_least or at_most")
+    threshold = serializers.FloatField()
+    value = serializers.FloatField(allow_null=True, help_text="The mean.")
+    compared = serializers.FloatField(allow_null=True)
+    stderr = serializers.FloatField(allow_null=True)
+    low = serializers.FloatField(allow_null=True)
+    high = serializers.FloatField(allow_null=True)
+    num = serializers.IntegerField(allow_null=True, help_text="Problems that the mean is over.")
+    passed = serializers.BooleanField(allow_null=True, help_text="Null: it was not measured, which does not pass.")
+
+
 class RunSerializer(serializers.ModelSerializer[PhaseRun]):
+    gate_measured = MeasuredSerializer(read_only=True, allow_null=True)
+    retried_as = serializers.SerializerMethodField(help_text="The run that repeats this one with other settings.")
+    budget = serializers.SerializerMethodField(help_text="Each limit with what is used of it, the nearest to its end first.")
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_retried_as(self, run: PhaseRun) -> int | None:
+        """None while there is no such run."""
+        replaced = getattr(run, "retried_as", None)
+        return None if replaced is None else int(replaced.pk)
+
+    @extend_schema_field(UseSerializer(many=True))
+    def get_budget(self, run: PhaseRun) -> Any:
+        """Of every limit that it has."""
+        return UseSerializer(uses_of(run), many=True).data
+
     class Meta:
         model = PhaseRun
         fields = [
             "id", "project", "name", "phase", "launch", "pipeline_phase", "state", "state_reason", "desired",
             "waiting_reason", "config", "dataset_version", "starts_from", "rollouts_from", "num_processes",
-            "budget_device_seconds", "gate_metric", "gate_threshold", "gate_action", "gate_verdict", "result",
-            "progress", "summary", "device_seconds", "num_tokens", "tags", "notes", "created_at", "started_at",
-            "finished_at",
+            "budget_device_seconds", "gate_metric", "gate_threshold", "gate_direction", "gate_action", "gate_verdict",
+            "gate_measured", "benchmark_data", "retry_of", "retried_as", "result_checkpoint", "budget", "result", "progress",
+            "summary", "device_seconds", "num_tokens", "tags", "notes", "created_at", "started_at", "finished_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -44,11 +87,31 @@ class NewRunSerializer(serializers.Serializer[Any]):
     starts_from = CheckpointField(queryset=Checkpoint.objects.none(), required=False, allow_null=True)
     rollouts_from = CheckpointField(queryset=Checkpoint.objects.none(), required=False, allow_null=True)
     budget_device_seconds = serializers.FloatField(required=False, allow_null=True)
+    benchmark_data = UploadField(
+        queryset=Upload.objects.none(), required=False, allow_null=True,
+        help_text="The uploaded JSONL file of the benchmark that the gate in `config` names.",
+    )  # fmt: skip
 
 
 class RunPatchSerializer(serializers.Serializer[Any]):
     tags = serializers.ListField(child=serializers.CharField(max_length=40), required=False)
     notes = serializers.CharField(required=False, allow_blank=True, max_length=20_000)
+
+
+class RetrySerializer(serializers.Serializer[Any]):
+    """Without a configuration the run itself is queued again; with one a new run stands in for it."""
+
+    config = serializers.DictField(
+        required=False, allow_null=True,
+        help_text="Settings to change, by block: of a block, what is not given stays. The gate cannot be changed.",
+    )  # fmt: skip
+
+
+class RollBackSerializer(serializers.Serializer[Any]):
+    checkpoint = CheckpointField(
+        queryset=Checkpoint.objects.none(), help_text="One of GET runs/{id}/roll-back-choices/: it becomes the run's result."
+    )
+    reason = serializers.CharField(max_length=2000, help_text="Kept in the history with your name.")
 
 
 class OverrideSerializer(serializers.Serializer[Any]):
@@ -121,7 +184,7 @@ class RunLogSerializer(serializers.Serializer[Any]):
 class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
     """Phase runs."""
 
-    queryset = PhaseRun.objects.select_related("project")
+    queryset = PhaseRun.objects.select_related("project", "retried_as")
     serializer_class = RunSerializer
     filterset_fields = ["project", "state", "phase", "launch", "dataset_version", "name"]
     lookup_value_regex = r"\d{1,17}"
@@ -166,12 +229,33 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
         services.run_resume(run=self.get_object(), user=user_of(request))
         return self._now()
 
-    @extend_schema(request=None, responses=RunSerializer)
+    @extend_schema(request=RetrySerializer, responses={200: RunSerializer, 201: RunSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: str) -> Response:
-        """Another attempt of a run that failed, was stopped, lost, or held at its gate."""
-        services.run_retry(run=self.get_object(), user=user_of(request))
+        """Another attempt of a run that failed, was stopped, lost, or held at its gate; with `config` a new run with other settings
+        in its place (201)."""
+        run, user = self.get_object(), user_of(request)
+        changes = values_of(RetrySerializer, request, self.get_serializer_context()).get("config")
+        if changes is None:
+            services.run_retry(run=run, user=user)
+            return self._now()
+        made = services.run_retry_changed(run=run, user=user, config=services.changed(run.config, changes))
+        made.refresh_from_db()
+        return Response(RunSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=RollBackSerializer, responses=RunSerializer)
+    @action(detail=True, methods=["post"], url_path="roll-back")
+    def roll_back(self, request: Request, pk: str) -> Response:
+        """Takes an earlier checkpoint as the result of a run that its gate holds; the pipeline goes on with it."""
+        run, values = self.get_object(), values_of(RollBackSerializer, request, self.get_serializer_context())
+        services.gate_roll_back(run=run, user=user_of(request), **values)
         return self._now()
+
+    @extend_schema(responses=CheckpointSerializer(many=True))
+    @action(**_PLAIN, url_path="roll-back-choices")
+    def roll_back_choices(self, request: Request, pk: str) -> Response:
+        """What the run can be rolled back to: what the phases before it left, then its own earlier checkpoints, best first."""
+        return Response(CheckpointSerializer(services.roll_back_choices(self.get_object()), many=True).data)
 
     @extend_schema(request=None, responses={201: RunSerializer})
     @action(detail=True, methods=["post"])

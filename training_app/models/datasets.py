@@ -54,8 +54,15 @@ class Upload(models.Model):
     """Field names found in the first rows, for the mapping form."""
     preview = models.JSONField(default=list)
     """The first rows, at most 20, values cut to 500 characters."""
+    benchmark = models.CharField(max_length=60, blank=True, default="")
+    """The name under which the contamination filter compares with its questions; empty: it is no benchmark."""
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "benchmark"], condition=~Q(benchmark=""), name="upload_benchmark_once"),
+        ]
 
 
 class DatasetVersion(models.Model):
@@ -66,6 +73,10 @@ class DatasetVersion(models.Model):
     state = models.CharField(max_length=12, choices=VersionState.choices, default=VersionState.QUEUED)
     state_reason = models.TextField(blank=True, default="")
     upload = models.ForeignKey(Upload, null=True, blank=True, on_delete=models.PROTECT, related_name="versions")
+    rollouts_of = models.ForeignKey("PhaseRun", null=True, blank=True, on_delete=models.PROTECT, related_name="made_versions")
+    """The run whose stored rollouts are its rows."""
+    inputs = models.JSONField(default=dict)
+    """What was read besides the upload: {"benchmarks": {name: {"file_name", "sha256", "upload"}}, "steps": [first, last]}."""
     config = models.JSONField()
     """The resolved `model_core.config.PrepareConfig`."""
     manifest = models.JSONField(null=True, blank=True)
@@ -74,6 +85,8 @@ class DatasetVersion(models.Model):
     num_rows = models.PositiveIntegerField(default=0)
     num_held_out = models.PositiveIntegerField(default=0)
     progress = models.FloatField(default=0)
+    counts = models.JSONField(default=dict)
+    """What became of the rows so far, as `counts.json` of the preparation says; kept when it fails."""
     node = models.ForeignKey(Node, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     pid = models.IntegerField(null=True, blank=True)
     process_started_at = models.FloatField(null=True, blank=True)

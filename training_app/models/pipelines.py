@@ -9,8 +9,8 @@ from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
 from r1platform.models import Project
-from training_app.models.datasets import DatasetVersion
-from training_app.states import GateAction, LaunchState
+from training_app.models.datasets import DatasetVersion, Upload
+from training_app.states import GateAction, GateDirection, LaunchState
 
 
 class Pipeline(models.Model):
@@ -23,7 +23,12 @@ class Pipeline(models.Model):
     """File name in `training_app/pipeline_templates` that it was made from."""
     seed = models.PositiveIntegerField(default=0)
     budget_device_seconds = models.FloatField(null=True, blank=True)
-    """Budget of the whole pipeline; each phase has a fraction of it."""
+    """Budget of the whole pipeline, like the three that follow; each phase has its fraction of every one."""
+    budget_wall_seconds = models.FloatField(null=True, blank=True)
+    budget_dollars = models.FloatField(null=True, blank=True)
+    budget_tokens = models.BigIntegerField(null=True, blank=True)
+    dollars_per_device_hour = models.FloatField(null=True, blank=True)
+    """What one device costs in an hour; a budget in dollars needs it."""
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
 
@@ -33,6 +38,16 @@ class Pipeline(models.Model):
             models.UniqueConstraint(fields=["project", "name"], name="pipeline_name_once"),
             models.CheckConstraint(
                 condition=Q(budget_device_seconds=None) | Q(budget_device_seconds__gt=0), name="pipeline_budget_positive"
+            ),
+            models.CheckConstraint(
+                condition=(Q(budget_wall_seconds=None) | Q(budget_wall_seconds__gt=0))
+                & (Q(budget_dollars=None) | Q(budget_dollars__gt=0))
+                & (Q(budget_tokens=None) | Q(budget_tokens__gt=0))
+                & (Q(dollars_per_device_hour=None) | Q(dollars_per_device_hour__gt=0)),
+                name="pipeline_budgets_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(budget_dollars=None) | Q(dollars_per_device_hour__isnull=False), name="pipeline_dollars_have_price"
             ),
         ]
 
@@ -58,9 +73,12 @@ class PipelinePhase(models.Model):
     """The resolved `model_core.config.RunConfig` without paths."""
     budget_fraction = models.FloatField(default=1.0)
     gate_metric = models.CharField(max_length=40, blank=True, default="quality_low")
-    """Key of `result.json` that the gate compares; empty: no gate."""
+    """What the gate compares, see `model_core.config.GateConfig`; empty: no gate."""
     gate_threshold = models.FloatField(null=True, blank=True)
+    gate_direction = models.CharField(max_length=8, choices=GateDirection.choices, default=GateDirection.AT_LEAST)
     gate_action = models.CharField(max_length=8, choices=GateAction.choices, default=GateAction.HOLD)
+    benchmark_data = models.ForeignKey(Upload, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    """The file of the benchmark that the gate names."""
     num_processes = models.PositiveSmallIntegerField(default=1)
 
     class Meta:
@@ -69,6 +87,7 @@ class PipelinePhase(models.Model):
             models.UniqueConstraint(fields=["pipeline", "name"], name="phase_name_once"),
             models.UniqueConstraint(fields=["pipeline", "position"], name="phase_position_once"),
             one_of("gate_action", GateAction, name="phase_gate_action"),
+            one_of("gate_direction", GateDirection, name="phase_gate_direction"),
             models.CheckConstraint(
                 condition=Q(budget_fraction__gt=0) & Q(budget_fraction__lte=1), name="phase_budget_fraction"
             ),
@@ -79,6 +98,11 @@ class PipelinePhase(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pipeline.name} / {self.name}"
+
+    @property
+    def stop_early(self) -> int:
+        """Held-out measurements in a row that end the phase early when they pass its gate safely; 0: none do."""
+        return int(self.config.get("gate", {}).get("stop_early", 0))
 
 
 class Launch(models.Model):

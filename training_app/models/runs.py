@@ -9,9 +9,9 @@ from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
 from r1platform.models import Node, Project
-from training_app.models.datasets import DatasetVersion
+from training_app.models.datasets import DatasetVersion, Upload
 from training_app.models.pipelines import Launch, PipelinePhase
-from training_app.states import AttemptState, Desired, GateAction, GateVerdict, RunState
+from training_app.states import AttemptState, Desired, GateAction, GateDirection, GateVerdict, RunState
 
 
 class PhaseRun(models.Model):
@@ -37,8 +37,17 @@ class PhaseRun(models.Model):
     budget_device_seconds = models.FloatField(null=True, blank=True)
     gate_metric = models.CharField(max_length=40, blank=True, default="")
     gate_threshold = models.FloatField(null=True, blank=True)
+    gate_direction = models.CharField(max_length=8, choices=GateDirection.choices, default=GateDirection.AT_LEAST)
     gate_action = models.CharField(max_length=8, choices=GateAction.choices, default=GateAction.HOLD)
     gate_verdict = models.CharField(max_length=12, choices=GateVerdict.choices, default=GateVerdict.NONE)
+    gate_measured = models.JSONField(null=True, blank=True)
+    """What the gate was decided on: `model_core.gates.Judged` as JSON; empty until it is decided."""
+    benchmark_data = models.ForeignKey(Upload, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    """The file of the benchmark that the gate names."""
+    retry_of = models.OneToOneField("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retried_as")
+    """The run that this one repeats with other settings and stands in for; a run is repeated so at most once."""
+    result_checkpoint = models.ForeignKey("Checkpoint", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    """The checkpoint that counts as its result after it was rolled back; empty: its last one."""
     result = models.JSONField(null=True, blank=True)
     """`result.json` of the last attempt that ended."""
     progress = models.JSONField(default=dict)
@@ -61,6 +70,7 @@ class PhaseRun(models.Model):
             one_of("desired", Desired, name="run_desired"),
             one_of("gate_verdict", GateVerdict, name="run_gate_verdict"),
             one_of("gate_action", GateAction, name="run_gate_action"),
+            one_of("gate_direction", GateDirection, name="run_gate_direction"),
             models.CheckConstraint(condition=Q(num_processes__gte=1), name="run_processes_positive"),
         ]
         indexes = [

@@ -1,14 +1,17 @@
 """Readings for pages, API and sockets; every list starts from what the user may see."""
 
-from training_app.selectors.datasets import version_lineage, version_preview
+from training_app.selectors.benchmark_files import benchmark_files
+from training_app.selectors.datasets import runs_with_rollouts, version_lineage, version_preview, version_report
 from training_app.selectors.metrics import run_metrics
 from training_app.selectors.pipelines import (
     launch_list,
+    launch_state,
     pipeline_graph,
     pipeline_template,
     pipeline_templates,
     spend_today,
 )
+from training_app.selectors.rates import phase_shape, rate_plot, run_rates, run_shape
 from training_app.selectors.runs import (
     run_checkpoints,
     run_events,
@@ -20,7 +23,8 @@ from training_app.selectors.runs import (
 )
 
 __all__ = [
-    "launch_list", "pipeline_graph", "pipeline_template", "pipeline_templates", "run_checkpoints", "run_events",
-    "run_experts", "run_list", "run_log", "run_metrics", "run_rollout_steps", "run_rollouts", "spend_today",
-    "version_lineage", "version_preview",
+    "benchmark_files", "launch_list", "launch_state", "phase_shape", "pipeline_graph", "pipeline_template",
+    "pipeline_templates", "rate_plot", "run_checkpoints", "run_events", "run_experts", "run_list", "run_log",
+    "run_metrics", "run_rates", "run_rollout_steps", "run_rollouts", "run_shape", "runs_with_rollouts", "spend_today",
+    "version_lineage", "version_preview", "version_report",
 ]  # fmt: skip

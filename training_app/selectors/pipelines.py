@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
@@ -12,8 +13,10 @@ from r1platform.access import for_user
 from r1platform.models import Project
 from training_app.models import Launch, PhaseRun, Pipeline
 from training_app.pipeline_templates import PIPELINE_TEMPLATES
+from training_app.states import LIVE_RUNS, LaunchState
 
 Reader = User | AnonymousUser
+PAUSING = ("pausing", "Pausing")
 
 
 def pipeline_templates() -> list[dict[str, Any]]:
@@ -36,9 +39,17 @@ def pipeline_template(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def launch_state(launch: Launch, runs: Iterable[PhaseRun]) -> tuple[str, str]:
+    """What a launch is, and the word for it. A pause is kept from the moment that it was asked for, so that no phase starts
+    any more; until the phase that runs has written its checkpoint the launch is pausing."""
+    if launch.state == LaunchState.PAUSED and any(run.state in LIVE_RUNS for run in runs):
+        return PAUSING
+    return launch.state, launch.get_state_display()
+
+
 def launch_list(*, user: Reader, project: Project | None = None) -> QuerySet[Launch]:
     """Launches that the user may see, newest first, with their runs in order."""
-    runs = Prefetch("runs", PhaseRun.objects.order_by("position", "id"))
+    runs = Prefetch("runs", PhaseRun.objects.select_related("retried_as").order_by("position", "id"))
     found = for_user(Launch.objects.all(), user, path="pipeline__project").select_related("pipeline__project")
     found = found.prefetch_related(runs).order_by("-id")
     return found if project is None else found.filter(pipeline__project=project)
@@ -62,9 +73,10 @@ def pipeline_graph(pipeline: Pipeline, launch: Launch | None = None) -> dict[str
 def _node(phase: Any, run: PhaseRun | None) -> dict[str, Any]:
     return {
         "id": phase.pk, "name": phase.name, "phase": phase.phase, "budget_fraction": phase.budget_fraction,
-        "gate_metric": phase.gate_metric, "gate_threshold": phase.gate_threshold,
+        "gate_metric": phase.gate_metric, "gate_threshold": phase.gate_threshold, "gate_direction": phase.gate_direction,
         "run": None if run is None else {
             "id": run.pk, "state": run.state, "state_reason": run.state_reason, "gate_verdict": run.gate_verdict,
+            "gate_measured": run.gate_measured, "retry_of": run.retry_of_id,
             "progress": run.progress, "device_seconds": run.device_seconds,
         },
     }  # fmt: skip

@@ -7,10 +7,20 @@ from training_app.services.datasets import (
     version_prepare,
     version_stop,
 )
+from training_app.services.gates import (
+    NotHeld,
+    changed,
+    gate_keys,
+    gate_override,
+    gate_roll_back,
+    roll_back_choices,
+    run_retry_changed,
+)
 from training_app.services.pipelines import (
     launch_pause,
     launch_resume,
     launch_stop,
+    pipeline_budget_set,
     pipeline_create,
     pipeline_from_template,
     pipeline_launch,
@@ -20,7 +30,7 @@ from training_app.services.runs import (
     again,
     checkpoint_dir,
     checkpoint_model_dir,
-    gate_override,
+    replacement_of,
     run_clone,
     run_create,
     run_notes_set,
@@ -30,10 +40,13 @@ from training_app.services.runs import (
     run_stop,
     run_tags_set,
 )
+from training_app.services.sources import OF_A_RUN, readers_of, rows_look, upload_benchmark_set
 
 __all__ = [
-    "again", "checkpoint_dir", "checkpoint_model_dir", "dataset_create", "dataset_delete", "gate_override", "launch_pause",
-    "launch_resume", "launch_stop", "pipeline_create", "pipeline_from_template", "pipeline_launch",
-    "pipeline_phase_update", "run_clone", "run_create", "run_notes_set", "run_pause", "run_resume", "run_retry",
-    "run_stop", "run_tags_set", "upload_create", "version_prepare", "version_stop",
+    "OF_A_RUN", "NotHeld", "again", "changed", "checkpoint_dir", "checkpoint_model_dir", "dataset_create", "dataset_delete",
+    "gate_keys", "gate_override", "gate_roll_back", "launch_pause", "launch_resume", "launch_stop", "pipeline_budget_set",
+    "pipeline_create", "pipeline_from_template", "pipeline_launch", "pipeline_phase_update", "readers_of",
+    "replacement_of", "roll_back_choices", "rows_look", "run_clone", "run_create", "run_notes_set", "run_pause", "run_resume",
+    "run_retry", "run_retry_changed", "run_stop", "run_tags_set", "upload_benchmark_set", "upload_create",
+    "version_prepare", "version_stop",
 ]  # fmt: skip

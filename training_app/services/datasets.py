@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,20 +16,18 @@ from django.db.models import Max
 
 from model_core.config import PrepareConfig
 from model_core.errors import ConfigError, DataError
-from model_core.sources import SOURCES, format_of
-from r1platform.lib.jsonb import jsonb_loads
-from r1platform.lib.processes import child_environment
+from model_core.sources import format_of
 from r1platform.lib.storage import upload_path, version_dir
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project
 from r1platform.services import audit
 from training_app.asking import ask_to_schedule
-from training_app.models import Dataset, DatasetKind, DatasetVersion, PipelinePhase, Upload
+from training_app.models import Dataset, DatasetKind, DatasetVersion, PhaseRun, PipelinePhase, Upload
+from training_app.services.sources import benchmarks_chosen, look_into, source_check, upload_benchmark_set
 from training_app.states import VersionState
 from training_app.transitions import version_transition
 
 CHUNK_BYTES = 1 << 20
-LOOK_SECONDS = 40.0
 
 
 def dataset_create(
@@ -77,10 +73,10 @@ def dataset_delete(*, dataset: Dataset, user: User) -> None:
     transaction.on_commit(remove)
 
 
-def upload_create(*, project: Project, user: User, file_name: str, file: Any) -> Upload:
+def upload_create(*, project: Project, user: User, file_name: str, file: Any, benchmark: str = "") -> Upload:
     """Stores a file under an opaque id and looks at its first rows. Raises DataError; nothing is then kept.
 
-    `file` is a Django upload (it has `chunks`) or a binary stream.
+    `file` is a Django upload (it has `chunks`) or a binary stream; `benchmark` is the name of the one whose questions it has.
     """
     kind = format_of(file_name)
     with transaction.atomic():
@@ -90,29 +86,16 @@ def upload_create(*, project: Project, user: User, file_name: str, file: Any) ->
         path = upload_path(made.pk)
         try:
             made.size_bytes, made.sha256 = _store(file, path)
-            found = _look_into(path, kind)
+            found = look_into(kind, path)
             made.columns, made.preview = found["columns"], found["preview"]
             made.save(update_fields=["size_bytes", "sha256", "columns", "preview"])
+            if benchmark.strip():
+                upload_benchmark_set(upload=made, user=user, name=benchmark)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
     audit(user=user, project=project, action="upload.create", target=f"upload:{made.pk}", detail={"file": made.file_name})
     return made
-
-
-def _look_into(path: Path, kind: str) -> dict[str, Any]:
-    """Columns and first rows, read by a process with limits: the file comes from outside. Raises DataError."""
-    argv = [sys.executable, "-m", "model_core", "inspect", kind, str(path)]
-    env = child_environment(os.environ, mark=path.parent)
-    try:
-        done = subprocess.run(argv, cwd=settings.BASE_DIR, env=env, capture_output=True, timeout=LOOK_SECONDS, check=False)
-        told = jsonb_loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):
-        raise DataError("The file could not be looked into: its beginning takes too much time or memory.", field="file") from None
-    if "error" in told:
-        raise DataError(told["error"]["message"], field=told["error"]["field"])
-    found: dict[str, Any] = told["found"]
-    return found
 
 
 def _store(file: Any, path: Path) -> tuple[int, str]:
@@ -145,38 +128,25 @@ def _chunks(file: Any) -> Iterator[bytes]:
 
 @transaction.atomic
 def version_prepare(
-    *, dataset: Dataset, user: User, config: dict[str, Any], upload: Upload | None = None
+    *, dataset: Dataset, user: User, config: dict[str, Any], upload: Upload | None = None, run: PhaseRun | None = None
 ) -> DatasetVersion:
-    """The next version, queued. Raises ConfigError, DataError or UnknownName at the wrong field; nothing is then made."""
+    """The next version, queued. Raises ConfigError, DataError or UnknownName at the wrong field; nothing is then made.
+
+    `run` is the one whose stored rollouts become rows; the source “rollouts” reads them, or an upload.
+    """
     parsed = PrepareConfig.parse(config)
-    if SOURCES.get(parsed.source).is_file:
-        if upload is None:
-            raise DataError(f"The source “{parsed.source}” reads a file; upload one first.", field="upload")
-        if upload.project_id != dataset.project_id:
-            raise DataError("There is no such upload in this project.", field="upload")
-        if upload.format != parsed.source:
-            raise DataError(f"The upload is {upload.format}, not {parsed.source}.", field="source")
-        _check_mapping(parsed, upload)
-    elif upload is not None:
-        raise DataError(f"The source “{parsed.source}” reads no file; leave the upload out.", field="upload")
+    source_check(parsed, project=dataset.project, upload=upload, run=run)
+    parsed, benchmarks = benchmarks_chosen(parsed, dataset.project)
     locked = Dataset.objects.select_for_update().get(pk=dataset.pk)
     number = (locked.versions.aggregate(number=Max("number"))["number"] or 0) + 1
     made = DatasetVersion.objects.create(
-        dataset=locked, number=number, upload=upload, config=parsed.resolved(), created_by=user
-    )
+        dataset=locked, number=number, upload=upload, rollouts_of=run, config=parsed.resolved(), created_by=user,
+        inputs={"benchmarks": benchmarks} if benchmarks else {},
+    )  # fmt: skip
     made.refresh_from_db()
     _audit(locked, user, "version.prepare", number=number)
     ask_to_schedule()
     return made
-
-
-def _check_mapping(config: PrepareConfig, upload: Upload) -> None:
-    """A field that no row of the beginning has is a slip; say so before anything is prepared."""
-    for name in ("prompt", "completion", "answer"):
-        wanted = getattr(config.mapping, name)
-        if wanted and upload.columns and wanted not in upload.columns:
-            has = ", ".join(map(str, upload.columns))
-            raise ConfigError(f"The file has no field “{wanted}”; it has {has}.", field=f"mapping.{name}")
 
 
 @transaction.atomic

@@ -15,17 +15,31 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project
 from r1platform.services import audit
 from training_app.asking import ask_to_schedule
-from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase
+from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase, Upload
 from training_app.pipeline_templates import PIPELINE_TEMPLATES
-from training_app.services.runs import check_any_source, check_version, run_pause, run_resume, run_retry, run_stop, with_budget
+from training_app.services.gates import gate_block, gate_columns, parse_gated
+from training_app.services.runs import (
+    check_any_source,
+    check_version,
+    is_replaced,
+    run_pause,
+    run_resume,
+    run_retry,
+    run_stop,
+    with_budget,
+)
 from training_app.states import LIVE_LAUNCHES, LIVE_RUNS, Desired, GateAction, GateVerdict, LaunchState, RunState, VersionState
 from training_app.transitions import launch_refresh, launch_transition, run_transition
 
-GATE_METRICS = ("quality_low", "quality", "accuracy_low", "accuracy")
 _PHASE_KEYS = {
     "name", "phase", "starts_from", "rollouts_from", "dataset_version", "config", "budget_fraction", "gate_metric",
-    "gate_threshold", "gate_action", "num_processes",
+    "gate_threshold", "gate_direction", "gate_action", "stop_early", "benchmark_data", "num_processes",
 }  # fmt: skip
+BUDGETS = {
+    "budget_device_seconds": "device-seconds", "budget_wall_seconds": "seconds", "budget_dollars": "dollars",
+    "budget_tokens": "tokens", "dollars_per_device_hour": "dollars",
+}  # fmt: skip
+"""What a pipeline's budget consists of, with the unit of each."""
 
 
 @transaction.atomic
@@ -38,24 +52,24 @@ def pipeline_create(
     description: str = "",
     template: str = "",
     seed: int = 0,
-    budget_device_seconds: float | None = None,
+    **budgets: float | None,
 ) -> Pipeline:
     """A pipeline with its phases in order; `starts_from` and `rollouts_from` name earlier phases.
 
-    Raises ConfigError, DataError or UnknownName with the field, such as "phases.1.gate_threshold".
+    `budgets` are those of `BUDGETS`. Raises ConfigError, DataError or UnknownName with the field, such as
+    "phases.1.gate_threshold".
     """
     name = name.strip()
     if not name:
         raise ConfigError("A pipeline needs a name.", field="name")
     if not phases:
         raise ConfigError("A pipeline needs at least one phase.", field="phases")
-    if budget_device_seconds is not None and budget_device_seconds <= 0:
-        raise ConfigError("A budget is above 0 device-seconds; leave it empty for none.", field="budget_device_seconds")
+    budgets = _checked(budgets)
     try:
         with transaction.atomic():
             pipeline = Pipeline.objects.create(
                 project=project, name=name, description=description, template=template, seed=seed,
-                budget_device_seconds=budget_device_seconds, created_by=user,
+                created_by=user, **budgets,
             )  # fmt: skip
     except IntegrityError:
         raise ConfigError(f"There is a pipeline “{name}” already. Choose another name.", field="name") from None
@@ -96,20 +110,50 @@ def _phase_create(
         )
     check_any_source(str(values["phase"]), sources["starts_from"], sources["rollouts_from"], field=f"{field}.starts_from")
     given = {"phase": values["phase"], "seed": pipeline.seed, **(values.get("config") or {})}
-    config = RunConfig.parse({**given, "phase": values["phase"]}, prefix=f"{field}.config")
+    config, data = parse_gated(
+        {**given, "phase": values["phase"]}, _gate_given(values), project=pipeline.project,
+        benchmark_data=values.get("benchmark_data"), prefix=f"{field}.config", field=f"{field}.",
+    )  # fmt: skip
     version = values.get("dataset_version")
     check_version(pipeline.project, version, required=False)
-    gate = _gate(
-        values.get("gate_metric", ""),
-        values.get("gate_threshold"),
-        values.get("gate_action", GateAction.HOLD),
-        field=field,
-    )
+    action = _action(values.get("gate_action", GateAction.HOLD), f"{field}.")
     return PipelinePhase.objects.create(
         pipeline=pipeline, position=position, name=name, phase=values["phase"], dataset_version=version,
         config=config.resolved(), budget_fraction=_fraction(values.get("budget_fraction", 1.0), field),
-        num_processes=int(values.get("num_processes") or config.parallel.num_processes), **sources, **gate,
+        num_processes=int(values.get("num_processes") or config.parallel.num_processes), gate_action=action, benchmark_data=data,
+        **sources, **gate_columns(config),
     )  # fmt: skip
+
+
+def _gate_given(values: dict[str, Any]) -> dict[str, Any]:
+    """The gate that a phase's own keys say; what they do not say is as its configuration has it."""
+    keys = {"gate_metric": "metric", "gate_threshold": "threshold", "gate_direction": "direction", "stop_early": "stop_early"}
+    return {key: values[name] for name, key in keys.items() if name in values}
+
+
+def _checked(budgets: dict[str, float | None]) -> dict[str, float | None]:
+    """Raises ConfigError at the limit that is none, or at the price that is missing."""
+    for name, value in budgets.items():
+        if name not in BUDGETS:
+            raise ConfigError(f"A budget consists of {', '.join(BUDGETS)}.", field=name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"A budget is above 0 {BUDGETS[name]}; leave it empty for none.", field=name)
+    if budgets.get("budget_dollars") and not budgets.get("dollars_per_device_hour"):
+        raise ConfigError("A budget in dollars needs the price of a device; say what an hour of it costs.",
+                          field="dollars_per_device_hour")  # fmt: skip
+    return budgets
+
+
+@transaction.atomic
+def pipeline_budget_set(*, pipeline: Pipeline, user: User, **budgets: float | None) -> Pipeline:
+    """Changes limits of `BUDGETS`; what is not given stays, launches that exist keep theirs. Raises ConfigError."""
+    locked = Pipeline.objects.select_for_update().get(pk=pipeline.pk)
+    values = _checked({**{name: getattr(locked, name) for name in BUDGETS}, **budgets})
+    for name, value in values.items():
+        setattr(locked, name, value)
+    locked.save(update_fields=list(values))
+    audit(user=user, project=locked.project, action="pipeline.budget", target=f"pipeline:{locked.pk}", detail=budgets)
+    return locked
 
 
 def _equal_share(phases: list[dict[str, Any]]) -> float:
@@ -135,18 +179,10 @@ def _check_sum(shares: float, field: str) -> None:
         )
 
 
-def _gate(metric: str, threshold: float | None, action: str, *, field: str) -> dict[str, Any]:
-    if metric and metric not in GATE_METRICS:
-        raise ConfigError(f"A gate compares one of {', '.join(GATE_METRICS)}.", field=f"{field}.gate_metric")
-    if metric and threshold is None:
-        raise ConfigError("A gate needs a threshold, such as 0.75.", field=f"{field}.gate_threshold")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(
-            f"Accuracy and quality are from 0 to 1, so a threshold is too; {threshold:g} is not.", field=f"{field}.gate_threshold"
-        )
-    if action not in GateAction.values:
-        raise ConfigError(f"What follows is one of {', '.join(GateAction.values)}.", field=f"{field}.gate_action")
-    return {"gate_metric": metric, "gate_threshold": threshold, "gate_action": action}
+def _action(value: str, field: str) -> str:
+    if value not in GateAction.values:
+        raise ConfigError(f"What follows is one of {', '.join(GateAction.values)}.", field=f"{field}gate_action")
+    return value
 
 
 def pipeline_from_template(
@@ -184,16 +220,27 @@ def pipeline_phase_update(
     gate_metric: str,
     gate_threshold: float | None,
     gate_action: str,
+    gate_direction: str = "at_least",
+    stop_early: int | None = None,
+    benchmark_data: Upload | None = None,
 ) -> PipelinePhase:
-    """Changes a phase of the plan; launches that exist keep what they were launched with. Raises ConfigError."""
+    """Changes a phase of the plan; launches that exist keep what they were launched with. Raises ConfigError, DataError.
+
+    Without `stop_early` it stays as it was, or 0 when the gate is taken away.
+    """
     locked = PipelinePhase.objects.select_for_update(of=("self",)).select_related("pipeline__project").get(pk=phase.pk)
-    kept = {key: locked.config[key] for key in ("model", "tokenizer", "budget", "seed") if key in locked.config}
+    kept = {key: locked.config[key] for key in ("model", "tokenizer", "budget", "seed", "gate") if key in locked.config}
     values = {**kept, **config, "phase": locked.phase}
     values["parallel"] = {**values.get("parallel", {}), "num_processes": num_processes}
     check_version(locked.pipeline.project, dataset_version, required=False)
-    for name, value in _gate(gate_metric, gate_threshold, gate_action, field="").items():
+    gate = {"metric": gate_metric, "threshold": gate_threshold, "direction": gate_direction,
+            "stop_early": stop_early if gate_metric or stop_early else 0}  # fmt: skip
+    parsed, locked.benchmark_data = parse_gated(
+        values, gate, project=locked.pipeline.project, benchmark_data=benchmark_data, prefix="", field="")
+    locked.gate_action = _action(gate_action, "")
+    for name, value in gate_columns(parsed).items():
         setattr(locked, name, value)
-    locked.config = RunConfig.parse(values).resolved()
+    locked.config = parsed.resolved()
     locked.dataset_version, locked.num_processes = dataset_version, num_processes
     if budget_fraction > locked.budget_fraction:
         others = locked.pipeline.phases.exclude(pk=locked.pk).values_list("budget_fraction", flat=True)
@@ -201,7 +248,8 @@ def pipeline_phase_update(
     locked.budget_fraction = _fraction(budget_fraction, "")
     locked.save(
         update_fields=[
-            "config", "dataset_version", "num_processes", "budget_fraction", "gate_metric", "gate_threshold", "gate_action"
+            "config", "dataset_version", "num_processes", "budget_fraction", "gate_metric", "gate_threshold", "gate_direction",
+            "gate_action", "benchmark_data",
         ]
     )
     audit(
@@ -249,6 +297,14 @@ class AlreadyLive(IllegalTransition):
         self.args = (f"Launch {launch.number} of this pipeline is {state}; stop it before you launch it again.",)
 
 
+class NothingToResume(IllegalTransition):
+    """It runs already: somebody else was first."""
+
+    def __init__(self, launch: Launch) -> None:
+        super().__init__("Launch", launch.pk, launch.state, LaunchState.RUNNING)
+        self.args = (f"Launch {launch.number} of this pipeline runs already; there is nothing to resume.",)
+
+
 def _check_data(phase: PipelinePhase) -> None:
     if not PHASES.get(phase.phase).needs["dataset"]:
         return
@@ -263,10 +319,11 @@ def _check_data(phase: PipelinePhase) -> None:
 
 
 def _run_of(phase: PipelinePhase, pipeline: Pipeline, launch: Launch, user: User) -> PhaseRun:
-    total = pipeline.budget_device_seconds
-    budget = total * phase.budget_fraction if total else None
-    values = {**phase.config, "parallel": {**phase.config.get("parallel", {}), "num_processes": phase.num_processes}}
-    config = with_budget(RunConfig.parse(values), budget)
+    limits = {unit: getattr(pipeline, f"budget_{unit}") for unit in ("device_seconds", "wall_seconds", "dollars", "tokens")}
+    shares = {unit: limit * phase.budget_fraction if limit else None for unit, limit in limits.items()}
+    parallel = {**phase.config.get("parallel", {}), "num_processes": phase.num_processes}
+    values = {**phase.config, "parallel": parallel, "gate": gate_block(phase)}
+    config = with_budget(RunConfig.parse(values), price=pipeline.dollars_per_device_hour, **shares)
     waits = phase.starts_from_id is not None or phase.rollouts_from_id is not None
     first = next((p.name for p in (phase.starts_from, phase.rollouts_from) if p is not None), "")
     return PhaseRun.objects.create(
@@ -274,7 +331,8 @@ def _run_of(phase: PipelinePhase, pipeline: Pipeline, launch: Launch, user: User
         position=phase.position, state=RunState.WAITING if waits else RunState.QUEUED, config=config,
         waiting_reason=f"Waits for {first}." if waits else "", dataset_version=phase.dataset_version,
         num_processes=phase.num_processes, budget_device_seconds=config["budget"]["device_seconds"],
-        gate_metric=phase.gate_metric, gate_threshold=phase.gate_threshold, gate_action=phase.gate_action,
+        gate_metric=phase.gate_metric, gate_threshold=phase.gate_threshold, gate_direction=phase.gate_direction,
+        gate_action=phase.gate_action, benchmark_data=phase.benchmark_data,
         gate_verdict=GateVerdict.PENDING if phase.gate_metric else GateVerdict.NONE, created_by=user,
     )  # fmt: skip
 
@@ -303,14 +361,14 @@ def launch_resume(*, launch: Launch, user: User) -> None:
     if other is not None:
         raise AlreadyLive(other)
     if not launch_transition(launch=locked, to=LaunchState.RUNNING, reason=f"Resumed by {user.username}.", user=user):
-        raise IllegalTransition("Launch", launch.pk, before, LaunchState.RUNNING)
+        raise NothingToResume(locked)
     again = {RunState.STOPPED, RunState.FAILED, RunState.LOST}
     if before != LaunchState.PAUSED:
         again.add(RunState.GATE_FAILED)
     for run in locked.runs.select_related("pipeline_phase"):
         if run.state == RunState.PAUSED or (run.state in LIVE_RUNS and run.desired == Desired.PAUSE):
             run_resume(run=run, user=user)
-        elif run.state in again:
+        elif run.state in again and not is_replaced(run):
             run_retry(run=run, user=user)
     launch_refresh(launch_id=locked.pk)
     _audit(locked, user, "launch.resume")

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from model_core.config import RunConfig
+from model_core.config.gate import benchmark_of
 from model_core.errors import CheckpointError, ConfigError, DataError
 from model_core.phases import PHASES
 from model_core.rundir import RunDir
@@ -18,9 +19,9 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project
 from r1platform.services import audit
 from training_app.asking import ask_to_schedule
-from training_app.models import Checkpoint, DatasetVersion, PhaseRun
+from training_app.models import Checkpoint, DatasetVersion, PhaseRun, Upload
 from training_app.states import LIVE_ATTEMPTS, LIVE_LAUNCHES, LIVE_RUNS, Desired, GateVerdict, LaunchState, RunState, VersionState
-from training_app.transitions import launch_refresh, launch_transition, run_transition
+from training_app.transitions import launch_transition, run_transition
 
 MAX_NAME_CHARS = 120
 MAX_TAGS = 20
@@ -39,18 +40,25 @@ def run_create(
     starts_from: Checkpoint | None = None,
     rollouts_from: Checkpoint | None = None,
     budget_device_seconds: float | None = None,
+    benchmark_data: Upload | None = None,
 ) -> PhaseRun:
-    """A single run outside a pipeline, queued. Raises ConfigError, DataError or CheckpointError at the wrong field."""
+    """A single run outside a pipeline, queued; its gate is that of its configuration.
+
+    Raises ConfigError, DataError or CheckpointError at the wrong field.
+    """
     name = name.strip()
     if not 0 < len(name) <= MAX_NAME_CHARS:
         raise ConfigError(f"A run's name has 1 to {MAX_NAME_CHARS} characters; this one has {len(name)}.", field="name")
     parsed = RunConfig.parse({**config, "phase": phase})
     check_inputs(project, parsed, dataset_version, starts_from, rollouts_from)
-    resolved = with_budget(parsed, budget_device_seconds)
+    benchmark_data = benchmark_file(parsed, project, benchmark_data, "")
+    resolved = with_budget(parsed, device_seconds=budget_device_seconds)
     run = PhaseRun.objects.create(
         project=project, name=name, phase=phase, config=resolved, dataset_version=dataset_version,
         starts_from=starts_from, rollouts_from=rollouts_from, num_processes=parsed.parallel.num_processes,
-        budget_device_seconds=resolved["budget"]["device_seconds"], created_by=user,
+        budget_device_seconds=resolved["budget"]["device_seconds"], gate_metric=parsed.gate.metric,
+        gate_threshold=parsed.gate.threshold, gate_direction=parsed.gate.direction, benchmark_data=benchmark_data,
+        gate_verdict=GateVerdict.PENDING if parsed.gate.metric else GateVerdict.NONE, created_by=user,
     )  # fmt: skip
     audit(user=user, project=project, action="run.create", target=f"run:{run.pk}", detail={"phase": phase})
     ask_to_schedule()
@@ -82,6 +90,25 @@ def check_inputs(
     check_any_source(config.phase, starts_from, rollouts_from, field="starts_from")
 
 
+def benchmark_file(config: RunConfig, project: Project, given: Upload | None, field: str) -> Upload | None:
+    """The upload that is named, else the project's file of that benchmark; None when the gate names no benchmark.
+
+    Raises DataError at `field` + "benchmark_data".
+    """
+    name = benchmark_of(config)
+    if not name:
+        return None
+    found = given or Upload.objects.filter(project=project, benchmark=name).first()
+    if found is None:
+        raise DataError(f"The gate compares {name}, and this project has no file of it. Upload its rows as JSONL, and name them "
+                        "here.", field=f"{field}benchmark_data")  # fmt: skip
+    if found.project_id != project.pk:
+        raise DataError("There is no such upload in this project.", field=f"{field}benchmark_data")
+    if found.format != "jsonl":
+        raise DataError(f"A benchmark is read from JSONL; {found.file_name} is {found.format}.", field=f"{field}benchmark_data")
+    return found
+
+
 def check_any_source(phase: str, starts_from: object, rollouts_from: object, *, field: str) -> None:
     """Raises CheckpointError when the phase takes its model from one of two places and neither is named."""
     kind = PHASES.get(phase)
@@ -105,16 +132,23 @@ def check_version(project: Project, version: DatasetVersion | None, *, required:
         )
 
 
-def with_budget(config: RunConfig, device_seconds: float | None) -> dict[str, Any]:
-    """The resolved configuration with the smaller of its own budget and `device_seconds`."""
+def with_budget(config: RunConfig, *, price: float | None = None, **limits: float | None) -> dict[str, Any]:
+    """The resolved configuration with the smaller of its own limit and the given one in each unit; `price` is what an hour of a
+    device costs where the configuration does not say."""
     resolved = config.resolved()
-    if device_seconds is not None:
-        if device_seconds <= 0:
+    budget = resolved["budget"]
+    budget["dollars_per_device_hour"] = budget["dollars_per_device_hour"] or price
+    for unit, limit in limits.items():
+        if limit is None:
+            continue
+        if limit <= 0:
             raise ConfigError(
-                "A budget is above 0 device-seconds; leave it empty for none.", field="budget_device_seconds"
+                f"A budget is above 0 {unit.replace('device_', 'device-')}; leave it empty for none.", field=f"budget_{unit}"
             )
-        own = resolved["budget"]["device_seconds"]
-        resolved["budget"]["device_seconds"] = min(device_seconds, own) if own else device_seconds
+        own = budget[unit]
+        budget[unit] = min(limit, own) if own else limit
+    if budget["tokens"]:
+        budget["tokens"] = max(round(budget["tokens"]), 1)
     return resolved
 
 
@@ -131,7 +165,7 @@ def run_pause(*, run: PhaseRun, user: User, reason: str = "") -> None:
 
 
 def _want(run: PhaseRun, user: User, desired: str, reason: str) -> None:
-    locked = _locked(run)
+    locked = locked_run(run)
     to = RunState.STOPPED if desired == Desired.STOP else RunState.PAUSED
     if locked.state in LIVE_RUNS:
         if locked.desired == Desired.STOP and desired == Desired.PAUSE:
@@ -141,7 +175,7 @@ def _want(run: PhaseRun, user: User, desired: str, reason: str) -> None:
             run_transition(run=locked, to=RunState.STOPPING, reason=reason, user=user)
     elif not run_transition(run=locked, to=to, reason=reason, user=user, fields={"desired": desired}):
         raise IllegalTransition("Run", run.pk, locked.state, to)
-    _audit(locked, user, f"run.{desired}")
+    run_audit(locked, user, f"run.{desired}")
 
 
 @transaction.atomic
@@ -150,7 +184,7 @@ def run_resume(*, run: PhaseRun, user: User) -> None:
 
     One that was asked to pause and still writes its checkpoint is queued as soon as that is there.
     """
-    locked = _locked(run)
+    locked = locked_run(run)
     if locked.state == RunState.PAUSED:
         _queue(locked, user, f"Resumed by {user.username}.")
     elif locked.state in LIVE_RUNS and locked.desired == Desired.PAUSE:
@@ -158,24 +192,26 @@ def run_resume(*, run: PhaseRun, user: User) -> None:
         locked.attempts.filter(state__in=LIVE_ATTEMPTS, stop_asked_at=None).update(stop_asked_at=Now())
     else:
         raise IllegalTransition("Run", run.pk, locked.state, RunState.QUEUED)
-    _audit(locked, user, "run.resume")
+    run_audit(locked, user, "run.resume")
 
 
 @transaction.atomic
 def run_retry(*, run: PhaseRun, user: User) -> None:
     """Queues a run that ended without success. Raises IllegalTransition for one that runs or succeeded."""
-    locked = _locked(run)
+    locked = locked_run(run)
     if locked.state not in {RunState.FAILED, RunState.LOST, RunState.STOPPED, RunState.GATE_FAILED}:
         raise IllegalTransition("Run", run.pk, locked.state, RunState.QUEUED)
+    if is_replaced(locked):
+        raise IllegalTransition("Run", run.pk, "replaced by another one with other settings", RunState.QUEUED)
     if locked.launch_id is not None:
-        _revive(locked, user)
+        launch_revive(locked, user, f"{locked.name} is tried again.")
     _queue(locked, user, f"Retried by {user.username}.")
-    _audit(locked, user, "run.retry")
+    run_audit(locked, user, "run.retry")
 
 
 def _queue(run: PhaseRun, user: User, reason: str) -> None:
     to = RunState.WAITING if run.state == RunState.STOPPED and _lacks_inputs(run) else RunState.QUEUED
-    gate = {"gate_verdict": GateVerdict.PENDING} if run.gate_metric else {}
+    gate = {"gate_verdict": GateVerdict.PENDING, "gate_measured": None} if run.gate_metric else {}
     run_transition(run=run, to=to, reason=reason, user=user, fields={"desired": Desired.RUN, **gate})
     if run.launch is not None and run.launch.state == LaunchState.PAUSED:
         launch_transition(launch=run.launch, to=LaunchState.RUNNING, reason=reason, user=user)
@@ -191,14 +227,24 @@ def _lacks_inputs(run: PhaseRun) -> bool:
     return any(source is not None and found is None for source, found in pairs)
 
 
-def _revive(run: PhaseRun, user: User) -> None:
+def is_replaced(run: PhaseRun) -> bool:
+    """Whether another run with other settings stands in for it."""
+    return replacement_of(run) is not None
+
+
+def replacement_of(run: PhaseRun) -> PhaseRun | None:
+    """The run with other settings that stands in for it."""
+    return PhaseRun.objects.filter(retry_of=run.pk).select_related("created_by").first()
+
+
+def launch_revive(run: PhaseRun, user: User, reason: str) -> None:
     """A launch that ended because of this run goes on with it."""
     launch = run.launch
     assert launch is not None
     if launch.state in {LaunchState.FAILED, LaunchState.STOPPED, LaunchState.HELD}:
         if launch.pipeline.launches.filter(state__in=LIVE_LAUNCHES).exclude(pk=launch.pk).exists():
             raise ConfigError(f"{launch.pipeline.name} has another launch that is live; stop that one first.")
-        launch_transition(launch=launch, to=LaunchState.RUNNING, reason=f"{run.name} is tried again.", user=user)
+        launch_transition(launch=launch, to=LaunchState.RUNNING, reason=reason, user=user)
 
 
 def again(name: str) -> str:
@@ -212,31 +258,8 @@ def run_clone(*, run: PhaseRun, user: User) -> PhaseRun:
     return run_create(
         project=run.project, user=user, name=again(run.name), phase=run.phase, config=run.config,
         dataset_version=run.dataset_version, starts_from=run.starts_from, rollouts_from=run.rollouts_from,
+        benchmark_data=run.benchmark_data,
     )  # fmt: skip
-
-
-@transaction.atomic
-def gate_override(*, run: PhaseRun, user: User, reason: str) -> None:
-    """Lets a run pass that its gate held; who and why stay in its history. Raises IllegalTransition, ConfigError."""
-    reason = reason.strip()
-    if not reason:
-        raise ConfigError("Say why the gate is overridden: the reason is kept in the history.", field="reason")
-    locked = _locked(run)
-    if locked.state != RunState.GATE_FAILED:
-        raise IllegalTransition("Run", run.pk, locked.state, RunState.SUCCEEDED)
-    launch = locked.launch
-    if launch is not None and launch.state == LaunchState.HELD:
-        launch_transition(
-            launch=launch, to=LaunchState.RUNNING, reason=f"The gate of {run.name} is overridden.", user=user
-        )
-    run_transition(
-        run=locked, to=RunState.SUCCEEDED, reason=f"The gate is overridden: {reason}", user=user,
-        fields={"gate_verdict": GateVerdict.OVERRIDDEN},
-    )  # fmt: skip
-    _audit(locked, user, "run.override_gate", reason=reason)
-    if launch is not None:
-        launch_refresh(launch_id=launch.pk)
-    ask_to_schedule()
 
 
 def run_tags_set(*, run: PhaseRun, user: User, tags: list[str]) -> None:
@@ -247,13 +270,13 @@ def run_tags_set(*, run: PhaseRun, user: User, tags: list[str]) -> None:
             f"A run has at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters each.", field="tags"
         )
     PhaseRun.objects.filter(pk=run.pk).update(tags=kept)
-    _audit(run, user, "run.tags", tags=kept)
+    run_audit(run, user, "run.tags", tags=kept)
 
 
 def run_notes_set(*, run: PhaseRun, user: User, notes: str) -> None:
     """Replaces the notes."""
     PhaseRun.objects.filter(pk=run.pk).update(notes=notes)
-    _audit(run, user, "run.notes")
+    run_audit(run, user, "run.notes")
 
 
 def checkpoint_dir(checkpoint: Checkpoint) -> Path:
@@ -266,7 +289,8 @@ def checkpoint_model_dir(checkpoint: Checkpoint) -> Path:
     return checkpoint_dir(checkpoint) / "model"
 
 
-def _locked(run: PhaseRun) -> PhaseRun:
+def locked_run(run: PhaseRun) -> PhaseRun:
+    """The run as it is now, locked before its launch as everybody does."""
     return (
         PhaseRun.objects.select_for_update(of=("self",))
         .select_related("launch__pipeline", "pipeline_phase", "project")
@@ -274,5 +298,6 @@ def _locked(run: PhaseRun) -> PhaseRun:
     )
 
 
-def _audit(run: PhaseRun, user: User, action: str, **detail: Any) -> None:
+def run_audit(run: PhaseRun, user: User, action: str, **detail: Any) -> None:
+    """Writes down who did what with a run."""
     audit(user=user, project=run.project, action=action, target=f"run:{run.pk}", detail=detail)

@@ -14,7 +14,7 @@ from model_core.config import RunConfig
 from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
 from model_core.planner import Memory, count_parameters, needed_bytes
-from model_core.planner.run import with_vocabulary
+from model_core.planner.run import shape_of, with_vocabulary
 from r1platform.models import Device
 from r1platform.selectors import device_counts
 from r1platform.templatetags.r1 import as_bytes, percent
@@ -51,9 +51,10 @@ def _model(phase: PipelinePhase, of: str) -> list[Check]:
         needed = needed_bytes(config)
     except ModelCoreError as error:
         return [Check(f"Memory of a device{of}", None, "", "failed", error.message)]
-    total, active = count_parameters(with_vocabulary(config.model, config))
+    shape = shape_of(config)
+    total, active = count_parameters(with_vocabulary(shape, config))
     words = f"{active:,} of them active for a token".replace(",", "\u202f")
-    if not config.model.vocab_size:
+    if not shape.vocab_size:
         words += f"; with a vocabulary of {config.tokenizer.vocab_size}, which the tokenizer may not reach"
     tone, memory_words = _fits(needed)
     return [

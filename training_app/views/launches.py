@@ -18,9 +18,12 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
 from training_app import services
+from training_app.budgets import uses_of
+from training_app.gates import condition, gate_of
 from training_app.models import Launch, PhaseRun
-from training_app.states import LIVE_LAUNCHES, LaunchState, RunState
-from training_app.views.run_words import gate_said
+from training_app.scheduling import final_checkpoint
+from training_app.states import LIVE_LAUNCHES, LIVE_RUNS, LaunchState, RunState
+from training_app.views.run_words import basis_words, forecast_words, gate_said, judged_of, used_words
 from training_app.views.standing import graph_nodes, launch_badge
 
 _SENTENCES = {
@@ -38,14 +41,17 @@ def launch_detail(request: HttpRequest, launch_id: int) -> HttpResponse:
     launch = launch_of(request, launch_id)
     runs = list(launch.runs.all())
     phases = list(launch.pipeline.phases.all())
-    held = next((run for run in reversed(runs) if run.state == RunState.GATE_FAILED), None)
+    replaced = {run.retry_of_id for run in runs}
+    held = next((run for run in reversed(runs) if run.state == RunState.GATE_FAILED and run.pk not in replaced), None)
+    held = held if launch.state == LaunchState.HELD else None
     context = {
         "launch": launch,
         "badge": launch_badge(launch, runs),
         "pipeline": launch.pipeline,
         "nodes": graph_nodes(phases, runs),
         "rows": [_row(run) for run in runs],
-        "held": held if launch.state == LaunchState.HELD else None,
+        "held": held,
+        "back": services.roll_back_choices(held) if held is not None else [],
         "is_live": launch.state in LIVE_LAUNCHES,
         "may_pause": launch.state == LaunchState.RUNNING,
         "may_resume": launch.state in RESUMABLE,
@@ -59,28 +65,33 @@ def launch_detail(request: HttpRequest, launch_id: int) -> HttpResponse:
 
 
 def _row(run: PhaseRun) -> dict[str, Any]:
-    result = run.result or {}
-    budget = run.budget_device_seconds
+    gate, judged, result = gate_of(run), judged_of(run), run.result or {}
+    uses = [{"use": use, "words": used_words(use), "forecast": forecast_words(use) if run.state in LIVE_RUNS else ""}
+            for use in uses_of(run)]  # fmt: skip
     return {
         "run": run,
-        "gate": gate_said(run) if run.gate_threshold is not None else "",
+        "gate": gate_said(run) if gate else "",
+        "condition": condition(gate) if gate else "",
+        "compared": judged.compared if judged else None,
+        "basis": basis_words(judged) if judged else "",
         "result": result,
-        "used": run.device_seconds / budget if budget else None,
+        "uses": uses,
+        "ended_early": result.get("reason", "") if result.get("ended_by") == "gate" else "",
     }
 
 
 def _last_checkpoint(runs: list[PhaseRun]) -> Any:
-    """The newest checkpoint of the last phase that ended well."""
+    """The checkpoint that counts as the result of the last phase that ended well."""
     for run in reversed(runs):
         if run.state == RunState.SUCCEEDED:
-            return run.checkpoints.filter(removed_at=None).order_by("-step").first()
+            return final_checkpoint(run)
     return None
 
 
 def launch_of(request: HttpRequest, launch_id: int) -> Launch:
     """The launch, if the user may see it, with its runs in order."""
     launches = for_user(Launch.objects.all(), request.user, path="pipeline__project")
-    runs = Prefetch("runs", PhaseRun.objects.order_by("position", "id").defer("config", "notes"))
+    runs = Prefetch("runs", PhaseRun.objects.order_by("position", "id").defer("notes"))
     return get_object_or_404(
         launches.select_related("pipeline__project", "created_by").prefetch_related(runs), pk=launch_id
     )
@@ -115,9 +126,29 @@ def gate_override(request: HttpRequest, launch_id: int, run_id: int) -> HttpResp
     return redirect("launch-detail", launch.pk)
 
 
+@require_POST
+@login_required
+def gate_roll_back(request: HttpRequest, launch_id: int, run_id: int) -> HttpResponse:
+    """Lets a held launch go on with an earlier checkpoint; the reason is kept with who gave it."""
+    launch = launch_of(request, launch_id)
+    require_role(request.user, launch.pipeline.project, Role.EDITOR)
+    run = get_object_or_404(launch.runs.all(), pk=run_id)
+    given = request.POST.get("checkpoint", "")
+    chosen = next((choice for choice in services.roll_back_choices(run) if str(choice.pk) == given), None)
+    if chosen is None:
+        messages.error(request, "Choose one of the checkpoints that are offered; that one is not among them, or no longer on disk.")
+        return redirect("launch-detail", launch.pk)
+    reason, sentence = request.POST.get("reason", ""), f"{run.name} is rolled back to step {chosen.step} of run {chosen.run_id}."
+    act = services.gate_roll_back
+    _try(request, lambda: act(run=run, user=signed_in(request), checkpoint=chosen, reason=reason), sentence, launch)
+    return redirect("launch-detail", launch.pk)
+
+
 def _try(request: HttpRequest, act: Callable[[], Any], sentence: str, launch: Launch) -> None:
     try:
         act()
+    except services.NotHeld as error:
+        messages.error(request, str(error))
     except IllegalTransition:
         launch.refresh_from_db()
         messages.error(request, f"That is not possible now: the launch is {launch.get_state_display().lower()}.")

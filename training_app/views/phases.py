@@ -6,7 +6,8 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST
 
 from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
@@ -14,8 +15,9 @@ from r1platform.access import for_user, require_role, signed_in
 from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
 from training_app import services
-from training_app.forms import PhaseConfigForm, PhaseForm, model_presets
+from training_app.forms import PhaseConfigForm, PhaseForm
 from training_app.models import PipelinePhase
+from training_app.views.runs_new import rates_answer
 
 OPEN = ("", "phase_config", "held_out", "reward")
 """Groups that are shown unfolded: what people change."""
@@ -46,11 +48,23 @@ def phase_edit(request: HttpRequest, pipeline_id: int, phase_id: int) -> HttpRes
         "config": config,
         "kind_title": kind.title,
         "kind_words": getattr(kind, "describe", "") if isinstance(getattr(kind, "describe", ""), str) else "",
-        "presets": model_presets(),
+        "rates_url": reverse("phase-rates", args=[pipeline_id, phase_id]),
         "open": {*OPEN, *config.open_groups()},
         "may_edit": may_edit(request.user, phase.pipeline.project),
     }
     return render(request, "training_app/pipelines/phase.html", context, status=200 if data is None else 422)
+
+
+@require_POST
+@login_required
+def phase_rates(request: HttpRequest, pipeline_id: int, phase_id: int) -> HttpResponse:
+    """Learning rates by layer of the settings that the form holds now."""
+    phases = for_user(PipelinePhase.objects.all(), request.user, path="pipeline__project")
+    phase = get_object_or_404(phases.select_related("starts_from"), pk=phase_id, pipeline_id=pipeline_id)
+    form = PhaseConfigForm(request.POST, phase=phase)
+    if form.fields.keys().isdisjoint(request.POST):  # whoever may only look sends no field
+        return rates_answer({**phase.config, "phase": phase.phase}, phase.starts_from)
+    return rates_answer(form.config() if form.is_valid() else None, phase.starts_from)
 
 
 def _save(request: HttpRequest, phase: PipelinePhase, about: PhaseForm, config: PhaseConfigForm) -> bool:

@@ -16,9 +16,11 @@ from r1platform.access import for_user, require_role, signed_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project, Role
 from r1platform.project_pages import project_page
+from r1platform.templatetags.r1 import duration, grouped
 from r1platform.templatetags.r1_parts import may_edit
 from training_app import selectors, services
 from training_app.forms import PipelineForm
+from training_app.gate_forms import BudgetForm
 from training_app.models import Pipeline
 from training_app.views.fit import fit_check
 from training_app.views.standing import pipeline_row, pipelines_of
@@ -107,8 +109,42 @@ def pipeline_detail(request: HttpRequest, pipeline_id: int) -> HttpResponse:
         "launches": pipeline.launches.order_by("-number")[:NUM_LAUNCHES],
         "may_edit": may_edit(request.user, found.project),
         "project": found.project,
+        "budget": budget_words(found),
     }
     return render(request, "training_app/pipelines/detail.html", context)
+
+
+def budget_words(pipeline: Pipeline) -> list[str]:
+    """The limits of a pipeline, each in words."""
+    words = []
+    if pipeline.budget_device_seconds:
+        words.append(f"{duration(pipeline.budget_device_seconds)} of device time")
+    if pipeline.budget_dollars:
+        words.append(f"${pipeline.budget_dollars:,.2f} at ${pipeline.dollars_per_device_hour:,.2f} a device-hour")
+    if pipeline.budget_wall_seconds:
+        words.append(f"{duration(pipeline.budget_wall_seconds)} on the clock")
+    if pipeline.budget_tokens:
+        words.append(f"{grouped(pipeline.budget_tokens)} tokens")
+    return words
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def pipeline_budget(request: HttpRequest, pipeline_id: int) -> HttpResponse:
+    """The limits in a form; launches that exist keep theirs."""
+    pipeline = pipeline_of(request, pipeline_id)
+    require_role(request.user, pipeline.project, Role.EDITOR)
+    form = BudgetForm(request.POST or None, values={name: getattr(pipeline, name) for name in BudgetForm.base_fields})
+    if request.method == "POST" and form.is_valid():
+        try:
+            services.pipeline_budget_set(pipeline=pipeline, user=signed_in(request), **form.budgets())
+        except ModelCoreError as error:
+            form.add_error(error.field if error.field in form.fields else None, error.message)
+        else:
+            messages.success(request, "The budget is saved. The next launch uses it.")
+            return redirect("pipeline-detail", pipeline.pk)
+    context = {"form": form, "pipeline": pipeline, "project": pipeline.project}
+    return render(request, "training_app/pipelines/budget.html", context, status=422 if form.is_bound else 200)
 
 
 def pipeline_of(request: HttpRequest, pipeline_id: int) -> Pipeline:

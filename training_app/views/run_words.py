@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from model_core.events import METRICS
+from model_core.gates import Judged, judge
 from r1platform.templatetags.r1 import duration, grouped, percent
+from training_app.budgets import Used, uses_of
+from training_app.gates import gate_of
 from training_app.models import PhaseRun
 from training_app.states import GateVerdict, RunState
 
@@ -26,6 +29,7 @@ COMPONENT_COLOURS = {
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.STOPPING})
 MOVING = LIVE | {RunState.WAITING, RunState.QUEUED}
 UNDECIDED = "not decided yet"
+UNIT_WORDS = {"device_seconds": "device time", "wall_seconds": "time", "dollars": "dollars", "tokens": "tokens"}
 TITLES = {
     "loss": "Loss",
     "lr": "Learning rate",
@@ -129,13 +133,16 @@ def _accuracy(run: PhaseRun) -> Stat:
 
 
 def _quality(run: PhaseRun) -> Stat:
-    found = measured(run)
+    """Quality, or in its place what the gate compares."""
+    found, judged = measured(run), judged_of(run)
     low = found.get("quality_low", found.get("quality"))
-    gate = gate_words(run)
-    if low is None:
-        return Stat("Quality, lower bound", "–", gate or _unmeasured(run))
-    tone = "" if run.gate_threshold is None else ("up" if low >= run.gate_threshold else "down")
-    return Stat("Quality, lower bound", f"{low:.3f}", gate or _mean_quality(found), tone=tone)
+    if judged is None:
+        shown = "–" if low is None else f"{low:.3f}"
+        return Stat("Quality, lower bound", shown, _unmeasured(run) if low is None else _mean_quality(found))
+    if judged.compared is None:
+        return Stat(f"{judged.words[:1].upper()}{judged.words[1:]}", "–", gate_words(run))
+    tone = "up" if judged.passed else "down"
+    return Stat(f"{judged.words[:1].upper()}{judged.words[1:]}", f"{judged.compared:.3f}", gate_words(run), tone=tone)
 
 
 def _mean_quality(found: dict[str, Any]) -> str:
@@ -144,13 +151,35 @@ def _mean_quality(found: dict[str, Any]) -> str:
 
 def gate_words(run: PhaseRun) -> str:
     """The gate as a short sentence: "gate 0.85, passed"."""
-    if run.gate_threshold is None:
+    judged = judged_of(run)
+    if judged is None:
         return ""
-    value = measured(run).get(run.gate_metric or "quality_low")
     said = gate_said(run)
-    if said == UNDECIDED and value is not None:
-        said = "would pass" if value >= run.gate_threshold else "would hold"
-    return f"gate {run.gate_threshold:g}, {said}"
+    if said == UNDECIDED and judged.passed is not None:
+        said = "would pass" if judged.passed else "would hold"
+    at_most = "at most " if judged.direction == "at_most" else ""
+    return f"gate {at_most}{judged.threshold:g}, {said}"
+
+
+def judged_of(run: PhaseRun) -> Judged | None:
+    """What the gate was decided on, else the newest measurement as it would be decided on; None without a gate."""
+    gate = gate_of(run)
+    if gate is None:
+        return None
+    return Judged(**run.gate_measured) if run.gate_measured else judge(gate, measured(run))
+
+
+def basis_words(judged: Judged) -> str:
+    """On what a gate's number rests: "mean 0.850 ± 0.012 (standard error), 95 % interval 0.826 to 0.874, 512 problems"."""
+    parts = []
+    if judged.value is not None:
+        error = f" ± {judged.stderr:.3f} (standard error)" if judged.stderr is not None else ""
+        parts.append(f"mean {judged.value:.3f}{error}")
+    if judged.low is not None and judged.high is not None:
+        parts.append(f"95{NBSP}% interval {judged.low:.3f} to {judged.high:.3f}")
+    if judged.num:
+        parts.append(f"{grouped(judged.num)} problems")
+    return ", ".join(parts)
 
 
 def gate_said(run: PhaseRun) -> str:
@@ -162,6 +191,8 @@ def gate_said(run: PhaseRun) -> str:
             return "held"
         case GateVerdict.OVERRIDDEN:
             return "held, overridden"
+        case GateVerdict.ROLLED_BACK:
+            return "held, rolled back"
         case _:
             return UNDECIDED if run.state in MOVING or run.state == RunState.PAUSED else "not decided"
 
@@ -172,17 +203,36 @@ def time_left(seconds: float) -> str:
 
 
 def _budget(run: PhaseRun) -> Stat:
-    used, limit = run.device_seconds, run.budget_device_seconds
+    uses = uses_of(run)
     left = (run.progress or {}).get("remaining_seconds")
     ends = f"ends in {time_left(left)}" if left and run.state == RunState.RUNNING else ""
-    if not limit:
-        return Stat("Device time", duration(used) if used else "–", ends or "no budget set")
-    fraction = used / limit
-    if run.state == RunState.RUNNING and (run.summary or {}).get("budget/forecast_fraction", 0.0) > 1:
-        ends = "the budget ends it before its last step"
-    return Stat(
-        "Budget used", f"{fraction * 100:.0f} %", ends or f"{duration(used)} of {duration(limit)}", fraction=fraction
-    )
+    if not uses:
+        return Stat("Device time", duration(run.device_seconds) if run.device_seconds else "–", ends or "no budget set")
+    nearest = uses[0]
+    if run.state == RunState.RUNNING and (nearest.forecast or 0.0) > 1:
+        unit = f" in {UNIT_WORDS[nearest.unit]}" if len(uses) > 1 else ""
+        ends = f"the budget{unit} ends it before its last step"
+    unit = f" ({UNIT_WORDS[nearest.unit]})" if len(uses) > 1 or nearest.unit != "device_seconds" else ""
+    return Stat(f"Budget used{unit}", f"{nearest.fraction * 100:.0f} %", ends or used_words(nearest), fraction=nearest.fraction)
+
+
+def used_words(use: Used) -> str:
+    """What is used of a limit: "3 min of 10 min", "$0.20 of $5.00"."""
+    return f"{_amount(use.unit, use.used)} of {_amount(use.unit, use.limit)}"
+
+
+def forecast_words(use: Used) -> str:
+    """What its last step would bring a limit to, at the present rate; empty where nobody knows."""
+    if use.forecast is None:
+        return ""
+    ends = ": it ends first" if use.forecast > 1 else ""
+    return f"{use.forecast * 100:.0f}{NBSP}% after the last step{ends}"
+
+
+def _amount(unit: str, value: float) -> str:
+    if unit == "dollars":
+        return f"${value:,.2f}"
+    return f"{grouped(round(value))} tokens" if unit == "tokens" else duration(value)
 
 
 def _throughput(run: PhaseRun) -> Stat:

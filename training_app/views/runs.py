@@ -18,7 +18,7 @@ from r1platform.templatetags.r1 import duration, percent
 from training_app import selectors
 from training_app.models import PhaseRun
 from training_app.states import RunState
-from training_app.views import run_words, runs_actions, runs_new, runs_page
+from training_app.views import run_words, runs_actions, runs_new, runs_page, runs_retry
 
 PER_PAGE = 50
 SORTS: dict[str, tuple[str, Any]] = {
@@ -92,8 +92,10 @@ def _row(run: PhaseRun) -> dict[str, Any]:
 urlpatterns = [
     path("runs/", run_list, name="run-list"),
     path("runs/new/", runs_new.run_new, name="run-new"),
+    path("runs/new/rates/", runs_new.run_rates, name="run-rates"),
     path("runs/<int:run_id>/", runs_page.run_detail, name="run-detail"),
     path("runs/<int:run_id>/header/", runs_page.run_header, name="run-header"),
+    path("runs/<int:run_id>/retry/", runs_retry.run_retry, name="run-retry-changed"),
     path("runs/<int:run_id>/act/<str:verb>/", runs_actions.run_act, name="run-act"),
     path("runs/<int:run_id>/<str:tab>/", runs_page.run_detail, name="run-detail"),
 ]

@@ -20,13 +20,15 @@ from training_app.views.runs_page import run_of
 
 @require_POST
 def run_act(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
-    """Stops, pauses, resumes, retries, clones, overrides the gate, or keeps tags and notes."""
+    """Stops, pauses, resumes, retries, clones, overrides the gate, rolls back, or keeps tags and notes."""
     run = run_of(request, run_id)
     if verb not in _VERBS:
         raise Http404(f"A run cannot “{verb}”.")
     require_role(request.user, run.project, Role.EDITOR)
     try:
         return _VERBS[verb](request, run)
+    except services.NotHeld as error:
+        messages.error(request, str(error))
     except IllegalTransition:
         run.refresh_from_db()
         messages.error(
@@ -76,6 +78,17 @@ def _override(request: HttpRequest, run: PhaseRun) -> HttpResponse:
     return _said(request, run, "The gate is overridden; the pipeline goes on. Your name and reason are in the history.")
 
 
+def _roll_back(request: HttpRequest, run: PhaseRun) -> HttpResponse:
+    given = request.POST.get("checkpoint", "")
+    chosen = next((choice for choice in services.roll_back_choices(run) if str(choice.pk) == given), None)
+    if chosen is None:
+        messages.error(request, "Choose one of the checkpoints that are offered; that one is not among them, or no longer on disk.")
+        return redirect("run-detail", run_id=run.pk)
+    services.gate_roll_back(run=run, user=signed_in(request), checkpoint=chosen, reason=request.POST.get("reason", ""))
+    said = f"Rolled back to step {chosen.step} of run {chosen.run_id}. Your name and reason are in the history."
+    return _said(request, run, said)
+
+
 def _describe(request: HttpRequest, run: PhaseRun) -> HttpResponse:
     tags = [tag.strip() for tag in request.POST.get("tags", "").split(",") if tag.strip()]
     services.run_tags_set(run=run, user=signed_in(request), tags=tags)
@@ -95,5 +108,6 @@ _VERBS: dict[str, Callable[[HttpRequest, PhaseRun], HttpResponse]] = {
     "retry": _retry,
     "clone": _clone,
     "override": _override,
+    "roll-back": _roll_back,
     "describe": _describe,
 }

@@ -10,19 +10,22 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST
 
 from model_core.config import RunConfig
 from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
+from model_core.planner import shape_of
 from model_core.rewards import REWARDS
 from r1platform.access import current_project, for_user, require_role, signed_in
 from r1platform.models import Project, Role
-from training_app import services
-from training_app.forms import VersionField, model_presets, ready_versions
-from training_app.models import Checkpoint, DatasetVersion, PhaseRun
+from r1platform.problems import answer
+from training_app import selectors, services
+from training_app.forms import VersionField, ready_versions, run_presets
+from training_app.models import Checkpoint, DatasetVersion, PhaseRun, PipelinePhase
 from training_app.schema_forms import SchemaForm
 
 
@@ -69,9 +72,13 @@ class RunConfigForm(SchemaForm):
             nested={"phase_config": PHASES.get(phase).Config},
             keys={"reward.weights": REWARDS.names()},
             without=frozenset({"phase"}),
+            presets=run_presets(),
             prefix="config",
             **kwargs,
         )
+        for group in self.found_groups:
+            if group.path == "phase_config":
+                group.title, group.help = str(PHASES.get(phase).title), ""
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -92,9 +99,41 @@ def run_new(request: HttpRequest) -> HttpResponse:
     phases = [(name, str(cls.title), str(cls.describe)) for name, cls in PHASES.items()]
     context = {
         "form": form, "config": config, "source": source, "project": project, "phase": phase, "phases": phases,
-        "presets": model_presets(),
+        "rates_url": f"{reverse('run-rates')}?phase={phase}",
     }  # fmt: skip
     return render(request, "training_app/run/new.html", context, status=422 if form.is_bound else 200)
+
+
+@require_POST
+def run_rates(request: HttpRequest) -> HttpResponseBase:
+    """Learning rates by layer of the settings that the form holds now."""
+    project = current_project(request)
+    if project is None:
+        return answer(request, 404, "You have no project.")
+    phase = _phase(request, None)
+    form, config = RunForm(request.POST, project=project, phase=phase), RunConfigForm(request.POST, phase=phase, values={})
+    form.is_valid()
+    start = form.cleaned_data.get("starts_from")
+    return rates_answer(config.config() if config.is_valid() else None, start.run if start else None)
+
+
+def rates_answer(config: dict[str, Any] | None, start: PhaseRun | PipelinePhase | None) -> JsonResponse:
+    """The plot of a form's settings, with the shape of what it starts from; only a sentence, `detail`, where there is none."""
+    if config is None:
+        return JsonResponse({"detail": "A setting is not as it can be. The plot follows when it is mended."})
+    try:
+        asked = RunConfig.parse(config)
+        match start:
+            case None:
+                shape = shape_of(asked)
+            case PhaseRun():
+                shape = selectors.run_shape(start)
+            case _:
+                shape = selectors.phase_shape(start)
+    except ModelCoreError as error:
+        return JsonResponse({"detail": error.message})
+    found = selectors.rate_plot(asked, shape)
+    return JsonResponse(found or {"detail": "This phase trains nothing."})
 
 
 def _create(

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 
 from r1platform.access import for_user, role_in
 from r1platform.models import Role
-from training_app import selectors
+from training_app import selectors, services
 from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunEvent
 from training_app.states import GateVerdict, RunState
 from training_app.views import run_words
@@ -40,6 +40,10 @@ class Action:
     primary: bool = False
     loses: str = ""
     asks_reason: bool = False
+    link: str = ""
+    """Leads to a page with a form instead."""
+    choices: tuple[Checkpoint, ...] = ()
+    """Checkpoints of which one is to be chosen."""
 
 
 @require_safe
@@ -63,7 +67,9 @@ def run_header(request: HttpRequest, run_id: int) -> HttpResponse:
 
 def run_of(request: HttpRequest, run_id: int) -> PhaseRun:
     """The run if the user may see it, else 404."""
-    runs = PhaseRun.objects.select_related("project", "launch__pipeline", "dataset_version__dataset", "starts_from")
+    runs = PhaseRun.objects.select_related(
+        "project", "launch__pipeline", "dataset_version__dataset", "starts_from", "retry_of", "result_checkpoint",
+    )  # fmt: skip
     return get_object_or_404(for_user(runs, request.user), pk=run_id)
 
 
@@ -84,6 +90,7 @@ def header_context(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
         "error": _error(run),
         "stopping_words": run_words.STOPPING_WORDS,
         "notices": _notices(run),
+        "replaced": services.replacement_of(run),
     }
 
 
@@ -97,12 +104,22 @@ def _actions(run: PhaseRun) -> list[Action]:
         case RunState.PAUSED:
             return [Action("resume", "Resume", primary=True), stop]
         case RunState.GATE_FAILED:
+            if services.replacement_of(run) is not None:
+                return []
             override = Action("override", "Override gate…", primary=True, asks_reason=True)
-            return [override, Action("retry", "Run again", loses="")]
+            back = tuple(services.roll_back_choices(run))
+            rolls = [Action("roll-back", "Roll back…", asks_reason=True, choices=back)] if back else []
+            return [override, *rolls, Action("retry", "Run again"), _other_settings(run)]
         case RunState.FAILED | RunState.LOST | RunState.STOPPED:
-            return [Action("retry", "Retry from the last checkpoint", primary=True)]
+            if services.replacement_of(run) is not None:
+                return []
+            return [Action("retry", "Retry from the last checkpoint", primary=True), _other_settings(run)]
         case _:
             return []
+
+
+def _other_settings(run: PhaseRun) -> Action:
+    return Action("", "Other settings…", link=reverse("run-retry-changed", args=[run.pk]))
 
 
 def _loses(run: PhaseRun) -> str:
@@ -213,6 +230,7 @@ def _config(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     return {
         "config_json": json.dumps(run.config, indent=2, ensure_ascii=False),
         "command": _command(run),
+        "rates": selectors.run_rates(run),
         "other": other,
         "differences": differences,
         "others": others,
@@ -249,6 +267,7 @@ def _history(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
         "moves": moves,
         "attempts": run.attempts.select_related("node").order_by("-number"),
         "overridden": run.gate_verdict == GateVerdict.OVERRIDDEN,
+        "changes": list(flat_differences(run.retry_of.config, run.config)) if run.retry_of else [],
     }
 
 

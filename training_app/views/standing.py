@@ -12,18 +12,20 @@ from django.db.models import Count, OuterRef, Prefetch, QuerySet, Subquery
 
 from r1platform.access import for_user
 from r1platform.models import Project
+from training_app.gates import condition, gate_of
 from training_app.models import Launch, PhaseRun, Pipeline, PipelinePhase
-from training_app.states import LIVE_LAUNCHES, LIVE_RUNS, GateVerdict, LaunchState, RunState
-from training_app.views.run_words import gate_said, measured, progress_fraction, progress_words
+from training_app.selectors import launch_state
+from training_app.states import LIVE_LAUNCHES, GateVerdict, LaunchState, RunState
+from training_app.views.run_words import basis_words, gate_said, judged_of, measured, progress_fraction, progress_words
 
 Reader = User | AnonymousUser
 VERDICT_TONES = {
     GateVerdict.PASSED: "succeeded",
     GateVerdict.HELD: "waiting",
     GateVerdict.OVERRIDDEN: "waiting",
+    GateVerdict.ROLLED_BACK: "waiting",
     GateVerdict.PENDING: "queued",
 }
-GATE_WORDS = {"quality_low": "quality, lower bound", "accuracy_low": "accuracy, lower bound"}
 
 
 def pipelines_of(*, user: Reader, project: Project) -> QuerySet[Pipeline]:
@@ -55,10 +57,9 @@ def launch_badge(launch: Launch, runs: list[PhaseRun]) -> dict[str, str]:
     """State and word of a launch; one of which nothing has started waits, and `waits` says for what. One whose phase still
     writes its checkpoint is pausing."""
     before = {RunState.QUEUED, RunState.WAITING}
-    if launch.state == LaunchState.PAUSED and any(run.state in LIVE_RUNS for run in runs):
-        return {"state": RunState.STOPPING, "label": "Pausing", "waits": ""}
     if launch.state != LaunchState.RUNNING or any(run.started_at or run.state not in before for run in runs):
-        return {"state": launch.state, "label": launch.get_state_display(), "waits": ""}
+        state, label = launch_state(launch, runs)
+        return {"state": state, "label": label, "waits": ""}
     first = next((run for run in runs if run.state == RunState.QUEUED), None)
     reason = (first.waiting_reason if first else "") or "Its first phase is in the queue."
     return {"state": "waiting", "label": "Waiting", "waits": reason}
@@ -95,17 +96,18 @@ def _node(phase: PipelinePhase, run: PhaseRun | None, depth: int, sources: list[
 
 
 def gate(phase: PipelinePhase, run: PhaseRun | None) -> dict[str, Any] | None:
-    """The gate in words: metric, threshold, what was measured, verdict. None when the phase has none."""
-    metric = run.gate_metric if run else phase.gate_metric
-    threshold = run.gate_threshold if run else phase.gate_threshold
-    if not metric or threshold is None:
+    """The gate in words: condition, what was measured and on what it rests, verdict. None when the phase has none."""
+    found = gate_of(run or phase)
+    if found is None:
         return None
-    value = measured(run).get(metric) if run else None
+    judged = judged_of(run) if run else None
     verdict = run.gate_verdict if run else GateVerdict.PENDING
     return {
-        "metric": GATE_WORDS.get(metric, metric.replace("_", " ")),
-        "threshold": threshold,
-        "value": value if isinstance(value, int | float) else None,
+        "condition": condition(found),
+        "threshold": found.threshold,
+        "value": judged.compared if judged else None,
+        "basis": basis_words(judged) if judged else "",
+        "stop_early": phase.stop_early,
         "verdict": gate_said(run) if run else "",
         "tone": VERDICT_TONES.get(GateVerdict(verdict), "queued"),
         "action": phase.get_gate_action_display(),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
@@ -29,7 +31,7 @@ def version_detail(request: HttpRequest, dataset_id: int, number: int) -> HttpRe
     """The version's page; while it is prepared, its parts stay fresh."""
     version = version_of(request, dataset_id, number)
     split = request.GET.get("split") if request.GET.get("split") in dict(SPLITS) else "train"
-    manifest = version.manifest or {}
+    report = with_shares(selectors.version_report(version))
     context = {
         "version": version,
         "dataset": version.dataset,
@@ -37,12 +39,14 @@ def version_detail(request: HttpRequest, dataset_id: int, number: int) -> HttpRe
         "is_over": version.state not in MOVING and version.state != VersionState.READY,
         "is_ready": version.state == VersionState.READY,
         "may_edit": may_edit(request.user, version.dataset.project),
-        "funnel": funnel_rows(manifest),
-        "statistics": manifest.get("statistics", {}),
+        "report": report,
+        "again": again_address(version),
+        "statistics": report["statistics"],
+        "plots": plots(report["statistics"]),
         "preview": _preview(request, version, split or "train"),
         "splits": SPLITS,
         "split": split,
-        "runs": version.runs.select_related("launch__pipeline").order_by("-id")[:20],
+        "runs": version.runs.select_related("launch__pipeline").prefetch_related("made_versions__dataset").order_by("-id")[:20],
         "transitions": version.transitions.select_related("user").order_by("-id"),
     }
     return render(request, "training_app/datasets/version.html", context)
@@ -51,15 +55,38 @@ def version_detail(request: HttpRequest, dataset_id: int, number: int) -> HttpRe
 def version_of(request: HttpRequest, dataset_id: int, number: int) -> DatasetVersion:
     """The version, if the user may see its dataset."""
     versions = for_user(DatasetVersion.objects.all(), request.user, path="dataset__project")
-    versions = versions.select_related("dataset__project", "upload", "created_by", "node")
+    versions = versions.select_related("dataset__project", "upload", "rollouts_of__dataset_version__dataset", "created_by", "node")
     return get_object_or_404(versions, dataset_id=dataset_id, number=number)
 
 
-def funnel_rows(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each filter with the share that was left after it, of what came in first."""
-    steps = manifest.get("funnel", [])
-    first = steps[0]["kept"] + steps[0]["dropped"] if steps else 0
-    return [{**step, "share": step["kept"] / first if first else None} for step in steps]
+def with_shares(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with the rows that could be used and those that were written, as parts of what was read."""
+    read, usable = report["num_read"], report["num_read"] - report["bad_rows"]["num"]
+    written = report["num_rows"] + report["num_held_out"]
+    shares = {"usable_share": usable / read, "written_share": written / read} if read else {}
+    return {**report, "usable": usable, "written": written, **shares}
+
+
+def plots(statistics: dict[str, Any]) -> list[dict[str, str]]:
+    """A card for each part of the statistics that can be drawn: lengths as histograms, all else by its most frequent."""
+    found = []
+    for key, part in statistics.items():
+        if isinstance(part, dict) and (part.get("histogram") or part.get("most_common")):
+            what, is_length = key.removesuffix("_chars"), key.endswith("_chars")
+            title = f"{what} length" if is_length else what
+            title = title.replace("_", " ").capitalize()
+            found.append({"key": key, "title": title, "small": "characters" if is_length else "the most frequent"})
+    return sorted(found, key=lambda plot: plot["small"] != "characters")
+
+
+def again_address(version: DatasetVersion) -> str:
+    """Where another version from the same source begins."""
+    query = {"from": version.config.get("source", "")}
+    if version.upload_id is not None:
+        query = {"upload": str(version.upload_id), "as": version.config.get("source", "")}
+    elif version.rollouts_of_id is not None:
+        query["run"] = str(version.rollouts_of_id)
+    return f"{reverse('version-new', args=[version.dataset_id])}?{urlencode(query)}"
 
 
 def _preview(request: HttpRequest, version: DatasetVersion, split: str) -> dict[str, Any] | None:

@@ -37,11 +37,12 @@ class Place:
         return whole if self.expert is None else whole[self.expert, self.first_row : self.first_row + self.shape[0]]
 
 
-def places(config: ModelConfig) -> dict[str, Place]:
-    """Every published tensor of a model of this shape, in the order of its layers."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in _on_meta(config).state_dict().items()}
+def places(config: ModelConfig, kind: type[Transformer] = Transformer) -> dict[str, Place]:
+    """Every published tensor of a model of this shape and kind, in the order of its layers."""
+    state = _on_meta(config, kind).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in kind.unpublished}
     if config.tie_word_embeddings:
-        del shapes[HEAD]
+        shapes.pop(HEAD, None)
     return dict(published for name, shape in shapes.items() for published in _published(name, shape))
 
 
@@ -59,10 +60,10 @@ def dtype_of(name: str, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if name.endswith(BIAS) else dtype
 
 
-def blank_model(config: ModelConfig, dtype: torch.dtype) -> Transformer:
+def blank_model(config: ModelConfig, dtype: torch.dtype, kind: type[Transformer] = Transformer) -> Transformer:
     """A model whose weights are allocated and hold nothing yet; its memory is taken when they are written."""
-    model = _on_meta(config).to(dtype).to_empty(device="cpu")
-    if config.tie_word_embeddings:
+    model = _on_meta(config, kind).to(dtype).to_empty(device="cpu")
+    if config.tie_word_embeddings and hasattr(model, "lm_head"):
         model.lm_head.weight = model.model.embed_tokens.weight
     model.cos, model.sin = angles(config)
     for module in model.modules():
@@ -71,9 +72,9 @@ def blank_model(config: ModelConfig, dtype: torch.dtype) -> Transformer:
     return model
 
 
-def _on_meta(config: ModelConfig) -> Transformer:
+def _on_meta(config: ModelConfig, kind: type[Transformer]) -> Transformer:
     with torch.device("meta"):
-        return Transformer(config, is_blank=True)
+        return kind(config, is_blank=True)
 
 
 def _published(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Place]]:

@@ -18,13 +18,15 @@ from model_core.model.transformer import Transformer
 READABLE = ("F32", "BF16", "F16")
 
 
-def load_pretrained(directory: str | Path, *, dtype: torch.dtype = torch.float32) -> Transformer:
-    """The model of a directory, its weights in `dtype`; beside the model one tensor is in memory.
+def load_pretrained(
+    directory: str | Path, *, dtype: torch.dtype = torch.float32, kind: type[Transformer] = Transformer
+) -> Transformer:
+    """The model of a directory, its weights in `dtype`; beside the model one tensor is in memory. `kind` is its class.
 
     Raises CheckpointError naming the file or the tensor; choose another directory, or mend what it names.
     """
-    weights = PublishedWeights(Path(directory))
-    model = blank_model(weights.config, dtype)
+    weights = PublishedWeights(Path(directory), kind)
+    model = blank_model(weights.config, dtype, kind)
     state = model.state_dict()
     for name in weights.in_stored_order():
         weights.places[name].within(state).copy_(weights.tensor(name, dtype))
@@ -39,13 +41,13 @@ class PublishedWeights:
     since transformers does not keep them: then the model has none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type[Transformer] = Transformer) -> None:
         described = describe(path)
         self.path, self.stored = path, described.stored
         self._block = block_shape(self.stored.get("quantization_config"), path)
         self._files = WeightFiles(path)
         self.config = self._as_held(described.config)
-        self.places, self._repeats = places(self.config), repeats(self.config)
+        self.places, self._repeats = places(self.config, kind), repeats(self.config)
         self._check_names()
         self._check_headers()
 

@@ -41,10 +41,12 @@ def save_pretrained(
 
 def export_state(
     state: Mapping[str, Tensor], config: ModelConfig, directory: str | Path, tokenizer: PreTrainedTokenizerBase | None = None, *,
-    dtype: torch.dtype | None = None, max_shard_bytes: int = MAX_SHARD_BYTES,
+    dtype: torch.dtype | None = None, max_shard_bytes: int = MAX_SHARD_BYTES, kind: type[Transformer] = Transformer,
+    said: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Writes a whole state dict of `Transformer` as `save_pretrained` does. Raises CheckpointError naming what it lacks."""
-    wanted = places(config)
+    """Writes a whole state dict of `Transformer`, or of another `kind`, as `save_pretrained` does; config.json also has what
+    is `said`. Raises CheckpointError naming what the state lacks."""
+    wanted = places(config, kind)
     missing = sorted({place.name for place in wanted.values()} - state.keys())
     if missing:
         raise CheckpointError(f"The state to be written lacks {named(missing)}.")
@@ -62,7 +64,7 @@ def export_state(
             tokenizer.save_pretrained(str(part))
             special = {name: getattr(tokenizer, name) for name in SPECIAL}
         write_json(part / "generation_config.json", {"do_sample": False, **special})
-        write_json(part / "config.json", {**written_config(config, dtype=name_of(chosen)), **special})
+        write_json(part / "config.json", {**written_config(config, dtype=name_of(chosen)), **special, **(said or {})})
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -1,4 +1,5 @@
-"""Our own engine: the model of `model_core.model` with continuous batching over the latent cache, in its own process."""
+"""Our own engine, in its own process: the model of `model_core.model` with continuous batching over the latent cache, and the dense
+students of distillation."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ import { figure, react } from "../plots.js";
 
 const ENDS = new Set(["ready", "failed", "stopped"]);
 const source = document.getElementById("version-statistics");
-const WORDS = { prompt_chars: "prompts", completion_chars: "completions", answers: "rows" };
+const WORDS = { prompt_chars: "prompts", completion_chars: "completions", chosen_chars: "chosen answers", rejected_chars: "rejected answers" };
 
 /** Bars of a histogram as `{edges, counts}`, as pairs, or as `{value: count}`. */
 export function bars(given) {
@@ -19,19 +19,23 @@ export function bars(given) {
   return entries.length ? { x: entries.map(([value]) => value), y: entries.map(([, count]) => count) } : null;
 }
 
+/** A histogram of lengths, or the most frequent values of anything else. */
 function draw(card, statistics) {
   const key = card.dataset.card;
   const part = statistics[key];
-  const found = bars(part?.histogram ?? (key === "answers" ? part?.most_common ?? part?.top ?? null : null));
+  const found = bars(part?.histogram ?? part?.most_common ?? null);
   card.hidden = !found;
   if (!found) return;
-  const words = key === "answers";
+  const isLength = Boolean(part.histogram);
+  const what = WORDS[key] ?? "rows";
+  const value = key === "answers" ? "the answer %{x}" : "%{x}";
   react(card.querySelector("[data-plot]"), [{
-    type: "bar", ...found, x: words ? found.x.map((value) => `${value}`) : found.x, marker: { color: "#0072b2" },
-    hovertemplate: words ? "%{y:,} rows have the answer %{x}<extra></extra>" : `%{y:,} ${WORDS[key]} near %{x:.0f} characters<extra></extra>`,
+    type: "bar", ...found, x: isLength ? found.x : found.x.map((name) => `${name}`), marker: { color: "#0072b2" },
+    hovertemplate: isLength ? `%{y:,} ${what} near %{x:.0f} characters<extra></extra>` : `%{y:,} rows have ${value}<extra></extra>`,
   }], figure({
-    xaxis: { title: { text: words ? "answer" : "characters" }, type: words ? "category" : "linear" },
-    yaxis: { title: { text: WORDS[key] }, rangemode: "tozero" }, hovermode: "closest", bargap: 0.06, meta: { label: card.querySelector("h3").textContent },
+    xaxis: { title: { text: isLength ? "characters" : key.replaceAll("_", " ").replace(/s$/, "") }, type: isLength ? "linear" : "category" },
+    yaxis: { title: { text: isLength ? what : "rows" }, rangemode: "tozero" }, hovermode: "closest", bargap: 0.06,
+    meta: { label: card.querySelector("h3").textContent },
   }));
 }
 

@@ -104,7 +104,10 @@ def test_the_command_leaves_what_the_library_makes(config: dict[str, Any], file:
         assert (directory / "data" / f"{split}.jsonl").read_bytes() == (tmp_path / "again" / f"{split}.jsonl").read_bytes()
     last = events(directory)[-1]
     assert last["kind"] == "progress" and last["payload"]["fraction"] == 1.0 and {e["kind"] for e in events(directory)} == {"progress"}
-    assert sorted(path.name for path in directory.iterdir()) == ["config.json", "data", "events.jsonl", "result.json"]
+    assert sorted(path.name for path in directory.iterdir()) == ["config.json", "counts.json", "data", "events.jsonl", "result.json"]
+    counts = json.loads((directory / "counts.json").read_text())
+    assert counts["num_read"] == counts["num_rows"] + counts["num_held_out"] + sum(step["dropped"] for step in counts["funnel"])
+    assert all(counts[name] == expected[name] for name in ("num_rows", "num_held_out", "bad_rows", "funnel"))
 
 
 def test_preparing_again_gives_the_same_and_goes_on_in_its_events(tmp_path: Path, say: Say) -> None:

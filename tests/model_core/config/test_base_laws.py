@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model_core import config
 from model_core.config import ParallelConfig, PrepareConfig, RewardConfig, RunConfig, RunPaths, StrictModel
@@ -144,4 +144,42 @@ def test_a_reward_alone_knows_its_place_and_paths_know_theirs() -> None:
         RewardConfig.parse({"settings": {"efficiency": {"limit_tokens": 1}}})
     assert refused.value.field == "reward.settings.efficiency.limit_tokens"
     assert RunPaths.parse({}).resolved() == dict.fromkeys(
-        ("dataset", "start_from", "rollouts_from", "student", "resume_from"))
+        ("dataset", "start_from", "rollouts_from", "student", "resume_from", "benchmark"))
+
+
+class Rope(StrictModel):
+    """Holds a rule between its fields."""
+
+    low: int = 1
+    """Lower end."""
+    high: int = 9
+    """Upper end."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low} but high is {self.high}")
+        return self
+
+
+class Ship(StrictModel):
+    """Has such a model inside, which may lack."""
+
+    rope: Rope = Rope()
+    """Its rope."""
+    spare: Rope | None = None
+    """Another."""
+
+
+@pytest.mark.parametrize(("values", "fields"), [
+    ({"rope": {"low": 20}}, ["rope.low"]), ({"rope": {"high": 0}}, ["rope.high"]), ({"rope": {"high": 0, "low": 1}}, ["rope.high"]),
+    ({"rope": {"low": 5, "high": 4}, "spare": {"high": -1}}, ["rope.low", "spare.high"]),
+    ({"rope": {"low": "5"}, "spare": {"low": 10}}, ["rope.low", "spare.low"]),
+])  # fmt: skip
+def test_a_rule_between_fields_is_told_at_the_one_that_was_changed(values: dict[str, Any], fields: list[str]) -> None:
+    for prefix in ("", "at"):
+        with pytest.raises(ConfigError) as refused:
+            Ship.parse(values, prefix=prefix)
+        wanted = [f"{prefix}.{field}" if prefix else field for field in fields]
+        assert [field for field, _sentence in refused.value.parts] == wanted and refused.value.field == wanted[0]
+        assert all(sentence in refused.value.message and "{" not in sentence for _field, sentence in refused.value.parts)

@@ -16,7 +16,7 @@ from model_core.phases import PHASES
 
 SIZES = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 1), (2, 1, 2), (1, 2, 2)]
 """Experts, pipeline, tensor."""
-WHOLE = ("reinforcement", "distillation")
+WHOLE = ("reinforcement", "distillation", "reward_model", "on_policy_distillation")
 """Phases whose model no process holds a part of."""
 
 

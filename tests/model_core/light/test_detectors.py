@@ -83,3 +83,28 @@ def test_a_watch_keeps_little_however_long_the_run_is() -> None:
     for step in range(500):
         watch.add({"reward/total": step / 500, "lr": None, "loss": float("nan")})
     assert sum(map(len, watch._first.values())) + sum(map(len, watch._last.values())) == 4 + 16
+
+
+@pytest.mark.parametrize("cut", [1, 9, 20, 31])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_one_that_goes_on_from_what_was_stored_says_what_the_whole_would(name: str, cut: int) -> None:
+    planted = series(random.Random(3), **PLANTED[name])
+    steps = [{metric: values[step] for metric, values in planted.items()} for step in range(NUM)]
+    whole, first, second = Watch(), Watch(), Watch()
+    expected = [whole.add(step) for step in steps]
+    said = [first.add(step) for step in steps[:cut]]
+    second.restore(first.stored())
+    assert said + [second.add(step) for step in steps[cut:]] == expected
+
+
+@pytest.mark.parametrize("name", ["other", "format"])
+def test_a_reward_that_gets_a_component_rises_by_nobodys_doing(name: str) -> None:
+    """Preference is added while held-out accuracy falls a little: with the very component it is another reward, not a hack."""
+    draw, watch = random.Random(4), Watch()
+    said: list[str] = []
+    for step in range(40):
+        late = step >= 20
+        values = {"reward/total": 1.0 + 0.5 * late + draw.uniform(-0.01, 0.01), "reward/format/unscored": 0.0,
+                  f"reward/{name}/unscored": 0.0 if late else None, "eval/accuracy": 0.9 - 0.1 * late}  # fmt: skip
+        said += watch.add({metric: value for metric, value in values.items() if value is not None})
+    assert bool(said) == (name == "format")

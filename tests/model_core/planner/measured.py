@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model_core.causal import DenseShape, Student
 from model_core.config import ModelConfig, RunConfig
 from model_core.model import Transformer
 from model_core.training.engine import TrainingEngine
@@ -56,11 +57,12 @@ def measured(case: dict[str, Any], world: World) -> int:
     """Bytes at the peak of two updates, the second of two passes over `rows` documents of `tokens` tokens each."""
     gc.collect()
     before = in_use()
-    shape = ModelConfig.parse(case["model"])
+    is_student = "model_type" in case["model"]
+    shape: Any = DenseShape.of(case["model"], where="case") if is_student else ModelConfig.parse(case["model"])
     config = RunConfig.model_validate({"phase": "cold_start", **case.get("run", {})})
     settings = OptimizationConfig(optimizer=case.get("optimizer", "adamw"))
     with Watch() as watch:
-        engine = TrainingEngine(Transformer(shape), config, settings, world)
+        engine = TrainingEngine(Student(shape) if is_student else Transformer(shape), config, settings, world)
         document = torch.arange(case["tokens"] + 1).remainder(shape.vocab_size).tolist()
         rows, limit = case["rows"], case["rows"] * (case["tokens"] + 1)
         for num_passes in (1, 2):

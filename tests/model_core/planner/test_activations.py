@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from model_core.causal import DenseShape, Student
 from model_core.model import Transformer
 from model_core.planner.activations import Activations
+from model_core.planner.dense import DenseModel
+from model_core.planner.dense_activations import DenseActivations
 from model_core.training.engine import checkpoint_blocks
 from model_core.training.layouts import Share
 from model_core.training.supervised import supervised_passes
@@ -22,7 +25,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def saved_bytes(model: Transformer) -> int:
+def saved_bytes(model: Transformer | Student) -> int:
     """Bytes of the storages that one pass of the supervised loss leaves, parameters and buffers left out."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, torch.Tensor] = {}
@@ -57,3 +60,15 @@ def test_checkpointed_blocks_keep_their_inputs() -> None:
     checkpoint_blocks(model)
     planned = Activations(config, tokens=ROWS * TOKENS, size=4).kept(range(3), checkpointing=True)
     assert planned == pytest.approx(saved_bytes(model), rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
+def test_a_student_keeps_what_autograd_saves(kind: str, dtype: torch.dtype) -> None:
+    values = {
+        "model_type": kind, "vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64,
+    }  # fmt: skip
+    model = Student(DenseShape.of(values, where="test")).to(dtype)
+    planned = DenseActivations(DenseModel.of(values), tokens=ROWS * TOKENS, size=dtype.itemsize).kept(checkpointing=False)
+    assert planned == pytest.approx(saved_bytes(model), rel=0.01)

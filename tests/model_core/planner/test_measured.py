@@ -17,7 +17,7 @@ from django.conf import settings
 
 from model_core.config import PRESETS, ModelConfig, RunConfig
 from model_core.launch import free_port
-from model_core.planner import Work, memory
+from model_core.planner import DenseModel, Work, memory
 
 LIMIT_SECONDS = 150
 WITHIN = 0.15
@@ -25,6 +25,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "tiny": {"vocab_size": 64},
     "small": {**PRESETS["small"], "vocab_size": 2048},
     "medium": {**PRESETS["medium"], "vocab_size": 2048, "num_hidden_layers": 2, "n_routed_experts": 4, "intermediate_size": 1024},
+    **{kind: {
+        "model_type": kind, "vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 704,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 1024,
+    } for kind in ("qwen2", "qwen3", "llama")},
 }
 TWO = {"num_processes": 2}
 RECOMPUTED = {"gradient_checkpointing": True}
@@ -37,6 +41,11 @@ def case(model: str, rows: int, tokens: int, *, optimizer: str = "adamw", **run:
 ALONE = {
     "tiny": case("tiny", 16, 52, optimizer="muon"), "small": case("small", 4, 128),
     "small, checkpointed": case("small", 4, 128, precision=RECOMPUTED), "medium": case("medium", 1, 160),
+    "Qwen2": case("qwen2", 4, 64),
+}  # fmt: skip
+STUDENTS = {
+    "Qwen2 under Muon": case("qwen2", 4, 128, optimizer="muon"), "Qwen2, long": case("qwen2", 1, 512),
+    "Qwen3": case("qwen3", 8, 128), "Llama, checkpointed": case("llama", 8, 128, precision=RECOMPUTED),
 }  # fmt: skip
 TOGETHER = {
     "tiny, expert 2": case("tiny", 16, 52, parallel={**TWO, "expert": 2}), "small, ZeRO 1": case("small", 4, 128, parallel=TWO),
@@ -48,7 +57,10 @@ MORE_TOGETHER = {
 
 
 @pytest.mark.parametrize(
-    ("num_processes", "cases"), [(1, ALONE), (2, TOGETHER), pytest.param(2, MORE_TOGETHER, marks=pytest.mark.slow)]
+    ("num_processes", "cases"), [
+        (1, ALONE), (2, TOGETHER), pytest.param(1, STUDENTS, marks=pytest.mark.slow),
+        pytest.param(2, MORE_TOGETHER, marks=pytest.mark.slow),
+    ],
 )
 def test_the_planned_memory_is_the_measured(num_processes: int, cases: dict[str, dict[str, Any]]) -> None:
     ratios = {}
@@ -61,7 +73,9 @@ def test_the_planned_memory_is_the_measured(num_processes: int, cases: dict[str,
 def planned(asked: dict[str, Any]) -> int:
     config = RunConfig.model_validate({"phase": "cold_start", **asked["run"]})
     work = Work(micro_tokens=asked["rows"] * asked["tokens"], optimizer=asked["optimizer"])
-    return memory(ModelConfig.parse(asked["model"]), config.parallel, config.precision, work).peak.total
+    is_student = "model_type" in asked["model"]
+    shape = DenseModel.of(asked["model"]) if is_student else ModelConfig.parse(asked["model"])
+    return memory(shape, config.parallel, config.precision, work).peak.total
 
 
 def run_steps(cases: list[dict[str, Any]], num_processes: int) -> list[list[int]]:

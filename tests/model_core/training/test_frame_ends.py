@@ -208,3 +208,19 @@ def test_many_useless_updates_in_a_row_end_the_run_and_a_good_one_forgives_them(
     with pytest.raises(NonFiniteGradient, match=f"in {bad + 1} updates in a row, the last in step 10") as ended:
         update(float("nan"))
     assert ended.value.step == 10 and len(run.told("warning")) == 2 * bad + 1
+
+
+def test_a_resumed_attempt_says_no_finding_again(attempt: Attempt) -> None:
+    flat: dict[str, float | None] = {"reward/total": 0.5, "reward/frac_zero_std_groups": 1.0, "accuracy/rollouts": 0.3}
+
+    def step(_number: int) -> Outcome:
+        return Outcome(5, 0.5, flat)
+
+    values = of(40, checkpoint={"every_steps": 20})
+    first = attempt(**values)
+    first.frame.run(step)
+    (said,) = [told["message"] for told in first.told("warning") if "gamed" in told["message"]]
+    assert "all rewards are equal" in said
+    then = attempt("then", resume_from=first.rundir.checkpoint(20), **values)
+    then.frame.run(step)
+    assert len(then.series("reward/total")) == 20 and not [t for t in then.told("warning") if "gamed" in t["message"]]
