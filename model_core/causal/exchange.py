@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from model_core.causal.shape import DenseShape
-from model_core.causal.student import Student
+from model_core.causal.student import Student, transformers_maker
 from model_core.errors import CheckpointError
 from model_core.model.exchange.files import WeightFiles, named
 from model_core.model.exchange.shape import read_object
@@ -39,7 +39,7 @@ def load_student(directory: Path) -> Student:
     """The student of a directory, in float32. Raises CheckpointError when a tensor is missing, unexpected or misshapen."""
     shape = read_shape(directory)
     WeightFiles(directory).close()  # every disagreement of index, files and headers is refused
-    maker: Any = AutoModelForCausalLM
+    maker = transformers_maker()
     try:
         whole, found = maker.from_pretrained(
             str(directory), dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True,
@@ -87,7 +87,7 @@ def count_dense(shape: DenseShape) -> int:
 
 def tensor_sizes(shape: DenseShape) -> dict[str, tuple[int, ...]]:
     """Every tensor of the directory and its size; a head that is the embedding is not repeated."""
-    maker: Any = AutoModelForCausalLM
+    maker = transformers_maker()
     with torch.device("meta"):
         model = maker.from_config(shape.config())
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

@@ -11,10 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from model_core.causal.shape import DenseShape
 from model_core.model.packing import Packing
+
+
+def transformers_maker() -> Any:
+    """`AutoModelForCausalLM`, which loads the classes of all models: only who has a student waits for that."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM
 
 
 class Student(nn.Module):
@@ -22,8 +28,7 @@ class Student(nn.Module):
 
     def __init__(self, shape: DenseShape) -> None:
         super().__init__()
-        maker: Any = AutoModelForCausalLM
-        whole = maker.from_config(shape.config(), attn_implementation="sdpa", dtype=torch.float32)
+        whole = transformers_maker().from_config(shape.config(), attn_implementation="sdpa", dtype=torch.float32)
         self.config = shape
         self.model: Any = whole.model
         self.lm_head: nn.Linear = whole.lm_head

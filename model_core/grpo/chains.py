@@ -20,7 +20,6 @@ from model_core.errors import DataError
 from model_core.grpo import rollouts
 from model_core.grpo.keeping import keep
 from model_core.grpo.rollouts import Group, Rollout
-from model_core.rewards._types import with_opening
 from model_core.rollout import Sampler
 from model_core.training.families import family_of
 from model_core.training.frame import Frame
@@ -142,4 +141,4 @@ def with_general(chains: list[Row], rows: Sequence[Row], *, fraction: float, see
 
 
 def _row(group: Group, best: Rollout) -> Row:
-    return Row(prompt=group.row.prompt, completion=with_opening(best.text), answer=group.row.answer, task=group.row.task)
+    return Row(prompt=group.row.prompt, completion=best.text, answer=group.row.answer, task=group.row.task)

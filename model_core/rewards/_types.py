@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from model_core.thinking import split
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -25,17 +27,13 @@ class Sample:
 
     @cached_property
     def reasoning(self) -> str:
-        """Text before `</think>`, without an opening tag (which R1's template may have written already)."""
-        head, tag, _tail = self.completion.partition("</think>")
-        if head.lstrip().startswith("<think>"):
-            return head.lstrip().removeprefix("<think>")
-        return head if tag else ""
+        """What was thought, by the rule of `model_core.thinking`."""
+        return split(self.completion)[0]
 
     @cached_property
     def answer(self) -> str:
-        """Text after `</think>`, without `<answer>` around it; the whole text when there is no thinking; empty while thinking."""
-        head, tag, tail = self.completion.partition("</think>")
-        text = tail.strip() if tag else "" if head.lstrip().startswith("<think>") else head.strip()
+        """What was answered, without `<answer>` around it; the whole text when nothing was thought; empty while thinking."""
+        text = split(self.completion)[1].strip()
         is_wrapped = text.startswith("<answer>") and text.endswith("</answer>")
         return text.removeprefix("<answer>").removesuffix("</answer>").strip() if is_wrapped else text
 
@@ -50,12 +48,6 @@ class Score:
     @classmethod
     def unscored(cls, reason: str) -> Score:
         return cls(None, reason)
-
-
-def with_opening(completion: str) -> str:
-    """A demonstration of it: with the opening mark that a model may leave out, or whose template had written it."""
-    is_bare = "</think>" in completion and not completion.lstrip().startswith("<think>")
-    return f"<think>{completion}" if is_bare else completion
 
 
 class Reward(Protocol):

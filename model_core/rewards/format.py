@@ -1,7 +1,7 @@
 """Format: one closed thinking part at the beginning, then an answer.
 
-Source: DeepSeek-R1 (arXiv 2501.12948), section 2.2.2, format reward. Ours does not ask for an opening tag, because the
-template may have written it, nor for `<answer>` tags; where there are any, they must be around the whole answer.
+Source: DeepSeek-R1 (arXiv 2501.12948), section 2.2.2, format reward. Ours does not ask for `<answer>` tags; where there are
+any, they must be around the whole answer. The opening tag is asked for: our template does not write it (`model_core.thinking`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from model_core.rewards._types import Sample, Score
 
 _TAGS = re.compile("</?(?:think|answer)>")
 _ALLOWED = frozenset(
-    (*opening, "</think>", *answer) for opening in ((), ("<think>",)) for answer in ((), ("<answer>", "</answer>"))
+    ("<think>", "</think>", *answer) for answer in ((), ("<answer>", "</answer>"))
 )
 
 
@@ -33,7 +33,7 @@ class Format:
     def __call__(self, sample: Sample) -> Score:
         text = sample.completion
         tags = tuple(_TAGS.findall(text))
-        starts = "<think>" not in tags or text.lstrip().startswith("<think>")
+        starts = text.lstrip().startswith("<think>")
         good = tags in _ALLOWED and starts and bool(sample.answer) and not _TAGS.search(sample.answer)
         good = good and sample.finish_reason != "length"
         return Score(float(good), "as asked" if good else "not `<think>…</think>answer`")

@@ -1,8 +1,7 @@
 """Cuts a growing text into what was thought and what is answered: `<think>REASONING</think>ANSWER`.
 
-The rule, for every engine: a text that begins with `<think>` was thought up to `</think>`, any other text is an answer. So
-the first letters decide, and both sides stream. `thinking` says that the prompt's template has written the opening mark;
-without it, text that is closed and was never opened is shown as it is, for what has been told cannot be taken back.
+The rule, for every engine, is that of `model_core.thinking`, here for a text that is still being written: the first letters
+decide, and both sides stream. `thinking` says that the prompt's template has written the opening mark.
 """
 
 from __future__ import annotations

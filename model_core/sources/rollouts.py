@@ -14,10 +14,10 @@ from pydantic import Field
 
 from model_core.errors import DataError
 from model_core.registry import registered
-from model_core.rewards._types import with_opening
 from model_core.sources._bad import BadRow, OnBad, refuse
 from model_core.sources._limits import RowLimit
 from model_core.sources.jsonl import objects
+from model_core.thinking import with_opening
 
 FILES = "*.jsonl.gz"
 

@@ -15,6 +15,7 @@ from r1platform.models import Project
 from serving_app.models import Deployment, Replica
 from serving_app.observed import live_replicas, recent_failures, traffic
 from training_app.models import Checkpoint
+from training_app.reward_models import PHASE as REWARD_MODEL
 
 MAX_SHOWN = 50
 
@@ -50,8 +51,9 @@ def replica_log(replica: Replica, *, offset: int | None = None, max_bytes: int =
 
 
 def checkpoints_deployable(*, user: User | AnonymousUser, project: Project) -> QuerySet[Checkpoint]:
-    """Checkpoints of the project that are still on disk, newest first."""
-    found = for_user(Checkpoint.objects.filter(removed_at=None, run__project=project), user, path="run__project")
+    """Checkpoints of the project that are still on disk and write text, newest first."""
+    there = Checkpoint.objects.filter(removed_at=None, run__project=project).exclude(run__phase=REWARD_MODEL)
+    found = for_user(there, user, path="run__project")
     return found.select_related("run", "attempt").order_by("-id")
 
 

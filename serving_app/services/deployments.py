@@ -23,6 +23,7 @@ from serving_app.states import DeploymentState
 from serving_app.texts import refuse_unstorable
 from serving_app.transitions import deployment_refresh, deployment_transition
 from training_app.models import Checkpoint
+from training_app.reward_models import refuse_reward_model
 
 MAX_REPLICAS = 16
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}"
@@ -198,6 +199,7 @@ def _resolve(
         raise CheckpointError(
             "The checkpoint belongs to another project. Choose one of this project.", field="checkpoint"
         )
+    refuse_reward_model(checkpoint, field="checkpoint")
     refuse_if_unusable(checkpoint)
     try:
         config_class = ENGINES.get(engine).Config

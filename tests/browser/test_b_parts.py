@@ -156,7 +156,7 @@ def test_a_table_that_scrolls_is_shaded_at_the_edge_that_hides_something(site: S
 
 def test_a_preset_fills_in_the_nested_settings_too(site: Site, node: Node) -> None:
     page = site.open(reverse("run-new") + "?phase=cold_start")
-    page.locator("#model-preset").select_option("v2_lite", force=True)
+    page.locator("#preset-model").select_option("v2_lite", force=True)
     for name, value in (("hidden_size", "2048"), ("rope_scaling.factor", "40"), ("scoring_func", "softmax")):
         field = page.locator(f'[name$="model.{name}"]')
         expect(field).to_have_value(value)

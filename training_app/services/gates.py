@@ -17,6 +17,7 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project
 from training_app.asking import ask_to_schedule
 from training_app.models import Checkpoint, Launch, PhaseRun, PipelinePhase, Upload
+from training_app.reward_models import with_reward_model
 from training_app.scheduling import final_checkpoint
 from training_app.services.runs import (
     benchmark_file,
@@ -63,7 +64,7 @@ def parse_gated(
     own = values.get("gate") or {}
     merged = {**own, **{key: value for key, value in gate.items() if value is not None or key == "threshold"}}
     try:
-        config = RunConfig.parse({**values, "gate": merged}, prefix=prefix)
+        config = with_reward_model(RunConfig.parse({**values, "gate": merged}, prefix=prefix), project, prefix=prefix)
     except ConfigError as error:
         where = f"{prefix}.gate." if prefix else "gate."
         key = error.field.removeprefix(where)
@@ -184,6 +185,7 @@ def run_retry_changed(*, run: PhaseRun, user: User, config: dict[str, Any]) -> P
     gate = config.get("gate")
     as_it_was = gate is None or gate == locked.config.get("gate")
     parsed = RunConfig.parse({**config, "phase": locked.phase, "gate": gate_block(locked) if as_it_was else gate})
+    parsed = with_reward_model(parsed, locked.project)
     if gate_columns(parsed) != {key: getattr(locked, key) for key in gate_columns(parsed)}:
         raise ConfigError("The gate stays as it is when a run is tried again; change it in the plan, or override it with a reason.",
                           field="gate.metric")  # fmt: skip

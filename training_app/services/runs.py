@@ -20,6 +20,7 @@ from r1platform.models import Project
 from r1platform.services import audit
 from training_app.asking import ask_to_schedule
 from training_app.models import Checkpoint, DatasetVersion, PhaseRun, Upload
+from training_app.reward_models import refuse_reward_model, with_reward_model
 from training_app.states import LIVE_ATTEMPTS, LIVE_LAUNCHES, LIVE_RUNS, Desired, GateVerdict, LaunchState, RunState, VersionState
 from training_app.transitions import launch_transition, run_transition
 
@@ -49,7 +50,7 @@ def run_create(
     name = name.strip()
     if not 0 < len(name) <= MAX_NAME_CHARS:
         raise ConfigError(f"A run's name has 1 to {MAX_NAME_CHARS} characters; this one has {len(name)}.", field="name")
-    parsed = RunConfig.parse({**config, "phase": phase})
+    parsed = with_reward_model(RunConfig.parse({**config, "phase": phase}), project)
     check_inputs(project, parsed, dataset_version, starts_from, rollouts_from)
     benchmark_data = benchmark_file(parsed, project, benchmark_data, "")
     resolved = with_budget(parsed, device_seconds=budget_device_seconds)
@@ -87,6 +88,8 @@ def check_inputs(
             raise CheckpointError("There is no such checkpoint in this project.", field=column)
         elif found.removed_at is not None:
             raise CheckpointError(f"{found} was removed from disk to make room. Choose another.", field=column)
+        else:
+            refuse_reward_model(found, field=column)
     check_any_source(config.phase, starts_from, rollouts_from, field="starts_from")
 
 

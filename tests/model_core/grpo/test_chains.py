@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model_core.data.dataset import Row
 from model_core.errors import DataError
-from model_core.grpo.chains import _row, with_general
+from model_core.grpo.chains import with_general
 from model_core.grpo.keeping import REASONS, keep, why_refused
 from model_core.grpo.rollouts import Group, Rollout
 from model_core.phases.rejection_sampling import RejectionSampling
@@ -45,11 +45,8 @@ def test_a_false_equation_or_no_closed_reasoning_is_not_kept(task: str, text: st
     assert kept(group(text, RIGHT, task=task)) == RIGHT
 
 
-def test_a_missing_opening_mark_is_judged_alike_and_written_into_the_demonstration() -> None:
-    bare = RIGHT.removeprefix("<think>")
-    of = group(bare)
-    (best,), _refused = keep(of, RejectionSampling.Config())
-    assert best.text == bare and _row(of, best).completion == RIGHT
+def test_a_chain_whose_opening_mark_is_missing_is_no_demonstration() -> None:
+    assert kept(group(RIGHT.removeprefix("<think>"))) is None
 
 
 def test_wrong_or_cut_off_is_not_kept() -> None:

@@ -54,7 +54,7 @@ def test_efficiency_refuses_a_limit_that_is_not_above_the_target(settings: dict[
 
 
 @pytest.mark.parametrize(("completion", "good"), [
-    ("<think>a</think>5", True), ("a</think>5", True), ("<think></think>5", True), ("5", False), ("<think>a</think>", False),
+    ("<think>a</think>5", True), ("a</think>5", False), ("<think></think>5", True), ("5", False), ("<think>a</think>", False),
     ("<think>a</think> \n", False), ("<think>a", False), ("a</think>b</think>5", False), ("<think>a<think>b</think>5", False), ("", False),
 ])
 def test_format_wants_one_closed_part_and_an_answer(completion: str, good: bool) -> None:

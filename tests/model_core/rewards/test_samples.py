@@ -16,10 +16,9 @@ def sample(completion: str) -> Sample:
 
 
 @settings(deadline=None)
-@given(TEXT, TEXT, st.sampled_from(["<think>", ""]))
-def test_a_closed_thinking_part_is_the_reasoning_and_the_rest_the_answer(reasoning: str, answer: str, opening: str) -> None:
-    """With or without the opening tag, which the template may have written."""
-    read = sample(f"{opening}{reasoning}</think>{answer}")
+@given(TEXT, TEXT)
+def test_a_closed_thinking_part_is_the_reasoning_and_the_rest_the_answer(reasoning: str, answer: str) -> None:
+    read = sample(f"<think>{reasoning}</think>{answer}")
     assert (read.reasoning, read.answer) == (reasoning, answer.strip())
 
 
@@ -32,8 +31,8 @@ def test_without_tags_everything_is_the_answer_and_an_open_part_is_all_reasoning
 
 
 @pytest.mark.parametrize(("completion", "reasoning", "answer"), [
-    ("", "", ""), ("<think></think>", "", ""), ("</think>", "", ""), ("a</think>b</think>c", "a", "b</think>c"),
-    ("<think>a<think>b</think>c", "a<think>b", "c"), ("a<think>b</think> c ", "a<think>b", "c"),
+    ("", "", ""), ("<think></think>", "", ""), ("</think>", "", ""), ("<think>a</think>b</think>c", "a", "b</think>c"),
+    ("<think>a<think>b</think>c", "a<think>b", "c"), ("a<think>b</think> c ", "", "a<think>b</think> c"),
 ])
 def test_the_first_closing_tag_decides(completion: str, reasoning: str, answer: str) -> None:
     assert (sample(completion).reasoning, sample(completion).answer) == (reasoning, answer)

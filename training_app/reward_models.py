@@ -1,0 +1,45 @@
+"""Reward models of a project: which checkpoints they are, and where a reward may name one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_core.config import RunConfig
+from model_core.errors import CheckpointError, ConfigError
+from model_core.rundir import RunDir
+from r1platform.lib.storage import run_dir
+from r1platform.models import Project
+from training_app.models import Checkpoint
+
+PHASE, REWARD = "reward_model", "preference"
+
+
+def refuse_reward_model(checkpoint: Checkpoint, *, field: str) -> None:
+    """Raises CheckpointError for a checkpoint that scores texts and writes none."""
+    if checkpoint.run.phase == PHASE:
+        raise CheckpointError(
+            f"{checkpoint} is a reward model: it scores answers and writes none. The reward “{REWARD}” can name it.", field=field
+        )
+
+
+def with_reward_model(config: RunConfig, project: Project, *, prefix: str = "") -> RunConfig:
+    """The configuration whose reward `preference` names the directory of one of the project's reward models.
+
+    People name the checkpoint by its number; a directory is only taken when it is that of such a checkpoint, so that no run
+    reads from elsewhere. Raises ConfigError at the setting.
+    """
+    if REWARD not in config.reward.weights:
+        return config
+    named = str(config.reward.settings.get(REWARD, {}).get("checkpoint", ""))
+    found = Checkpoint.objects.filter(run__project=project, run__phase=PHASE, removed_at=None).select_related("run", "attempt")
+    known = {one.pk: str(RunDir(run_dir(one.run_id, one.attempt.number)).checkpoint(one.step)) for one in found.order_by("-pk")}
+    directory = known.get(int(named)) if named.isdecimal() else named if named in known.values() else None
+    if directory is None:
+        newest = ", ".join(f"{one.pk} ({one})" for one in found.order_by("-pk")[:5])
+        there = newest or "none yet; train one in the phase reward_model"
+        raise ConfigError(
+            f"“{named}” is no reward model of this project. Name the number of its checkpoint. There are: {there}.",
+            field=f"{prefix}.reward.settings.{REWARD}.checkpoint".lstrip("."),
+        )
+    settings: dict[str, Any] = {**config.reward.settings, REWARD: {**config.reward.settings[REWARD], "checkpoint": directory}}
+    return config.model_copy(update={"reward": config.reward.model_copy(update={"settings": settings})})
