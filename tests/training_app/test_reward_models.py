@@ -73,3 +73,10 @@ def test_it_is_neither_started_from_nor_deployed(project: Project, node: Node, a
     with pytest.raises(CheckpointError, match="is a reward model") as caught:
         deployment_create(project=project, user=alice, name="judge", checkpoint=judge, engine="builtin")
     assert caught.value.field == "checkpoint" and judge not in checkpoints_deployable(user=alice, project=project)
+
+
+def test_a_phase_that_needs_a_teacher_has_one_when_the_pipeline_is_made(project: Project, alice: User) -> None:
+    phases = [{"phase": "cold_start"}, {"phase": "on_policy_distillation", "starts_from": "cold-start"}]
+    with pytest.raises(ConfigError, match="learns from the checkpoint of an earlier phase") as caught:
+        services.pipeline_create(project=project, user=alice, name="taught", phases=phases)
+    assert caught.value.field == "phases.1.rollouts_from"

@@ -104,10 +104,9 @@ def _phase_create(
                 f"“{wanted}” is no earlier phase. There are: {', '.join(earlier) or 'none'}.", field=f"{field}.{key}"
             )
         sources[key] = earlier[wanted] if wanted else None
-    if kind.needs["start_from"] == "required" and sources["starts_from"] is None:
-        raise ConfigError(
-            f"{kind.title} starts from the checkpoint of an earlier phase; name it.", field=f"{field}.starts_from"
-        )
+    for need, key, does in (("start_from", "starts_from", "starts from"), ("rollouts_from", "rollouts_from", "learns from")):
+        if kind.needs[need] == "required" and sources[key] is None:
+            raise ConfigError(f"{kind.title} {does} the checkpoint of an earlier phase; name it.", field=f"{field}.{key}")
     check_any_source(str(values["phase"]), sources["starts_from"], sources["rollouts_from"], field=f"{field}.starts_from")
     given = {"phase": values["phase"], "seed": pipeline.seed, **(values.get("config") or {})}
     config, data = parse_gated(

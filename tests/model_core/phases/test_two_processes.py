@@ -25,7 +25,11 @@ def alone(train: Train) -> Trained:
     return train(cold_start(phase_config={"optimizer": "adamw"}))
 
 
-@pytest.fixture(scope="module", params=LAYOUTS, ids="-".join)
+WHOLE = [*LAYOUTS[:2], *(pytest.param(layout, marks=pytest.mark.slow) for layout in LAYOUTS[2:])]
+"""What every layout computes, and that it goes on, is in `training/test_parity.py` and `test_checkpoints_across_layouts.py`."""
+
+
+@pytest.fixture(scope="module", params=WHOLE, ids="-".join)
 def split(train: Train, request: pytest.FixtureRequest) -> Trained:
     trained = train(cold_start(**with_two(request.param), checkpoint={"every_steps": 4, "keep_last": 9}))
     assert trained.status == 0, trained.output

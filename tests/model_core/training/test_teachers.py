@@ -71,6 +71,7 @@ def test_what_cannot_teach_or_learn_is_refused_by_name(teacher: str, tmp_path: P
         assert refused.value.field == field, words
 
 
+@pytest.mark.slow
 def test_a_dense_student_is_taught_by_a_mixture_of_experts(teacher: str, tmp_path: Path) -> None:
     """In a process of its own, as by hand."""
     config = RunConfig.parse({
