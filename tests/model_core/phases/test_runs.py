@@ -99,7 +99,7 @@ def test_reinforcement_tells_its_metrics_and_rollouts(reinforced: Trained) -> No
     of_others = {  # models and settings that this has not
         "loss/mtp", "moe/balance_loss", "fp16/loss_scale", "fp16/skipped", "budget/used_fraction", "budget/forecast_fraction",
     }  # fmt: skip
-    of_others |= {name for name in METRICS if name.startswith(("distil/", "pairs/"))}  # and phases
+    of_others |= {name for name in METRICS if name.startswith(("distil/", "pairs/", "perf/teacher"))}  # and phases
     assert set(METRICS) - of_others <= named
     assert {"reward/logical_consistency/mean", "reward/efficiency/std", "reward/solution_accuracy/unscored"} <= named
     assert [e["step"] for e in reinforced.events("rollouts")] == [1, 2, 3, 4]
