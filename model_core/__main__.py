@@ -23,7 +23,7 @@ def words() -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one word and returns its exit status; 2 is an error that the message explains."""
-    gc.set_threshold(100_000, 50, 50)  # collecting while modules are loaded is a fifth of the start of a trainer
+    gc.set_threshold(100_000, 50, 50)  # collecting while modules are loaded is a tenth of the start of a trainer
     parser = argparse.ArgumentParser(prog="python -m model_core", description=__doc__.splitlines()[0])
     subparsers = parser.add_subparsers(dest="word", required=True, metavar="|".join(words()))
     for word in words():
