@@ -47,6 +47,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float, float]:
     return mean, error, mean - Z95 * error, mean + Z95 * error
 
 
+def measured(values: Sequence[float]) -> dict[str, float | int | None]:
+    """What is told of a metric with one value a problem: value, stderr, low, high and num; None is what cannot be known."""
+    told = [None if math.isnan(number) else number for number in mean_interval(values)]
+    return {**dict(zip(("value", "stderr", "low", "high"), told, strict=True)), "num": len(values)}
+
+
 def clustered_mean(clusters: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Mean of the clusters' means and its standard error; the samples of one problem are one cluster.
 

@@ -120,6 +120,8 @@ class PolicySteps:
         synced = time.monotonic() - began
         chosen = self._prompts.choose(step, settings.prompts_per_step)
         collected = self._sample(sampler, step, 0, chosen)
+        if collected.failure:
+            return collected
         for number in range(1, settings.refill_rounds + 1):
             num_extra = len(collected.groups) - settings.prompts_per_step
             missing = sum(group.is_flat for group in collected.groups) - num_extra
@@ -131,8 +133,6 @@ class PolicySteps:
                 return more
             seconds = {name: value + more.seconds[name] for name, value in collected.seconds.items()}
             collected = rollouts.Collected([*collected.groups, *more.groups], seconds)
-        if collected.failure:
-            return collected
         self._prompts.update(chosen, [pass_rate(group) for group in collected.groups])
         groups = rollouts.with_advantages(collected.groups, settings.advantage)
         return rollouts.Collected(groups, {**collected.seconds, "perf/sync_s": synced})

@@ -20,6 +20,7 @@ from model_core.preparation.workers import judged_chunks
 from model_core.rundir import write_json
 from model_core.sources import SOURCES
 from model_core.sources._bad import BadRow, refuse
+from model_core.sources._gathering import gathered
 from model_core.sources._lines import Block
 
 FORMAT_VERSION = 1
@@ -197,19 +198,8 @@ class _Version:
 
 
 def _chunks(rows: Iterator[Raw]) -> Iterator[list[Raw]]:
-    """Rows in chunks. What ends the source early is raised behind the rows before it: they may hold an earlier error."""
-    held: list[Raw] = []
-    size = 0
-    try:
-        for row in rows:
-            held.append(row)
-            size += sum(len(value) for value in row.values.values() if isinstance(value, str))
-            if len(held) >= CHUNK_ROWS or size >= CHUNK_CHARS:
-                yield held
-                held, size = [], 0
-    except DataError:
-        if held:
-            yield held
-        raise
-    if held:
-        yield held
+    return gathered(rows, _num_chars, enough=CHUNK_CHARS, most_items=CHUNK_ROWS)
+
+
+def _num_chars(row: Raw) -> int:
+    return sum(len(value) for value in row.values.values() if isinstance(value, str))

@@ -13,6 +13,7 @@ import zstandard
 
 from model_core.errors import DataError
 from model_core.sources._bad import BadRow, OnBad, refuse
+from model_core.sources._gathering import gathered
 
 MAX_LINE_BYTES = 4 << 20
 MAX_UNPACKED_BYTES = 20 << 30
@@ -40,21 +41,7 @@ def blocks(path: Path) -> Iterator[Block]:
 
     What ends the file early is raised behind the lines before it.
     """
-    held: Block = []
-    size = 0
-    try:
-        for numbered in _numbered(path):
-            held.append(numbered)
-            size += len(numbered[1])
-            if size >= BLOCK_BYTES:
-                yield held
-                held, size = [], 0
-    except DataError:
-        if held:
-            yield held
-        raise
-    if held:
-        yield held
+    return gathered(_numbered(path), lambda numbered: len(numbered[1]), enough=BLOCK_BYTES)
 
 
 def block_lines(block: Iterable[tuple[int, bytes]], on_bad: OnBad) -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ from model_core.config import ModelConfig, ParallelConfig
 from model_core.errors import ConfigError
 from model_core.model import Transformer, export_state
 from model_core.planner import count_parameters
-from model_core.planner.layouts import check_layout
+from model_core.planner.layouts import check_layout, check_whole
 from model_core.reward_model import RewardShape, export_reward_model
 from model_core.reward_model.model import build
 from model_core.rollout import Sampler
@@ -85,11 +85,7 @@ class DenseFamily:
 
     def check_layout(self, shape: DenseShape, parallel: ParallelConfig) -> None:
         """See `Family`."""
-        for name, most in (("pipeline", 1), ("tensor", 1), ("expert", 1), ("zero_stage", 1)):
-            found = getattr(parallel, name)
-            if found > most:
-                raise ConfigError(f"{name} is {found}, but a dense student ({shape.model_type}) is trained whole on each process; "
-                                  f"set it to {most}.", field=f"parallel.{name}")
+        check_whole(shape.model_type, parallel)
 
     def build(self, shape: DenseShape) -> Student:
         """See `Family`."""

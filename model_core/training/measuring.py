@@ -6,7 +6,6 @@ problem that could not be scored is counted as such and left out of the mean.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from model_core.config import HeldOutConfig
 from model_core.data.dataset import Row
 from model_core.data.tokenizer import decode, prompt_ids
-from model_core.evaluation.statistics import bootstrap_mean, mean_interval, wilson
+from model_core.evaluation.statistics import bootstrap_mean, measured, wilson
 from model_core.rewards._types import Sample
 from model_core.rollout import Sampler
 from model_core.scoring import Rubric, Scored
@@ -60,23 +59,23 @@ def summary(answered: Sequence[tuple[Sample, Scored]], *, seed: int) -> dict[str
     totals = [scored.total for _sample, scored in answered if scored.total is not None]
     accuracy_low, accuracy_high = wilson(sum(decided), len(decided)) if decided else (None, None)
     quality, quality_low, quality_high = bootstrap_mean(totals, seed) if totals else (None, None, None)
-    measures = _measures(answered, decided, totals)
+    names = sorted({name for _sample, scored in answered for name in scored.components})
+    measures = _measures(answered, names, decided, totals)
     if quality is not None:
         measures["quality"] |= {"low": quality_low, "high": quality_high}
     return {
         "accuracy": sum(decided) / len(decided) if decided else None,
         "accuracy_low": accuracy_low, "accuracy_high": accuracy_high,
         "quality": quality, "quality_low": quality_low, "quality_high": quality_high,
-        "num_problems": len(answered), "components": _component_means(answered), "measures": measures,
+        "num_problems": len(answered), "components": {name: measures[name]["value"] for name in names}, "measures": measures,
         "unscored": len(answered) - len(totals), "examples": [_example(*pair) for pair in answered[:_NUM_EXAMPLES]],
     }
 
 
 def _measures(
-    answered: Sequence[tuple[Sample, Scored]], decided: Sequence[bool], totals: Sequence[float]
+    answered: Sequence[tuple[Sample, Scored]], names: Sequence[str], decided: Sequence[bool], totals: Sequence[float]
 ) -> dict[str, dict[str, float | int | None]]:
-    """Every metric that a gate may compare: its mean, standard error, interval and number of problems."""
-    names = sorted({name for _sample, scored in answered for name in scored.components})
+    """Every metric that a gate may compare, the components `names` among them."""
     values: dict[str, list[float]] = {
         name: [v for _sample, scored in answered if (v := scored.components.get(name)) is not None] for name in names
     }
@@ -85,21 +84,7 @@ def _measures(
         "length": [float(sample.num_tokens) for sample, _scored in answered],
         "truncated": [float(sample.finish_reason == "length") for sample, _scored in answered],
     }
-    return {name: _measure(known) for name, known in values.items()}
-
-
-def _measure(values: Sequence[float]) -> dict[str, float | int | None]:
-    told = [None if math.isnan(number) else number for number in mean_interval(values)]
-    return {**dict(zip(("value", "stderr", "low", "high"), told, strict=True)), "num": len(values)}
-
-
-def _component_means(answered: Sequence[tuple[Sample, Scored]]) -> dict[str, float | None]:
-    names = sorted({name for _sample, scored in answered for name in scored.components})
-    means: dict[str, float | None] = {}
-    for name in names:
-        values = [v for _sample, scored in answered if (v := scored.components.get(name)) is not None]
-        means[name] = sum(values) / len(values) if values else None
-    return means
+    return {name: measured(known) for name, known in values.items()}
 
 
 def _example(sample: Sample, scored: Scored) -> dict[str, Any]:

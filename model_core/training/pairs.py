@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from model_core.data.batches import PackedBatch, passes_of_rank
 from model_core.data.dataset import Row, read_rows
 from model_core.data.order import indices_of_step
-from model_core.evaluation.statistics import mean_interval
+from model_core.evaluation.statistics import measured
 from model_core.reward_model.scoring import pack_documents, scores_of
 from model_core.training.frame import Frame, Outcome
 from model_core.training.layouts import Share
@@ -133,18 +133,13 @@ def _summary(judged: Sequence[tuple[Row, tuple[float, float]]]) -> dict[str, Any
     known = [pair for _row, pair in judged if all(map(math.isfinite, pair))]
     right = [float(chosen > rejected) for chosen, rejected in known]
     parts = {"chosen": [c for c, _r in known], "rejected": [r for _c, r in known], "margin": [c - r for c, r in known]}
-    measures = {name: _measure(values) for name, values in {**parts, "accuracy": right, "quality": right}.items()}
+    measures = {name: measured(values) for name, values in {**parts, "accuracy": right, "quality": right}.items()}
     bounds = (("", "value"), ("_low", "low"), ("_high", "high"))
     return {
         **{f"{name}{end}": measures[name][key] for name in ("accuracy", "quality") for end, key in bounds},
         "num_problems": len(judged), "components": {name: measures[name]["value"] for name in parts}, "measures": measures,
         "unscored": len(judged) - len(known), "examples": [_example(*pair) for pair in judged[:NUM_EXAMPLES]],
     }  # fmt: skip
-
-
-def _measure(values: Sequence[float]) -> dict[str, Any]:
-    told = [None if math.isnan(number) else number for number in mean_interval(values)]
-    return {**dict(zip(("value", "stderr", "low", "high"), told, strict=True)), "num": len(values)}
 
 
 def _example(row: Row, scores: tuple[float, float]) -> dict[str, Any]:
