@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ import psutil
 
 from model_core.launch import command, environment
 from model_core.rundir import RunDir
+from tests.model_core import forked
 
 ROOT = Path(__file__).parents[3]
 TINY = {
@@ -58,9 +60,14 @@ Train = Callable[..., Trained]
 
 
 def execute(rundir: RunDir, *, num_processes: int = 1, launcher: bool = False) -> Trained:
-    argv, env = _started(rundir, num_processes, launcher)
-    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    return Trained(rundir, done.returncode, done.stdout[-4000:] + done.stderr[-4000:])
+    """Trains to the end; `launcher` starts it as the platform does, by DeepSpeed's launcher."""
+    with tempfile.NamedTemporaryFile("w+") as output:
+        if launcher:
+            argv, env = _started(rundir, num_processes, launcher)
+            status = subprocess.run(argv, env=env, cwd=ROOT, stdout=output, stderr=output, timeout=120).returncode
+        else:
+            status = forked.run(["train", str(rundir.path)], output=Path(output.name), num_processes=num_processes)
+        return Trained(rundir, status, output.read()[-8000:])
 
 
 class Running:

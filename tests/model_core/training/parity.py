@@ -5,7 +5,6 @@ Each case has processes of its own, so that nothing that DeepSpeed keeps in its 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import time
@@ -29,9 +28,9 @@ from model_core.training.settings import OptimizationConfig
 from model_core.training.supervised import supervised_passes
 from model_core.training.weights import whole_state
 from model_core.training.world import World
+from tests.model_core.forked import FORKS, LIMIT_SECONDS
 from tests.model_core.reference.plain_training import Example, Recipe
 
-LIMIT_SECONDS = 120
 RECIPE = Recipe(
     lr=1.0, layer_lr_decay=0.9, clip_norm=0.2, bias_speed=0.01,
     factors={"norm": 0.25, "mlp.gate.weight": 2.0, "mlp.experts.": 0.5},
@@ -42,8 +41,6 @@ SHAPE = {
     "moe_intermediate_size": 16, "n_routed_experts": 4, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
     "v_head_dim": 8, "max_position_embeddings": 48,
 }
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.model_core.training.parity", "deepspeed", "torch._dynamo"])  # the slow imports
 
 
 @dataclass(frozen=True)
