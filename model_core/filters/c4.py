@@ -8,6 +8,7 @@ signs; initials such as “J. R. R.” end none.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from typing import Any, Literal
 
@@ -53,6 +54,8 @@ class C4:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
+        self._least, self._need_end = self.config.min_words_per_line, self.config.need_end
+        self._longest = self.config.max_word_chars or sys.maxsize
 
     def why_dropped(self, row: dict[str, Any]) -> Drop | None:
         """The rule and a sentence, or None to keep the row, whose text is then without the lines that break a rule."""
@@ -95,16 +98,15 @@ class C4:
 
     def _sentence_like(self, line: str) -> str | None:
         """The line without its citations, or None when it does not look like a sentence."""
-        asked, line = self.config, line.strip()
-        longest = asked.max_word_chars
-        if longest and len(line) > longest and any(len(word) > longest for word in line.split()):
+        line = line.strip()
+        longest, least = self._longest, self._least
+        if len(line.split(None, least)) < least or (longest < len(line) and any(len(word) > longest for word in line.split())):
             return None
-        has_words = len(line.split(None, asked.min_words_per_line)) >= asked.min_words_per_line
         if "[" in line:
             line = _CITATION.sub("", line)
-        if asked.need_end and (not line.endswith(_END_OF_LINE) or line.endswith("...")):
+        if self._need_end and (not line.endswith(_END_OF_LINE) or line.endswith("...")):
             return None
-        return line if has_words else None
+        return line
 
 
 def _num_sentences(kept: list[str], *, enough: int) -> int:

@@ -97,13 +97,17 @@ class GopherQuality:
         return None
 
     def _by_lines(self, text: str) -> Drop | None:
-        asked, lines = self.config, text.splitlines()
+        asked = self.config
+        num_bullets, num_ellipses = sum(map(text.count, _BULLETS)), sum(map(text.count, _ELLIPSES))
+        if not num_bullets and not num_ellipses:
+            return None
+        lines = text.splitlines()
         num_before = max(0, len(lines) - 1)  # bounds from the signs in the whole text, which are at least those of its lines
-        if asked.max_bullet_fraction and sum(map(text.count, _BULLETS)) > asked.max_bullet_fraction * num_before:
+        if asked.max_bullet_fraction and num_bullets > asked.max_bullet_fraction * num_before:
             num = sum(line.lstrip().startswith(_BULLETS) for line in lines)
             if num / len(lines) > asked.max_bullet_fraction:
                 return Drop("too many bullets", f"{share(num, len(lines))} of its lines begin with a bullet")
-        if asked.max_ellipsis_fraction and sum(map(text.count, _ELLIPSES)) > asked.max_ellipsis_fraction * num_before:
+        if asked.max_ellipsis_fraction and num_ellipses > asked.max_ellipsis_fraction * num_before:
             num = sum(line.rstrip().endswith(_ELLIPSES) for line in lines)
             if num / len(lines) > asked.max_ellipsis_fraction:
                 return Drop("too many broken lines", f"{share(num, len(lines))} of its lines end with an ellipsis")

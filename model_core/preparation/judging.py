@@ -155,7 +155,7 @@ def _passed(rows: list[_Row], number: int, step: Any) -> list[_Row]:
     for row, texts, drop in zip(rows, before, _drops(step, [row.values for row in rows]), strict=True):
         if drop is not None:
             row.dropped_by, row.drop = number, drop
-        elif any(row.values.get(name) is not text for name, text in zip(TEXTS, texts, strict=True)):
+        elif [row.values.get(name) for name in TEXTS] != texts:
             row.rewritten_by.append(number)
     return [row for row in rows if row.drop is None]
 
