@@ -55,8 +55,8 @@ class Watch:
         self._last: dict[str, deque[float]] = {}
         self._said: set[str] = set()
 
-    def add(self, values: Mapping[str, float | None]) -> list[str]:
-        """Takes in the metrics of a step, or of a measurement, and returns the sentences of new findings."""
+    def add(self, values: Mapping[str, float | None]) -> dict[str, str]:
+        """Takes in the metrics of a step, or of a measurement, and returns the sentence of each detector with a new finding."""
         self._forget_another_reward(values)
         for name, value in values.items():
             if value is not None and math.isfinite(value):
@@ -64,11 +64,11 @@ class Watch:
                 last = self._last.setdefault(name, deque(maxlen=4 * self._config.window))
                 (first if len(first) < self._config.window else last).append(value)
         if "reward/total" not in values:
-            return []
+            return {}
         found = findings({name: [*first, *self._last.get(name, ())] for name, first in self._first.items()}, self._config)
         new = {name: sentence for name, sentence in found.items() if name not in self._said}
         self._said |= new.keys()
-        return list(new.values())
+        return new
 
     def stored(self) -> str:
         """What it knows, for a checkpoint."""

@@ -32,7 +32,7 @@ KINDS: dict[str, str] = {
     "checkpoint": "step, path (relative), metrics, size_bytes, sha256, is_final; the last one is told again when measured",
     "checkpoint_removed": "step",
     "fallback": "message: something was done another way than configured",
-    "warning": "message",
+    "warning": "message, sign (the detector of `model_core.detectors` that speaks; of other warnings there is none)",
     "stopping": "reason, step; also when the gate is safely passed early",
     "error": "type, message, field, rank, stage, step",
     "finished": "the content of result.json",

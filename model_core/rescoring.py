@@ -1,18 +1,20 @@
 """Scores stored rollouts again, under another reward: what a change of the weights would have meant, without sampling anew.
 
-Imports without torch. What a stored line holds is written by `model_core.grpo.storing`.
+`rescore` asks the components again, `reweigh` sums what they have said with other weights. Imports without torch.
+What a stored line holds is written by `model_core.grpo.storing`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from model_core.config import RewardConfig
 from model_core.errors import DataError
+from model_core.grpo.advantages import is_flat
 from model_core.rewards._types import Sample
 from model_core.scoring import Rubric, Scored
 from model_core.sources.jsonl import objects
@@ -38,6 +40,41 @@ def rescore(samples: Path, reward: RewardConfig) -> Iterator[dict[str, Any]]:
         rubric.close()
 
 
+def reweigh(groups: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> dict[str, Any]:
+    """One stored step under other weights of the components that scored it: mean `before` and `after`, how many rollouts are
+    `unscored`, how many groups teach nothing (`flat_before`, `flat_after`), in how many `other_best` would be the best, and
+    each group with both totals. Equal to `rescore` with these weights; a weight of 0 leaves its component out.
+    """
+    asked = {name: weight for name, weight in weights.items() if weight}
+    told = []
+    for group in groups:
+        after = [_total(one.get("components") or {}, asked) for one in group["completions"]]
+        told.append({
+            "prompt": group["prompt"], "answer": group.get("answer"),
+            "completions": [
+                {"text": one["text"], "before": one.get("reward"), "after": total}
+                for one, total in zip(group["completions"], after, strict=True)
+            ],
+        })  # fmt: skip
+    columns = {key: [[one[key] for one in group["completions"]] for group in told] for key in ("before", "after")}
+    flat = {f"flat_{key}": sum(map(is_flat, rows)) for key, rows in columns.items()}
+    totals = {key: [value for row in rows for value in row] for key, rows in columns.items()}
+    return {
+        "before": _mean(totals["before"]), "after": _mean(totals["after"]), "num_rollouts": len(totals["after"]),
+        "unscored": sum(value is None for value in totals["after"]), "num_groups": len(told), **flat,
+        "other_best": sum(best(group, "before") != best(group, "after") for group in told), "groups": told,
+    }  # fmt: skip
+
+
+def _total(components: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    """The weighted sum of what the components of the step have said; with a hole there is none."""
+    if components and not weights.keys() & components.keys():
+        return 0.0
+    found = [(weight, components[name]) for name, weight in weights.items() if name in components]
+    known = [weight * value for weight, value in found if value is not None]
+    return sum(known) if found and len(known) == len(found) else None
+
+
 def _step(file: Path, rubric: Rubric) -> dict[str, Any]:
     groups = list(objects(file))
     try:
@@ -52,7 +89,7 @@ def _step(file: Path, rubric: Rubric) -> dict[str, Any]:
     return {
         "step": int(found[1]) if found else None, "before": _mean(before), "after": _mean(after),
         "unscored": sum(value is None for value in after), "num_rollouts": len(after),
-        "other_best": sum(_best(group, "before") != _best(group, "after") for group in told), "groups": told,
+        "other_best": sum(best(group, "before") != best(group, "after") for group in told), "groups": told,
     }  # fmt: skip
 
 
@@ -74,7 +111,8 @@ def _group(group: dict[str, Any], scored: Sequence[Scored]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _best(group: dict[str, Any], key: str) -> int | None:
+def best(group: Mapping[str, Any], key: str) -> int | None:
+    """The place of the completion with the highest total, the first of several; None where nothing is scored."""
     values = [(one[key], -place) for place, one in enumerate(group["completions"]) if one[key] is not None]
     return -max(values)[1] if values else None
 

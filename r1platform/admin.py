@@ -18,7 +18,7 @@ from r1platform import services
 from r1platform.access import signed_in
 from r1platform.keys import api_key_revoke
 from r1platform.lib.admin import ReadOnly, ReadOnlyInline
-from r1platform.models import ApiKey, AuditEntry, Device, DeviceLease, Membership, Node, Project
+from r1platform.models import ApiKey, AuditEntry, Device, DeviceLease, Membership, Node, Project, Webhook, WebhookDelivery
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -107,3 +107,19 @@ class AuditEntryAdmin(ReadOnly):
     search_fields = ["target", "user__username"]
     list_select_related = ["user", "project"]
     date_hierarchy = "created_at"
+
+
+@admin.register(Webhook)
+class WebhookAdmin(ReadOnly):
+    list_display = ["name", "project", "url", "is_enabled", "disabled_reason", "created_by", "created_at"]
+    list_filter = ["is_enabled", "project"]
+    search_fields = ["name", "url"]
+    exclude = ["salt"]
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(ReadOnly):
+    list_display = ["webhook", "event", "num_attempts", "last_status", "created_at", "delivered_at", "given_up_at"]
+    list_filter = ["event", ("delivered_at", admin.EmptyFieldListFilter), ("given_up_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["webhook"]
+    exclude = ["body"]

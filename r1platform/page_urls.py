@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from r1platform import page_views, settings_views
+from r1platform import page_views, settings_views, webhook_views
 
 urlpatterns = [
     path("", page_views.overview, name="overview"),
@@ -19,5 +19,8 @@ urlpatterns = [
     path("settings/members/", settings_views.member_save, name="member-save"),
     path("settings/keys/", settings_views.settings_keys, name="settings-keys"),
     path("settings/keys/<int:key_id>/revoke/", settings_views.key_revoke, name="key-revoke"),
+    path("settings/webhooks/", webhook_views.settings_webhooks, name="settings-webhooks"),
+    path("settings/webhooks/<int:webhook_id>/", webhook_views.webhook_detail, name="webhook-detail"),
+    path("settings/webhooks/<int:webhook_id>/act/<str:verb>/", webhook_views.webhook_act, name="webhook-act"),
     path("settings/audit/", settings_views.settings_audit, name="settings-audit"),
 ]

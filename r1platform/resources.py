@@ -19,6 +19,7 @@ from r1platform.access import for_user, project_named, role_in
 from r1platform.api import CursorPaging, ProjectViewSet, ScopePermission, SessionOnly
 from r1platform.keys import SCOPES, api_key_create, api_key_revoke
 from r1platform.models import ApiKey, AuditEntry, Device, Membership, Node, Project, Role
+from r1platform.webhook_api import Webhooks
 
 
 class ByName(CursorPaging):
@@ -274,6 +275,7 @@ def register(router: DefaultRouter) -> None:
     router.register("devices", Devices, basename="device")
     router.register("api-keys", ApiKeys, basename="api-key")
     router.register("audit", Audit, basename="audit")
+    router.register("webhooks", Webhooks, basename="webhook")
 
 
 def _user(request: Request) -> User:

@@ -16,7 +16,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.templatetags.static import static
 from plotly import package_data as plotly_files
 
-from r1platform.lib.environment import database, positive_number, redis_address, yes_or_no
+from r1platform.lib.environment import database, mail, positive_number, redis_address, yes_or_no
 from r1platform.lib.home import redis_socket, secret_key, socket_dir
 
 env = environ.Env()
@@ -29,6 +29,13 @@ R1_SGLANG_PYTHON = env.str("R1_SGLANG_PYTHON", default="")
 R1_BENCHMARKS = Path(env.str("R1_BENCHMARKS", default="") or R1_HOME / "benchmarks").absolute()
 R1_HUB_URL = env.str("R1_HUB_URL", default="https://huggingface.co").rstrip("/")
 R1_MAX_UPLOAD_BYTES = positive_number("R1_MAX_UPLOAD_BYTES", env.str("R1_MAX_UPLOAD_BYTES", default=""), default=2 << 30)
+
+R1_WEBHOOKS_PRIVATE = yes_or_no("R1_WEBHOOKS_PRIVATE", env.str("R1_WEBHOOKS_PRIVATE", default=""))
+R1_URL = env.str("R1_URL", default="http://127.0.0.1:8000").rstrip("/")
+R1_EMAIL_URL = env.str("R1_EMAIL_URL", default="")
+globals().update(mail(R1_EMAIL_URL))
+DEFAULT_FROM_EMAIL = env.str("R1_EMAIL_FROM", default="r1@localhost")
+EMAIL_TIMEOUT = 8
 
 SECRET_KEY = env.str("R1_SECRET_KEY", default="") or secret_key(R1_HOME)
 DEBUG = False
@@ -121,6 +128,8 @@ CELERY_BEAT_SCHEDULE = {
     "schedule runs": {"task": "training_app.tasks.schedule", "schedule": schedule(2), "options": {"expires": 10}},
     "reconcile runs": {"task": "training_app.tasks.reconcile", "schedule": schedule(5), "options": {"expires": 10}},
     "reconcile replicas": {"task": "serving_app.tasks.reconcile", "schedule": schedule(5), "options": {"expires": 10}},
+    "alerts": {"task": "training_app.tasks.alerts", "schedule": schedule(5), "options": {"expires": 10}},
+    "webhooks": {"task": "r1platform.tasks.webhooks_due", "schedule": schedule(5), "options": {"expires": 10}},
     "nodes": {"task": "r1platform.tasks.nodes_ask", "schedule": schedule(10), "options": {"expires": 20}},
 }
 
@@ -152,7 +161,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"RoleEnum": "r1platform.models.Role", "DatasetKindEnum": "training_app.models.DatasetKind"},
+    "ENUM_NAME_OVERRIDES": {"RoleEnum": "r1platform.models.Role", "DatasetKindEnum": "training_app.models.DatasetKind",
+                            "AlertKindEnum": "training_app.models.AlertKind"},
 }
 
 AUTH_PASSWORD_VALIDATORS = [

@@ -1,10 +1,13 @@
-"""Celery tasks of the plumbing: the heartbeat of every node, each on its own queue."""
+"""Celery tasks of the plumbing: the heartbeat of every node, each on its own queue; what webhooks are sent.
+
+A delivery may take the seconds that `r1platform.lib.outbound` gives a stranger to answer; everything else is under one.
+"""
 
 from __future__ import annotations
 
 from celery import shared_task
 
-from r1platform import nodes
+from r1platform import nodes, webhooks
 from r1platform.models import Node
 
 
@@ -19,3 +22,16 @@ def nodes_ask() -> None:
 def node_heartbeat() -> None:
     """Runs on the node's own worker."""
     nodes.node_heartbeat()
+
+
+@shared_task
+def webhooks_due() -> None:
+    """Asks for another attempt at what has not arrived."""
+    for delivery_id in webhooks.deliveries_due():
+        webhook_deliver.apply_async((delivery_id,), expires=30)
+
+
+@shared_task
+def webhook_deliver(delivery_id: int) -> None:
+    """One attempt; one that comes second finds the row claimed."""
+    webhooks.webhook_deliver(delivery_id)

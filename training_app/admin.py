@@ -6,6 +6,8 @@ from django.contrib import admin
 
 from r1platform.lib.admin import ReadOnly, ReadOnlyInline
 from training_app.models import (
+    Alert,
+    AlertRule,
     Checkpoint,
     Dataset,
     DatasetVersion,
@@ -110,3 +112,18 @@ class CheckpointAdmin(ReadOnly):
     list_display = ["run", "step", "is_final", "size_bytes", "created_at", "removed_at"]
     list_filter = ["is_final"]
     search_fields = ["sha256"]
+
+
+@admin.register(AlertRule)
+class AlertRuleAdmin(ReadOnly):
+    list_display = ["name", "project", "kind", "metric", "threshold", "is_enabled", "created_by", "created_at"]
+    list_filter = ["kind", "is_enabled", "project"]
+    search_fields = ["name"]
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnly):
+    list_display = ["run", "name", "message", "raised_at", "resolved_at", "resolved_by"]
+    list_filter = [("resolved_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["run", "resolved_by"]
+    search_fields = ["name", "message", "run__name"]

@@ -10,6 +10,9 @@ from django.conf import settings
 
 from r1platform.lib.processes import spawn
 from r1platform.lib.storage import home
+from training_app.alert_messages import alert_mail as mail_try
+from training_app.alert_messages import mails_due
+from training_app.alerts import alerts_look
 from training_app.preparation import preparations_reconcile, preparations_start
 from training_app.reconciling import attempt_reclaim, reconcile_once
 from training_app.scheduling import schedule_once
@@ -27,6 +30,20 @@ def reconcile() -> None:
     """Has what went silent adopted or given up."""
     preparations_reconcile()
     reconcile_once()
+
+
+@shared_task(name="training_app.tasks.alerts")
+def alerts() -> None:
+    """Looks at live runs by the rules of their projects, and tries mails that did not leave."""
+    alerts_look()
+    for alert_id in mails_due():
+        alert_mail.apply_async((alert_id,), expires=30)
+
+
+@shared_task(name="training_app.tasks.alert_mail")
+def alert_mail(alert_id: int) -> None:
+    """One try; a mail server may take the seconds of EMAIL_TIMEOUT."""
+    mail_try(alert_id)
 
 
 @shared_task(name="training_app.tasks.reclaim")

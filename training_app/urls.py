@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from training_app.views import (
+    alerts,
     benchmark_files,
     datasets,
     evaluations,
@@ -38,5 +39,6 @@ urlpatterns = [
     path("launches/<int:launch_id>/override/<int:run_id>/", launches.gate_override, name="gate-override"),
     path("launches/<int:launch_id>/roll-back/<int:run_id>/", launches.gate_roll_back, name="gate-roll-back"),
     path("evaluations/", evaluations.evaluation_list, name="evaluation-list"),
+    *alerts.urlpatterns,
     *runs.urlpatterns,
 ]

@@ -117,15 +117,21 @@ def _stopped(run: PhaseRun, result: dict[str, Any]) -> _End:
     step = f"at step {result.get('steps', 0)}"
     if run.desired == Desired.PAUSE:
         return _End(
-            AttemptState.STOPPED, RunState.PAUSED, f"Paused {step}; its checkpoint is kept.", {"result": result}
+            AttemptState.STOPPED, RunState.PAUSED, f"Paused {step}; its checkpoint is kept.{_asked(run)}", {"result": result}
         )
     if run.desired == Desired.STOP:
         return _End(
-            AttemptState.STOPPED, RunState.STOPPED, f"Stopped {step}; its checkpoint is kept.", {"result": result}
+            AttemptState.STOPPED, RunState.STOPPED, f"Stopped {step}; its checkpoint is kept.{_asked(run)}", {"result": result}
         )
     asked = str(result.get("reason") or "It was asked to stop.")
     reason = f"{asked} Its checkpoint {step} is kept; it goes on from there when a device is free."
     return _End(AttemptState.STOPPED, RunState.QUEUED, reason, {})
+
+
+def _asked(run: PhaseRun) -> str:
+    """Who asked for the end, and why, as a further sentence."""
+    last = run.transitions.filter(after=RunState.STOPPING, user__isnull=False).order_by("-id").first()
+    return f" {last.reason}" if last is not None else ""
 
 
 def _is_crash(result: dict[str, Any] | None) -> bool:

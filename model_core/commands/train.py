@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_core.config import RunConfig, RunPaths
 from model_core.errors import ConfigError, ModelCoreError
+from model_core.ranklog import mark_output
 from model_core.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         return _failed(rundir, Reporter(rundir, is_first=_rank() == 0), error, is_teller=_rank() == 0)
     if config.parallel.num_processes > 1 and "RANK" not in os.environ:
         _become_launcher(rundir, config)
+    if config.parallel.num_processes > 1:
+        mark_output(_rank())
     return _train(rundir, config, paths)
 
 

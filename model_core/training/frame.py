@@ -292,8 +292,8 @@ class Frame:
     def _scalars(self, values: dict[str, float | None]) -> None:
         self.reporter.emit("scalars", step=self.counters.step, tokens=self.counters.tokens,
                            process_seconds=self.reporter.process_seconds, values=values)
-        for sentence in self._hacks.add(values):
-            self.reporter.emit("warning", message=f"The reward may be gamed; look at the rollouts. {sentence}")
+        for sign, sentence in self._hacks.add(values).items():
+            self.reporter.emit("warning", message=f"The reward may be gamed; look at the rollouts. {sentence}", sign=sign)
 
     def _watch(self, report: UpdateReport, step: int) -> None:
         """Tells of an update that was skipped, and ends the run after many in a row."""

@@ -12,6 +12,7 @@ import environ
 
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _POSTGRES = ("postgres", "postgresql", "pgsql", "psql")
+_MAIL = ("smtp", "smtps", "smtp+tls", "smtp+ssl", "consolemail", "filemail", "memorymail", "dummymail")
 _REDIS = ("redis", "rediss", "unix", "memory")
 
 
@@ -44,6 +45,16 @@ def database(url: str) -> dict[str, Any]:
             "or unset it for the embedded one."
         )
     settings: dict[str, Any] = environ.Env.db_url_config(url)
+    return settings
+
+
+def mail(url: str) -> dict[str, Any]:
+    """Django's settings of a mail server; without an address nothing is sent. Raises SettingError without the password."""
+    if _parts(url or "dummymail://", _MAIL) is None:
+        raise SettingError(
+            "R1_EMAIL_URL is not the address of a mail server; write smtp+tls://user:password@host:587, or unset it for no mail."
+        )
+    settings: dict[str, Any] = environ.Env.email_url_config(url or "dummymail://")
     return settings
 
 

@@ -9,11 +9,12 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from model_core.config import RunConfig
 from r1platform.models import Node, Project
 from tests.pages.b_rows import RESULT, make_checkpoint, make_event, make_launch, make_run
 from training_app.models import PhaseRun, RunTransition
 from training_app.states import RunState
-from training_app.views import run_words
+from training_app.views import run_code, run_words
 from training_app.views.runs_page import TABS, flat_differences
 
 pytestmark = pytest.mark.django_db
@@ -258,3 +259,32 @@ def test_a_setting_out_of_range_is_said_at_its_field_and_nothing_is_made(project
     answer = client_erin.post(address, sent | {"name": "bad", "config-seed": "-1"})
     assert answer.status_code == 422 and "seed" in answer.context["config"].errors
     assert not PhaseRun.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "verb", "after"),
+    [("running", "stop", "stopping"), ("running", "pause", "stopping"), ("paused", "resume", "queued"), ("failed", "retry", "queued")],
+)
+def test_a_reason_is_asked_and_kept(state: str, verb: str, after: str, project: Project, client_erin: Client) -> None:
+    made = make_run(project, state=state)
+    assert f'id="run-{verb}"' in client_erin.get(reverse("run-detail", args=[made.pk])).content.decode()
+    client_erin.post(reverse("run-act", args=[made.pk, verb]), {"reason": "  The loss rose. "})
+    kept = RunTransition.objects.get(run=made, after=after)
+    assert kept.reason.endswith("by erin: The loss rose.") and kept.user is not None
+
+
+def test_the_configuration_is_told_as_command_code_and_request(run: PhaseRun, client_bob: Client) -> None:
+    page = client_bob.get(reverse("run-detail", args=[run.pk, "config"])).content.decode()
+    assert "python -m model_core train run" in page and "RunConfig.parse(" in page and "curl -X POST" in page
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"phase": "cold_start"}, {"phase": "reinforcement", "seed": 7, "reward": "r1", "phase_config": {"group_size": 4}},
+     {"phase": "rejection_sampling", "model": "small", "gate": {"metric": "accuracy", "threshold": 0.5}}],
+)  # fmt: skip
+def test_a_short_configuration_says_the_same(asked: dict[str, Any]) -> None:
+    whole = RunConfig.parse(asked).resolved()
+    short = run_code.short_config(whole)
+    assert RunConfig.parse(short).resolved() == whole and len(str(short)) < len(str(whole)) / 2
+    assert run_code.short_config({"phase": "of long ago", "x": 1}) == {"phase": "of long ago", "x": 1}

@@ -26,8 +26,8 @@ def group(prompt: str, *texts: tuple[str, bool, float]) -> dict[str, Any]:
 def store(attempt: RunAttempt, step: int, groups: list[dict[str, Any]]) -> None:
     """Writes a step's file and the event that tells of it."""
     file = f"samples/step_{step:08d}.jsonl.gz"
-    with gzip.open(rundir_of(attempt).path / file, "wt") as out:
-        out.writelines(json.dumps(one) + "\n" for one in groups)
+    with gzip.open(rundir_of(attempt).path / file, "wt", encoding="utf-8") as out:
+        out.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in groups)
     seq = attempt.events.count() + 1
     RunEvent.objects.create(
         run=attempt.run, attempt=attempt, seq=seq, time=timezone.now(), kind="rollouts", payload={"step": step, "file": file}

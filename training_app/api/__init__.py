@@ -5,6 +5,7 @@ from __future__ import annotations
 from rest_framework.routers import BaseRouter
 
 from training_app.api import datasets
+from training_app.api.alerts import AlertRules, Alerts
 from training_app.api.evaluations import Evaluations
 from training_app.api.pipelines import Launches, Pipelines, PipelineTemplates
 from training_app.api.runs import Checkpoints, Runs
@@ -19,6 +20,8 @@ def register(router: BaseRouter) -> None:
     router.register("launches", Launches, basename="launch")
     router.register("runs", Runs, basename="run")
     router.register("checkpoints", Checkpoints, basename="checkpoint")
+    router.register("alert-rules", AlertRules, basename="alert-rule")
+    router.register("alerts", Alerts, basename="alert")
     router.register("evaluations", Evaluations, basename="evaluation")
     router.register("phases", Phases, basename="phase")
     router.register("rewards", Rewards, basename="reward")

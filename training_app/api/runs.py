@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, status
 from rest_framework.decorators import action
@@ -15,11 +17,11 @@ from r1platform.api import ProjectViewSet, wanted_project
 from training_app import selectors, services
 from training_app.api.datasets import UploadField
 from training_app.api.fields import CheckpointField, VersionField, query_number, user_of, values_of
+from training_app.api.run_logs import LogReadings
+from training_app.api.run_rollouts import PLAIN, STEP, RolloutReadings
 from training_app.budgets import UNITS, uses_of
+from training_app.checkpoint_files import archive, archive_bytes, archive_name, checkpoint_files
 from training_app.models import Checkpoint, DatasetVersion, PhaseRun, Upload
-
-_STEP = OpenApiParameter("step", int, description="By default the newest.")
-_PLAIN: dict[str, Any] = {"detail": True, "pagination_class": None, "filterset_fields": None}
 
 
 class UseSerializer(serializers.Serializer[Any]):
@@ -98,7 +100,13 @@ class RunPatchSerializer(serializers.Serializer[Any]):
     notes = serializers.CharField(required=False, allow_blank=True, max_length=20_000)
 
 
-class RetrySerializer(serializers.Serializer[Any]):
+class ReasonSerializer(serializers.Serializer[Any]):
+    """Why; it is kept in the history with your name."""
+
+    reason = serializers.CharField(max_length=2000, required=False, allow_blank=True, default="")
+
+
+class RetrySerializer(ReasonSerializer):
     """Without a configuration the run itself is queued again; with one a new run stands in for it."""
 
     config = serializers.DictField(
@@ -146,6 +154,11 @@ class MetricsSerializer(serializers.Serializer[Any]):
     level = serializers.IntegerField()
 
 
+class CheckpointFileSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    size_bytes = serializers.IntegerField()
+
+
 class EventSerializer(serializers.Serializer[Any]):
     id = serializers.IntegerField(help_text="The cursor: ask on with `after`.")
     attempt = serializers.IntegerField()
@@ -160,12 +173,6 @@ class EventsSerializer(serializers.Serializer[Any]):
     last_id = serializers.IntegerField()
 
 
-class RolloutsSerializer(serializers.Serializer[Any]):
-    step = serializers.IntegerField(allow_null=True)
-    steps = serializers.ListField(child=serializers.IntegerField())
-    groups = serializers.ListField(child=serializers.DictField())
-
-
 class ExpertsSerializer(serializers.Serializer[Any]):
     step = serializers.IntegerField(allow_null=True)
     steps = serializers.ListField(child=serializers.IntegerField())
@@ -174,14 +181,23 @@ class ExpertsSerializer(serializers.Serializer[Any]):
     max_violation = serializers.ListField(child=serializers.FloatField(), required=False)
 
 
-class RunLogSerializer(serializers.Serializer[Any]):
-    attempt = serializers.IntegerField(allow_null=True)
-    text = serializers.CharField()
-    next_offset = serializers.IntegerField()
-    size = serializers.IntegerField()
+class ExpertsHistorySerializer(serializers.Serializer[Any]):
+    """Columns by step; of `max_violation`, `entropy` and `bias_norm` a row has a number a layer."""
+
+    steps = serializers.ListField(child=serializers.IntegerField())
+    num_steps = serializers.IntegerField(help_text="Steps that there are; `steps` has fewer of many.")
+    layer = serializers.IntegerField()
+    num_layers = serializers.IntegerField()
+    max_violation = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()))
+    entropy = serializers.ListField(
+        child=serializers.ListField(child=serializers.FloatField(allow_null=True)), help_text="Of the loads: 1 is even."
+    )
+    bias_norm = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()))
+    load = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()), help_text="Of `layer` by expert.")
+    bias = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()), help_text="Of `layer` by expert.")
 
 
-class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
+class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, RolloutReadings, ProjectViewSet):
     """Phase runs."""
 
     queryset = PhaseRun.objects.select_related("project", "retried_as")
@@ -208,25 +224,25 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
             services.run_notes_set(run=run, user=user_of(request), notes=values["notes"])
         return self._now()
 
-    @extend_schema(request=None, responses=RunSerializer)
+    @extend_schema(request=ReasonSerializer, responses=RunSerializer)
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
         """Writes a checkpoint and ends."""
-        services.run_stop(run=self.get_object(), user=user_of(request))
+        services.run_stop(run=self.get_object(), user=user_of(request), reason=self._reason())
         return self._now()
 
-    @extend_schema(request=None, responses=RunSerializer)
+    @extend_schema(request=ReasonSerializer, responses=RunSerializer)
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, pk: str) -> Response:
         """Writes a checkpoint, frees its device and waits to be resumed."""
-        services.run_pause(run=self.get_object(), user=user_of(request))
+        services.run_pause(run=self.get_object(), user=user_of(request), reason=self._reason())
         return self._now()
 
-    @extend_schema(request=None, responses=RunSerializer)
+    @extend_schema(request=ReasonSerializer, responses=RunSerializer)
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, pk: str) -> Response:
         """Goes on from the last checkpoint."""
-        services.run_resume(run=self.get_object(), user=user_of(request))
+        services.run_resume(run=self.get_object(), user=user_of(request), reason=self._reason())
         return self._now()
 
     @extend_schema(request=RetrySerializer, responses={200: RunSerializer, 201: RunSerializer})
@@ -237,7 +253,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
         run, user = self.get_object(), user_of(request)
         changes = values_of(RetrySerializer, request, self.get_serializer_context()).get("config")
         if changes is None:
-            services.run_retry(run=run, user=user)
+            services.run_retry(run=run, user=user, reason=self._reason())
             return self._now()
         made = services.run_retry_changed(run=run, user=user, config=services.changed(run.config, changes))
         made.refresh_from_db()
@@ -252,7 +268,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
         return self._now()
 
     @extend_schema(responses=CheckpointSerializer(many=True))
-    @action(**_PLAIN, url_path="roll-back-choices")
+    @action(**PLAIN, url_path="roll-back-choices")
     def roll_back_choices(self, request: Request, pk: str) -> Response:
         """What the run can be rolled back to: what the phases before it left, then its own earlier checkpoints, best first."""
         return Response(CheckpointSerializer(services.roll_back_choices(self.get_object()), many=True).data)
@@ -282,7 +298,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
         ],
         responses=MetricsSerializer,
     )
-    @action(**_PLAIN)
+    @action(**PLAIN)
     def metrics(self, request: Request, pk: str) -> Response:
         """Scalars of any range, with the extremes of what was folded together."""
         names = [name for name in request.query_params.get("names", "").split(",") if name]
@@ -302,7 +318,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
         ],
         responses=EventsSerializer,
     )
-    @action(**_PLAIN)
+    @action(**PLAIN)
     def events(self, request: Request, pk: str) -> Response:
         """What the trainer told, oldest first, as the socket sends it."""
         after, limit = query_number(request, "after") or 0, query_number(request, "limit")
@@ -310,36 +326,29 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
         found = selectors.run_events(self.get_object(), after=after, limit=limit or 500, kinds=kinds or None)
         return Response({"events": found, "last_id": found[-1]["id"] if found else after})
 
-    @extend_schema(parameters=[_STEP], responses=RolloutsSerializer)
-    @action(**_PLAIN)
-    def rollouts(self, request: Request, pk: str) -> Response:
-        """The groups of completions of one step with what each reward component gave."""
-        return Response(selectors.run_rollouts(self.get_object(), step=query_number(request, "step")))
-
-    @extend_schema(parameters=[_STEP], responses=ExpertsSerializer)
-    @action(**_PLAIN)
+    @extend_schema(parameters=[STEP], responses=ExpertsSerializer)
+    @action(**PLAIN)
     def experts(self, request: Request, pk: str) -> Response:
         """Loads and routing biases of the experts at one step."""
         return Response(selectors.run_experts(self.get_object(), step=query_number(request, "step")))
 
     @extend_schema(
-        parameters=[
-            OpenApiParameter("attempt", int, description="By default the newest."),
-            OpenApiParameter("offset", int, description="Where to read on; by default the newest part."),
-        ],
-        responses=RunLogSerializer,
+        parameters=[OpenApiParameter("layer", int, description="Of those with experts, from 0.")],
+        responses=ExpertsHistorySerializer,
     )
-    @action(**_PLAIN)
-    def log(self, request: Request, pk: str) -> Response:
-        """What the trainer's processes have printed."""
-        attempt, offset = query_number(request, "attempt"), query_number(request, "offset")
-        return Response(selectors.run_log(self.get_object(), attempt=attempt, offset=offset))
+    @action(**PLAIN, url_path="experts/history")
+    def experts_history(self, request: Request, pk: str) -> Response:
+        """Balance of every layer, loads and biases of one, over the steps."""
+        return Response(selectors.run_experts_history(self.get_object(), layer=query_number(request, "layer") or 0))
 
     @extend_schema(responses=CheckpointSerializer(many=True))
-    @action(**_PLAIN)
+    @action(**PLAIN)
     def checkpoints(self, request: Request, pk: str) -> Response:
         """Every checkpoint, newest first; `removed_at` says which are gone from disk."""
         return Response(CheckpointSerializer(selectors.run_checkpoints(self.get_object()), many=True).data)
+
+    def _reason(self) -> str:
+        return str(values_of(ReasonSerializer, self.request, self.get_serializer_context())["reason"])
 
     def _now(self) -> Response:
         return Response(RunSerializer(self.get_object()).data)
@@ -348,7 +357,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
 class Checkpoints(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
     """Complete checkpoints; paths are not told, they are the platform's own."""
 
-    queryset = Checkpoint.objects.select_related("run__project", "attempt")
+    queryset = Checkpoint.objects.select_related("run__project", "attempt__node")
     serializer_class = CheckpointSerializer
     project_path = "run__project"
     filterset_fields = {"run": ["exact"], "step": ["exact"], "is_final": ["exact"], "removed_at": ["isnull"]}
@@ -356,3 +365,20 @@ class Checkpoints(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewS
 
     def get_queryset(self) -> QuerySet[Checkpoint]:
         return super().get_queryset().order_by("-id")
+
+    @extend_schema(responses=CheckpointFileSerializer(many=True))
+    @action(**PLAIN)
+    def files(self, request: Request, pk: str) -> Response:
+        """The files of its Hugging Face directory."""
+        return Response(CheckpointFileSerializer(checkpoint_files(self.get_object()), many=True).data)
+
+    @extend_schema(responses={(200, "application/x-tar"): OpenApiTypes.BINARY})
+    @action(**PLAIN)
+    def download(self, request: Request, pk: str) -> StreamingHttpResponse:
+        """The directory as a tar: config, tokenizer and weights in safetensors."""
+        checkpoint = self.get_object()
+        files, folder = checkpoint_files(checkpoint), archive_name(checkpoint)
+        answer = StreamingHttpResponse(archive(files, folder), content_type="application/x-tar")
+        answer["Content-Length"] = str(archive_bytes(files, folder))
+        answer["Content-Disposition"] = f'attachment; filename="{folder}.tar"'
+        return answer

@@ -1,12 +1,13 @@
 """The tables of training: datasets → pipelines → runs → metrics. They hold data and constraints, no verbs."""
 
+from training_app.models.alerts import Alert, AlertKind, AlertRule, AlertWatch
 from training_app.models.datasets import Dataset, DatasetKind, DatasetVersion, Upload, VersionTransition
 from training_app.models.metrics import MetricBucket, MetricSeries
 from training_app.models.pipelines import Launch, LaunchTransition, Pipeline, PipelinePhase
 from training_app.models.runs import Checkpoint, PhaseRun, RunAttempt, RunEvent, RunTransition
 
 __all__ = [
-    "Checkpoint", "Dataset", "DatasetKind", "DatasetVersion", "Launch", "LaunchTransition", "MetricBucket",
-    "MetricSeries", "PhaseRun", "Pipeline", "PipelinePhase", "RunAttempt", "RunEvent", "RunTransition", "Upload",
-    "VersionTransition",
+    "Alert", "AlertKind", "AlertRule", "AlertWatch", "Checkpoint", "Dataset", "DatasetKind", "DatasetVersion", "Launch",
+    "LaunchTransition", "MetricBucket", "MetricSeries", "PhaseRun", "Pipeline", "PipelinePhase", "RunAttempt", "RunEvent",
+    "RunTransition", "Upload", "VersionTransition",
 ]

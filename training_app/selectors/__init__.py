@@ -1,7 +1,9 @@
 """Readings for pages, API and sockets; every list starts from what the user may see."""
 
+from training_app.selectors.alerts import alert_list, alert_metric_names, alert_rule_list, open_alerts, run_alerts
 from training_app.selectors.benchmark_files import benchmark_files
 from training_app.selectors.datasets import runs_with_rollouts, version_lineage, version_preview, version_report
+from training_app.selectors.experts import run_experts, run_experts_history
 from training_app.selectors.metrics import run_metrics
 from training_app.selectors.pipelines import (
     launch_list,
@@ -12,19 +14,20 @@ from training_app.selectors.pipelines import (
     spend_today,
 )
 from training_app.selectors.rates import phase_shape, rate_plot, run_rates, run_shape
+from training_app.selectors.rollouts import run_prompt, run_rewards, run_rollout_steps, run_rollouts
 from training_app.selectors.runs import (
     run_checkpoints,
     run_events,
-    run_experts,
     run_list,
     run_log,
-    run_rollout_steps,
-    run_rollouts,
+    run_log_path,
+    run_log_search,
 )
 
 __all__ = [
-    "benchmark_files", "launch_list", "launch_state", "phase_shape", "pipeline_graph", "pipeline_template",
-    "pipeline_templates", "rate_plot", "run_checkpoints", "run_events", "run_experts", "run_list", "run_log",
-    "run_metrics", "run_rates", "run_rollout_steps", "run_rollouts", "run_shape", "runs_with_rollouts", "spend_today",
+    "alert_list", "alert_metric_names", "alert_rule_list", "benchmark_files", "launch_list", "launch_state", "open_alerts",
+    "phase_shape", "pipeline_graph", "pipeline_template", "pipeline_templates", "rate_plot", "run_alerts", "run_checkpoints",
+    "run_events", "run_experts", "run_experts_history", "run_list", "run_log", "run_log_path", "run_log_search", "run_metrics",
+    "run_prompt", "run_rates", "run_rewards", "run_rollout_steps", "run_rollouts", "run_shape", "runs_with_rollouts", "spend_today",
     "version_lineage", "version_preview", "version_report",
 ]  # fmt: skip

@@ -1,5 +1,12 @@
 """Verbs on datasets, pipelines and runs. They check what is asked, not who asks: doors check roles."""
 
+from training_app.services.alerts import (
+    alert_rule_create,
+    alert_rule_delete,
+    alert_rule_update,
+    alert_rules_usual,
+    alert_see,
+)
 from training_app.services.datasets import (
     dataset_create,
     dataset_delete,
@@ -43,7 +50,8 @@ from training_app.services.runs import (
 from training_app.services.sources import OF_A_RUN, readers_of, rows_look, upload_benchmark_set
 
 __all__ = [
-    "OF_A_RUN", "NotHeld", "again", "changed", "checkpoint_dir", "checkpoint_model_dir", "dataset_create", "dataset_delete",
+    "OF_A_RUN", "NotHeld", "again", "alert_rule_create", "alert_rule_delete", "alert_rule_update", "alert_rules_usual",
+    "alert_see", "changed", "checkpoint_dir", "checkpoint_model_dir", "dataset_create", "dataset_delete",
     "gate_keys", "gate_override", "gate_roll_back", "launch_pause", "launch_resume", "launch_stop", "pipeline_budget_set",
     "pipeline_create", "pipeline_from_template", "pipeline_launch", "pipeline_phase_update", "readers_of",
     "replacement_of", "roll_back_choices", "rows_look", "run_clone", "run_create", "run_notes_set", "run_pause", "run_resume",

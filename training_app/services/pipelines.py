@@ -344,7 +344,7 @@ def launch_pause(*, launch: Launch, user: User) -> None:
     if not launch_transition(launch=locked, to=LaunchState.PAUSED, reason=reason, user=user):
         raise IllegalTransition("Launch", launch.pk, locked.state, LaunchState.PAUSED)
     for run in locked.runs.filter(state__in=[*LIVE_RUNS, RunState.QUEUED]):
-        run_pause(run=run, user=user, reason=reason)
+        run_pause(run=run, user=user)
     _audit(locked, user, "launch.pause")
 
 
@@ -383,7 +383,7 @@ def launch_stop(*, launch: Launch, user: User) -> None:
         raise IllegalTransition("Launch", launch.pk, locked.state, LaunchState.STOPPED)
     for run in locked.runs.all():
         if run.state in LIVE_RUNS or run.state in {RunState.QUEUED, RunState.PAUSED}:
-            run_stop(run=run, user=user, reason=reason)
+            run_stop(run=run, user=user)
         elif run.state == RunState.WAITING:
             run_transition(run=run, to=RunState.STOPPED, reason=reason, user=user, fields={"desired": Desired.STOP})
     _audit(locked, user, "launch.stop")

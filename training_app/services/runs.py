@@ -27,6 +27,7 @@ from training_app.transitions import launch_transition, run_transition
 MAX_NAME_CHARS = 120
 MAX_TAGS = 20
 MAX_TAG_CHARS = 40
+MAX_REASON_CHARS = 2000
 
 
 @transaction.atomic
@@ -158,13 +159,19 @@ def with_budget(config: RunConfig, *, price: float | None = None, **limits: floa
 @transaction.atomic
 def run_stop(*, run: PhaseRun, user: User, reason: str = "") -> None:
     """Asks a running run to write a checkpoint and end; ends one that waits at once. Raises IllegalTransition."""
-    _want(run, user, Desired.STOP, reason or f"Stopped by {user.username}.")
+    _want(run, user, Desired.STOP, said_by("Stopped", user, reason))
 
 
 @transaction.atomic
 def run_pause(*, run: PhaseRun, user: User, reason: str = "") -> None:
     """Like stop, but the run can be resumed and its launch waits for it. Raises IllegalTransition."""
-    _want(run, user, Desired.PAUSE, reason or f"Paused by {user.username}.")
+    _want(run, user, Desired.PAUSE, said_by("Paused", user, reason))
+
+
+def said_by(what: str, user: User, reason: str) -> str:
+    """What a move's history keeps: who did it and, where they say so, why."""
+    reason = reason.strip()[:MAX_REASON_CHARS]
+    return f"{what} by {user.username}: {reason}" if reason else f"{what} by {user.username}."
 
 
 def _want(run: PhaseRun, user: User, desired: str, reason: str) -> None:
@@ -178,28 +185,28 @@ def _want(run: PhaseRun, user: User, desired: str, reason: str) -> None:
             run_transition(run=locked, to=RunState.STOPPING, reason=reason, user=user)
     elif not run_transition(run=locked, to=to, reason=reason, user=user, fields={"desired": desired}):
         raise IllegalTransition("Run", run.pk, locked.state, to)
-    run_audit(locked, user, f"run.{desired}")
+    run_audit(locked, user, f"run.{desired}", reason=reason)
 
 
 @transaction.atomic
-def run_resume(*, run: PhaseRun, user: User) -> None:
+def run_resume(*, run: PhaseRun, user: User, reason: str = "") -> None:
     """Queues a paused run; it goes on from its last checkpoint. Raises IllegalTransition.
 
     One that was asked to pause and still writes its checkpoint is queued as soon as that is there.
     """
     locked = locked_run(run)
     if locked.state == RunState.PAUSED:
-        _queue(locked, user, f"Resumed by {user.username}.")
+        _queue(locked, user, said_by("Resumed", user, reason))
     elif locked.state in LIVE_RUNS and locked.desired == Desired.PAUSE:
         PhaseRun.objects.filter(pk=run.pk).update(desired=Desired.RUN)
         locked.attempts.filter(state__in=LIVE_ATTEMPTS, stop_asked_at=None).update(stop_asked_at=Now())
     else:
         raise IllegalTransition("Run", run.pk, locked.state, RunState.QUEUED)
-    run_audit(locked, user, "run.resume")
+    run_audit(locked, user, "run.resume", reason=said_by("Resumed", user, reason))
 
 
 @transaction.atomic
-def run_retry(*, run: PhaseRun, user: User) -> None:
+def run_retry(*, run: PhaseRun, user: User, reason: str = "") -> None:
     """Queues a run that ended without success. Raises IllegalTransition for one that runs or succeeded."""
     locked = locked_run(run)
     if locked.state not in {RunState.FAILED, RunState.LOST, RunState.STOPPED, RunState.GATE_FAILED}:
@@ -208,8 +215,8 @@ def run_retry(*, run: PhaseRun, user: User) -> None:
         raise IllegalTransition("Run", run.pk, "replaced by another one with other settings", RunState.QUEUED)
     if locked.launch_id is not None:
         launch_revive(locked, user, f"{locked.name} is tried again.")
-    _queue(locked, user, f"Retried by {user.username}.")
-    run_audit(locked, user, "run.retry")
+    _queue(locked, user, said_by("Retried", user, reason))
+    run_audit(locked, user, "run.retry", reason=said_by("Retried", user, reason))
 
 
 def _queue(run: PhaseRun, user: User, reason: str) -> None:

@@ -49,6 +49,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "phases": PHASES.names(),
         "sorts": [(key, label) for key, (label, _order) in SORTS.items()],
         "project": project,
+        "num_alerts": selectors.alert_list(user=request.user, project=project, is_open=True).count(),
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
     }
     if "X-Part" in request.headers:

@@ -41,22 +41,22 @@ def run_act(request: HttpRequest, run_id: int, verb: str) -> HttpResponse:
 
 
 def _stop(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_stop(run=run, user=signed_in(request))
+    services.run_stop(run=run, user=signed_in(request), reason=request.POST.get("reason", ""))
     return _said(request, run, "Asked to stop: the run writes a checkpoint at the next step and ends.")
 
 
 def _pause(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_pause(run=run, user=signed_in(request))
+    services.run_pause(run=run, user=signed_in(request), reason=request.POST.get("reason", ""))
     return _said(request, run, "Asked to pause: the run writes a checkpoint at the next step and frees its device.")
 
 
 def _resume(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_resume(run=run, user=signed_in(request))
+    services.run_resume(run=run, user=signed_in(request), reason=request.POST.get("reason", ""))
     return _said(request, run, "Queued: it goes on from its last checkpoint as soon as a device is free.")
 
 
 def _retry(request: HttpRequest, run: PhaseRun) -> HttpResponse:
-    services.run_retry(run=run, user=signed_in(request))
+    services.run_retry(run=run, user=signed_in(request), reason=request.POST.get("reason", ""))
     return _said(
         request,
         run,

@@ -6,6 +6,7 @@ configuration is valid.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django import forms
@@ -91,7 +92,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
     source = _source(request)
     phase = _phase(request, source)
     form = RunForm(request.POST or None, project=project, phase=phase, initial=_initial(request, source, phase))
-    values = source.config if source is not None and source.phase == phase else {}
+    values = _with_weights(request, source.config) if source is not None and source.phase == phase else {}
     config = RunConfigForm(request.POST or None, phase=phase, values=values)
     if request.method == "POST" and (run := _create(request, project, phase, form, config)) is not None:
         messages.success(request, f"Run {run.pk} is queued. It starts as soon as a device is free.")
@@ -166,6 +167,14 @@ def _source(request: HttpRequest) -> PhaseRun | None:
     if not clone.isdecimal() or len(clone) > 17:
         return None
     return get_object_or_404(for_user(PhaseRun.objects.all(), request.user), pk=int(clone))
+
+
+def _with_weights(request: HttpRequest, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the reward's weights of the address, for those components that it has."""
+    given = dict(part.rpartition(":")[::2] for part in request.GET.get("weights", "").split(",") if ":" in part)
+    own = config.get("reward", {}).get("weights", {})
+    changed = {name: float(given[name]) for name in own if re.fullmatch(r"-?\d{1,6}(\.\d{1,6})?", given.get(name, ""))}
+    return {**config, "reward": {**config["reward"], "weights": {**own, **changed}}} if changed else config
 
 
 def _phase(request: HttpRequest, source: PhaseRun | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from r1platform.models import Role
 from training_app import selectors, services
 from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunEvent
 from training_app.states import GateVerdict, RunState
-from training_app.views import run_words
+from training_app.views import run_code, run_words
 
 TABS = {
     "charts": "Charts",
@@ -40,6 +39,9 @@ class Action:
     primary: bool = False
     loses: str = ""
     asks_reason: bool = False
+    """It is not done without a reason."""
+    says: str = ""
+    """What it does, for one that loses nothing; both kinds ask for a reason and take none too."""
     link: str = ""
     """Leads to a page with a form instead."""
     choices: tuple[Checkpoint, ...] = ()
@@ -90,6 +92,7 @@ def header_context(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
         "error": _error(run),
         "stopping_words": run_words.STOPPING_WORDS,
         "notices": _notices(run),
+        "open_alerts": selectors.open_alerts(run)[:5],
         "replaced": services.replacement_of(run),
     }
 
@@ -98,22 +101,25 @@ def _actions(run: PhaseRun) -> list[Action]:
     stop = Action("stop", "Stop…", loses=_loses(run))
     match run.state:
         case RunState.RUNNING | RunState.STARTING:
-            return [stop, Action("pause", "Pause")]
+            return [stop, Action("pause", "Pause…", says="It writes a checkpoint at the next step, frees its device and waits.")]
         case RunState.QUEUED | RunState.WAITING:
             return [Action("stop", "Stop…", loses="It leaves the queue. Nothing has been computed yet.")]
         case RunState.PAUSED:
-            return [Action("resume", "Resume", primary=True), stop]
+            says = "It goes on from its last checkpoint when a device is free."
+            return [Action("resume", "Resume…", primary=True, says=says), stop]
         case RunState.GATE_FAILED:
             if services.replacement_of(run) is not None:
                 return []
             override = Action("override", "Override gate…", primary=True, asks_reason=True)
             back = tuple(services.roll_back_choices(run))
             rolls = [Action("roll-back", "Roll back…", asks_reason=True, choices=back)] if back else []
-            return [override, *rolls, Action("retry", "Run again"), _other_settings(run)]
+            again = Action("retry", "Run again…", says="A new attempt begins at the beginning, with the next seed.")
+            return [override, *rolls, again, _other_settings(run)]
         case RunState.FAILED | RunState.LOST | RunState.STOPPED:
             if services.replacement_of(run) is not None:
                 return []
-            return [Action("retry", "Retry from the last checkpoint", primary=True), _other_settings(run)]
+            says = "A new attempt starts from the last complete checkpoint, or from the beginning if there is none."
+            return [Action("retry", "Retry from the last checkpoint…", primary=True, says=says), _other_settings(run)]
         case _:
             return []
 
@@ -167,8 +173,13 @@ def _page_context(run: PhaseRun, tab: str) -> dict[str, Any]:
             "header": reverse("run-header", args=[run.pk]),
             "metrics": f"{base}metrics/",
             "rollouts": f"{base}rollouts/",
+            "prompt": f"{base}prompt/",
+            "rewards": f"{base}rewards/",
             "experts": f"{base}experts/",
+            "experts_history": f"{base}experts/history/",
             "log": f"{base}log/",
+            "log_search": f"{base}log/search/",
+            "log_download": f"{base}log/download/",
         },
     }
 
@@ -186,11 +197,11 @@ def _rollouts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
 
 
 def _rewards(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
-    return {"component_colours": run_words.COMPONENT_COLOURS}
+    return {"component_colours": run_words.COMPONENT_COLOURS, "rollout_steps": selectors.run_rollout_steps(run)}
 
 
 def _logs(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
-    return {"attempts": run.attempts.order_by("-number")}
+    return {"attempts": run.attempts.order_by("-number"), "ranks": range(run.num_processes) if run.num_processes > 1 else []}
 
 
 def _checkpoints(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
@@ -229,7 +240,12 @@ def _config(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     )
     return {
         "config_json": json.dumps(run.config, indent=2, ensure_ascii=False),
-        "command": _command(run),
+        "codes": [
+            ("As a command", "The same run by hand, wherever the library is installed. Name the directories on that machine.",
+             run_code.as_command(run)),
+            ("As code", "The settings that are not as they are by themselves.", run_code.as_python(run)),
+            ("By the API", "A run like it on this platform, with a key that has the scope “write”.", run_code.as_request(run)),
+        ],
         "rates": selectors.run_rates(run),
         "other": other,
         "differences": differences,
@@ -250,13 +266,6 @@ def _shown(value: Any) -> str:
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _command(run: PhaseRun) -> str:
-    """The run by hand: write the configuration into a directory and train there."""
-    paths = {"dataset": "DATASET_DIRECTORY"} | ({"start_from": "CHECKPOINT_DIRECTORY"} if run.starts_from_id else {})
-    body = json.dumps({"run": run.config, "paths": paths}, ensure_ascii=False)
-    return f"mkdir -p run && echo {shlex.quote(body)} > run/config.json\npython -m model_core train run"
-
-
 def _history(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     labels = dict(RunState.choices)
     moves = [
@@ -266,6 +275,7 @@ def _history(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     return {
         "moves": moves,
         "attempts": run.attempts.select_related("node").order_by("-number"),
+        "alerts": selectors.run_alerts(run)[:50],
         "overridden": run.gate_verdict == GateVerdict.OVERRIDDEN,
         "changes": list(flat_differences(run.retry_of.config, run.config)) if run.retry_of else [],
     }

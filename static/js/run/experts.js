@@ -1,12 +1,16 @@
 // The Experts tab: who of the experts works, layer by layer, at a chosen step; the newest step is followed.
 import { read } from "./api.js";
+import { startHistory } from "./experts_history.js";
 import { figure, heatScale, react } from "../plots.js";
 import { number, percent } from "./words.js";
 
 export function start(stream, context) {
   const tab = new Experts(document.querySelector("[data-experts]"), context);
+  const history = startHistory(document.querySelector("[data-history]"), context.urls.experts_history);
   stream.addEventListener("event", ({ detail }) => {
-    if (detail.kind === "experts") tab.arrived(detail.payload);
+    if (detail.kind !== "experts") return;
+    tab.arrived(detail.payload);
+    history.then((found) => found.arrived());
   });
   return tab.load();
 }

@@ -40,7 +40,7 @@ async function begin() {
   const stream = new RunStream(context.urls.socket, context.last_event_id);
   const header = new Header(context.urls.header);
   stream.addEventListener("status", ({ detail }) => badge(detail.status));
-  for (const type of ["state", "hello"]) stream.addEventListener(type, () => header.refresh());
+  for (const type of ["state", "hello", "alert"]) stream.addEventListener(type, () => header.refresh());
   stream.addEventListener("event", ({ detail }) => SILENT_KINDS.has(detail.kind) || header.refresh());
   document.addEventListener("visibilitychange", () => header.wanted && header.refresh());
   const tab = TABS[context.tab];

@@ -3,6 +3,7 @@ import { carried, read } from "./api.js";
 import { h } from "./dom.js";
 import { MAX_BUCKETS, Series } from "./series.js";
 import { figure, react } from "../plots.js";
+import { startReweigh } from "./reweigh.js";
 import { number, percent } from "./words.js";
 
 const COMPONENT = /^reward\/([^/]+)\/mean$/;
@@ -13,6 +14,8 @@ export function start(stream, context) {
   stream.addEventListener("event", ({ detail }) => {
     if (detail.kind === "scalars") tab.take(detail);
   });
+  const stored = document.querySelector("[data-reweigh]");
+  if (stored) startReweigh(stored, context, carried("component-colours"));
   return tab.load();
 }
 

@@ -2,6 +2,7 @@
 import { carried, read } from "./api.js";
 import { parts } from "./completion.js";
 import { h } from "./dom.js";
+import { Follow } from "./follow.js";
 import { strip } from "./strip.js";
 import { percent, signed } from "./words.js";
 
@@ -11,7 +12,23 @@ const ORDERS = {
   high: (a, b) => (b.reward ?? -Infinity) - (a.reward ?? -Infinity),
   low: (a, b) => (a.reward ?? Infinity) - (b.reward ?? Infinity),
   long: (a, b) => b.num_tokens - a.num_tokens,
+  gain: (a, b) => (b.advantage ?? -Infinity) - (a.advantage ?? -Infinity),
 };
+const SHOWN = {
+  all: () => true,
+  correct: (c) => c.correct === true,
+  wrong: (c) => c.correct === false,
+  cut: (c) => c.finish_reason === "length",
+  unscored: (c) => c.reward === null || c.reward === undefined,
+};
+const GROUPS = {
+  file: () => 0,
+  hard: (group) => share(group.all),
+  easy: (group) => -share(group.all),
+  spread: (group) => -spread(group.all),
+  flat: (group) => spread(group.all),
+};
+const FILTERS = ["show", "order", "groups", "q"];
 
 export function start(stream, context) {
   const root = document.querySelector("[data-rollouts]");
@@ -37,16 +54,17 @@ class Rollouts {
     this.page = 0;
     root.querySelector("[data-legend]")?.replaceChildren(...this.legend());
     const given = new URLSearchParams(location.search);
-    for (const name of ["show", "order", "q"]) if (given.get(name)) this.form.elements[name].value = given.get(name);
+    for (const name of FILTERS) if (given.get(name)) this.form.elements[name].value = given.get(name);
     this.follow = !given.get("step");
     this.step = given.get("step") ? Number(given.get("step")) : this.steps.at(-1);
     this.form.addEventListener("submit", (e) => e.preventDefault());
     this.form.elements.step.addEventListener("input", (e) => this.go(this.steps[Number(e.target.value)]));
-    for (const name of ["show", "order", "q"]) this.form.elements[name].addEventListener("input", () => this.turn(0));
+    for (const name of FILTERS) this.form.elements[name].addEventListener("input", () => this.turn(0));
     root.querySelector("[data-previous-step]").addEventListener("click", () => this.shift(-1));
     root.querySelector("[data-next-step]").addEventListener("click", () => this.shift(1));
     root.querySelector("[data-previous]").addEventListener("click", () => this.turn(this.page - 1));
     root.querySelector("[data-next]").addEventListener("click", () => this.turn(this.page + 1));
+    this.followed = new Follow(root, context.urls.prompt, (group, label) => this.group(this.choose(group, group.index, "all", this.form.elements.order.value), label));
   }
 
   legend() {
@@ -105,9 +123,10 @@ class Rollouts {
   }
 
   turn(page) {
-    const { show, order, q } = this.form.elements;
+    const { show, order, groups, q } = this.form.elements;
+    const key = GROUPS[groups.value] ?? GROUPS.file;
     const found = (this.groups ?? []).map((group, i) => this.choose(group, i, show.value, order.value))
-      .filter((g) => g.completions.length && matches(g, q.value));
+      .filter((g) => g.completions.length && matches(g, q.value)).sort((a, b) => key(a) - key(b));
     const pages = Math.max(Math.ceil(found.length / PER_PAGE), 1);
     this.page = Math.min(Math.max(page, 0), pages - 1);
     const visible = found.slice(this.page * PER_PAGE, (this.page + 1) * PER_PAGE);
@@ -125,7 +144,7 @@ class Rollouts {
     const url = new URL(location.href);
     if (this.follow) url.searchParams.delete("step");
     else url.searchParams.set("step", this.step);
-    for (const name of ["show", "order", "q"]) {
+    for (const name of FILTERS) {
       const { value } = this.form.elements[name];
       if (!value || value === "all" || value === "file") url.searchParams.delete(name);
       else url.searchParams.set(name, value);
@@ -134,29 +153,35 @@ class Rollouts {
   }
 
   choose(group, index, show, order) {
-    const keep = { all: () => true, correct: (c) => c.correct === true, wrong: (c) => c.correct === false };
-    const completions = group.completions.filter(keep[show] ?? keep.all).sort(ORDERS[order] ?? ORDERS.file);
+    const completions = group.completions.filter(SHOWN[show] ?? SHOWN.all).sort(ORDERS[order] ?? ORDERS.file);
     return { ...group, index, all: group.completions, completions };
   }
 
-  group(group) {
+  group(group, label = `group ${group.index + 1}`) {
     const right = group.all.filter((c) => c.correct === true).length;
     const judged = group.all.some((c) => c.correct !== null && c.correct !== undefined);
     const equal = new Set(group.all.map((c) => c.reward)).size === 1 && group.all.length > 1;
     return h("article.card.rollout-group", {},
       h("header.rollout-head", {},
-        h("div.rollout-prompt", {}, group.prompt),
+        h("div.rollout-prompt", {}, group.prompt, " ", this.follower(group)),
         h("div.muted", {}, [
-          `group ${group.index + 1}`,
+          label,
           group.answer === null || group.answer === undefined ? null : `expected ${group.answer}`,
           judged ? `${right} of ${group.all.length} correct (${percent(right / group.all.length, 0)})` : null,
           equal ? "all rewards equal: this group teaches nothing" : null,
         ].filter(Boolean).join(" · "))),
-      strip(fold(group.completions).map(([completion, times]) => this.completion(completion, times)), `Completions of group ${group.index + 1}`));
+      strip(fold(group.completions).map(([completion, times]) => this.completion(completion, times)), `Completions of ${label}`));
+  }
+
+  /** The button that asks for this prompt at every step; the prompt that is followed has none. */
+  follower(group) {
+    if (group.step !== undefined || this.steps.length < 2) return "";
+    return h("button.btn.small", { type: "button", "data-follow-prompt": "", onclick: () => this.followed.open(this.step, group.index) }, "Follow over the steps");
   }
 
   completion(completion, times) {
     const [thinking, answer] = parts(completion.text);
+    const bar = this.bar(completion.components ?? {});
     return h("article.rollout", { "data-times": times },
       thinking ? h("div.rollout-think", {}, thinking) : null,
       h("div.rollout-answer", {}, answer || "(no answer)", " ", verdict(completion),
@@ -167,7 +192,7 @@ class Rollouts {
         `${completion.num_tokens} tokens`,
         completion.finish_reason === "length" ? "cut at the length limit" : null,
       ].filter(Boolean).join(" · ")),
-      this.bar(completion.components ?? {}));
+      ...(bar ?? []));
   }
 
   /** Each component's share of the reward, as wide as weight × score. */
@@ -177,12 +202,12 @@ class Rollouts {
     if (!entries.length) return null;
     const total = entries.reduce((sum, [name]) => sum + Math.abs(this.weights[name] ?? 1 / entries.length), 0) || 1;
     const words = entries.map(([name, v]) => `${name.replaceAll("_", " ")} ${v === null ? "unscored" : v.toFixed(2)}`);
-    return h("div.reward-parts", { role: "img", title: words.join(", "), "aria-label": words.join(", ") },
+    return [h("div.reward-parts", { "aria-hidden": "true" },
       entries.map(([name, value]) => {
         const weight = Math.abs(this.weights[name] ?? 1 / entries.length);
         const width = (Math.max(value ?? 0, 0) * weight) / total;
         return h("i", { style: { width: `${width * 100}%`, background: this.colours[name] ?? "var(--muted)" } });
-      }));
+      })), h("p.reward-words.muted", {}, words.join(" · "))];
   }
 }
 
@@ -201,6 +226,16 @@ function verdict(completion) {
   if (completion.correct === true) return h("span.badge.state-succeeded", {}, "correct");
   if (completion.correct === false) return h("span.badge.state-failed", {}, "wrong");
   return h("span.badge.state-queued", {}, "not judged");
+}
+
+function share(completions) {
+  return completions.filter((c) => c.correct === true).length / completions.length;
+}
+
+/** Distance of the best reward from the worst; what is unscored counts for nothing. */
+function spread(completions) {
+  const rewards = completions.map((c) => c.reward).filter((r) => r !== null && r !== undefined);
+  return rewards.length ? Math.max(...rewards) - Math.min(...rewards) : -1;
 }
 
 function matches(group, text) {

@@ -73,9 +73,9 @@ def test_any_numbers_are_judged(any_series: dict[str, list[float | None]]) -> No
 def test_a_watch_says_each_finding_once_while_the_run_goes_on(name: str) -> None:
     planted, healthy = series(random.Random(2), **PLANTED[name]), series(random.Random(2))
     watch, quiet = Watch(), Watch()
-    said = [sentence for step in range(NUM) for sentence in watch.add({metric: values[step] for metric, values in planted.items()})]
+    said = [sentence for step in range(NUM) for sentence in watch.add({metric: values[step] for metric, values in planted.items()}).values()]
     assert said and len(said) == len(set(said)) <= len(DETECTORS)
-    assert [quiet.add({metric: values[step] for metric, values in healthy.items()}) for step in range(NUM)] == [[]] * NUM
+    assert [quiet.add({metric: values[step] for metric, values in healthy.items()}) for step in range(NUM)] == [{}] * NUM
 
 
 def test_a_watch_keeps_little_however_long_the_run_is() -> None:

@@ -12,7 +12,7 @@ import pytest
 from model_core.__main__ import main
 from model_core.config import RewardConfig
 from model_core.errors import DataError
-from model_core.rescoring import rescore
+from model_core.rescoring import rescore, reweigh
 from model_core.rewards._types import Sample
 from model_core.scoring import Rubric
 
@@ -74,3 +74,40 @@ def test_a_run_without_rollouts_is_a_sentence(tmp_path: Path) -> None:
     broken: Any = rescore(tmp_path, RewardConfig())
     with pytest.raises(DataError, match="no group of rollouts"):
         next(broken)
+
+
+def stored(run_dir: Path, step: int = 1) -> list[dict[str, Any]]:
+    with gzip.open(run_dir / "samples" / f"step_{step:08d}.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def other_weights() -> list[dict[str, float]]:
+    own = RewardConfig.parse("article").weights
+    names = list(own)
+    return [dict(own), dict.fromkeys(names, 1.0), {names[0]: 2.0}, {names[1]: -1.0, names[2]: 0.5}, {**own, names[0]: 0.0}]
+
+
+@pytest.mark.parametrize("weights", other_weights())
+def test_weighing_again_is_scoring_again(weights: dict[str, float], run_dir: Path) -> None:
+    (again, _second) = rescore(run_dir / "samples", RewardConfig.parse({"weights": {n: w for n, w in weights.items() if w}}))
+    weighed = reweigh(stored(run_dir), weights)
+    assert weighed["after"] == pytest.approx(again["after"]) and weighed["before"] == pytest.approx(again["before"])
+    assert weighed["other_best"] == again["other_best"] and weighed["unscored"] == again["unscored"]
+    for one, other in zip(weighed["groups"][0]["completions"], again["groups"][0]["completions"], strict=True):
+        assert one["after"] == pytest.approx(other["after"])
+
+
+def test_a_component_that_said_nothing_leaves_a_hole_only_where_it_counts() -> None:
+    group = {"prompt": "p", "completions": [
+        {"text": "a", "reward": None, "components": {"format": 1.0, "length": None}},
+        {"text": "b", "reward": 1.0, "components": {"format": 1.0, "length": 0.5}},
+    ]}  # fmt: skip
+    counts, left_out = reweigh([group], {"format": 1.0, "length": 1.0}), reweigh([group], {"format": 1.0, "length": 0.0})
+    assert counts["unscored"] == 1 and counts["after"] == 1.5 and counts["flat_after"] == 1
+    assert left_out["unscored"] == 0 and left_out["after"] == 1.0 and left_out["flat_after"] == 1
+
+
+def test_one_that_had_not_begun_adds_nothing() -> None:
+    early = {"prompt": "p", "completions": [{"text": "a", "reward": 1.0, "components": {"format": 1.0}}]}
+    assert reweigh([early], {"format": 2.0, "length": 5.0})["after"] == 2.0
+    assert reweigh([early], {"length": 5.0})["after"] == 0.0
