@@ -13,6 +13,7 @@ PAGES: dict[str, str] = {
     "run-config": "/runs/{run}/config/", "run-history": "/runs/{run}/history/", "run-new": "/runs/new/?phase=reinforcement",
     "evaluations": "/evaluations/", "deployments": "/deployments/", "deployment": "/deployments/{deployment}/",
     "deployment-new": "/deployments/new/", "playground": "/playground/", "conversation": "/playground/{conversation}/",
+    "alerts": "/runs/alerts/", "settings-alerts": "/settings/alerts/", "settings-webhooks": "/settings/webhooks/",
     "usage": "/usage/", "nodes": "/nodes/", "settings": "/settings/", "settings-keys": "/settings/keys/",
     "settings-audit": "/settings/audit/", "styleguide": "/styleguide/", "api-docs": "/api/v1/docs/",
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
@@ -175,7 +176,7 @@ def _rules_page(request: HttpRequest, project: Project, form: RuleForm) -> HttpR
     rules = selectors.alert_rule_list(user=request.user, project=project)
     context = {
         "rules": [{"rule": rule, "condition": condition(rule)} for rule in rules], "form": form, "project": project,
-        "may_edit": role_in(request.user, project) in EDITORS, **_names(project),
+        "may_edit": role_in(request.user, project) in EDITORS, "sends_mail": bool(settings.R1_EMAIL_URL), **_names(project),
     }  # fmt: skip
     return render(request, "training_app/alerts/rules.html", context, status=422 if form.is_bound else 200)
 
