@@ -94,6 +94,37 @@ def r1_recipe(*, seed: int = 0, reward_model: str | None = None) -> list[PhaseRe
     ]
 
 
+def distillation_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
+    """A teacher and its student on the tiny preset: the teacher is reinforced, a small dense model learns from its answers, and
+    then from its judgement of what the student itself says.
+
+    Source: DeepSeek-R1 (arXiv 2501.12948), section 2.4, which trains students on the teacher's answers alone; the second student
+    phase is on-policy distillation (Agarwal et al., arXiv 2306.13649). Shares and gates are ours.
+    """
+    return [
+        PhaseRecipe(
+            "teacher-cold-start", "cold_start", _config("cold_start", seed, reward="r1"), budget_fraction=0.20, gate_threshold=0.50,
+            gate_metric="accuracy_low", summary="Teaches the teacher the form of reasoning from demonstrations.",
+        ),
+        PhaseRecipe(
+            "teacher-reinforcement", "reinforcement", _config("reinforcement", seed, reward="r1"), budget_fraction=0.45,
+            gate_threshold=0.85, gate_metric="accuracy_low", starts_from="teacher-cold-start",
+            summary="Reinforces the teacher's right answers.",
+        ),
+        PhaseRecipe(
+            "student", "distillation", _config("distillation", seed, reward="r1"), budget_fraction=0.20, gate_threshold=0.80,
+            gate_metric="accuracy_low", rollouts_from="teacher-reinforcement",
+            summary="Teaches a small dense model of the Qwen2 class what the teacher answers right.",
+        ),
+        PhaseRecipe(
+            "student-on-policy", "on_policy_distillation", _config("on_policy_distillation", seed, reward="r1"),
+            budget_fraction=0.15, gate_threshold=0.80, gate_metric="accuracy_low", starts_from="student",
+            rollouts_from="teacher-reinforcement",
+            summary="Has the teacher judge every token of what the student itself says.",
+        ),
+    ]
+
+
 def _config(phase: str, seed: int, phase_config: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
     """A `RunConfig` with the phase's own defaults, which are the article recipe's numbers, but for what is given."""
     return {"phase": phase, "seed": seed, **settings, **({"phase_config": phase_config} if phase_config else {})}

@@ -15,7 +15,8 @@ from r1platform.selectors import node_list as nodes_of_platform
 from serving_app.models import Deployment, Replica
 from serving_app.states import DeploymentState
 from training_app import selectors, services
-from training_app.models import Dataset, DatasetKind, DatasetVersion, Launch, PhaseRun, RunAttempt
+from training_app.evaluating import evaluation_of
+from training_app.models import Dataset, DatasetKind, DatasetVersion, Evaluation, Launch, PhaseRun, RunAttempt
 from training_app.states import RunState, VersionState
 from training_app.views.run_words import LIVE, progress_fraction, progress_words
 from training_app.views.standing import pipeline_row, pipelines_of
@@ -158,6 +159,7 @@ def holders(*, user: Reader, leases: list[DeviceLease]) -> dict[str, dict[str, A
     """Who holds each lease, by `holder`; what the user may not see is only "another project"."""
     found: dict[str, dict[str, Any]] = {lease.holder: {"words": "another project", "kind": "", "pk": None} for lease in leases}
     attempts = [int(name.removeprefix("attempt:")) for name in found if name.startswith("attempt:")]
+    evaluations = {number: name for name in found if (number := evaluation_of(name)) is not None}
     replicas = [int(name.removeprefix("replica:")) for name in found if name.startswith("replica:")]
     if attempts:
         seen = for_user(RunAttempt.objects.filter(pk__in=attempts), user, path="run__project").select_related("run")
@@ -167,6 +169,10 @@ def holders(*, user: Reader, leases: list[DeviceLease]) -> dict[str, dict[str, A
                 "kind": "run",
                 "pk": attempt.run_id,
             }
+    if evaluations:
+        for evaluation in for_user(Evaluation.objects.filter(pk__in=evaluations), user):
+            words = f"evaluation {evaluation.pk}, {evaluation.data_name}"
+            found[evaluations[evaluation.pk]] = {"words": words, "kind": "evaluation", "pk": evaluation.pk}
     if replicas:
         kept = Replica.objects.filter(pk__in=replicas).select_related("revision__deployment")
         for replica in for_user(kept, user, path="revision__deployment__project"):

@@ -28,6 +28,7 @@ R1_NODE_ADDRESS = env.str("R1_NODE_ADDRESS", default="127.0.0.1")
 R1_SGLANG_PYTHON = env.str("R1_SGLANG_PYTHON", default="")
 R1_BENCHMARKS = Path(env.str("R1_BENCHMARKS", default="") or R1_HOME / "benchmarks").absolute()
 R1_HUB_URL = env.str("R1_HUB_URL", default="https://huggingface.co").rstrip("/")
+R1_EVALUATION_ENDPOINTS: list[str] = env.str("R1_EVALUATION_ENDPOINTS", default="").split()
 R1_MAX_UPLOAD_BYTES = positive_number("R1_MAX_UPLOAD_BYTES", env.str("R1_MAX_UPLOAD_BYTES", default=""), default=2 << 30)
 
 R1_WEBHOOKS_PRIVATE = yes_or_no("R1_WEBHOOKS_PRIVATE", env.str("R1_WEBHOOKS_PRIVATE", default=""))

@@ -11,6 +11,8 @@ from training_app.models import (
     Checkpoint,
     Dataset,
     DatasetVersion,
+    Evaluation,
+    EvaluationTransition,
     Launch,
     LaunchTransition,
     PhaseRun,
@@ -127,3 +129,16 @@ class AlertAdmin(ReadOnly):
     list_filter = [("resolved_at", admin.EmptyFieldListFilter)]
     list_select_related = ["run", "resolved_by"]
     search_fields = ["name", "message", "run__name"]
+
+
+class EvaluationTransitionInline(ReadOnlyInline):
+    model = EvaluationTransition
+
+
+@admin.register(Evaluation)
+class EvaluationAdmin(ReadOnly):
+    list_display = ["id", "project", "benchmark", "data_name", "state", "accuracy", "created_by", "created_at"]
+    list_filter = ["state", "benchmark", "project"]
+    search_fields = ["data_name", "endpoint", "endpoint_model"]
+    exclude = ["endpoint_key"]
+    inlines = [EvaluationTransitionInline]

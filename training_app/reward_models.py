@@ -1,7 +1,12 @@
-"""Reward models of a project: which checkpoints they are, and where a reward may name one."""
+"""Reward models of a project: which checkpoints they are, and where a reward may name one.
+
+In a plan a reward may name an earlier phase instead, `phase:reward-model`: the checkpoint is that of the same launch, and is put in
+its place when that phase has succeeded.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from model_core.config import RunConfig
@@ -12,6 +17,8 @@ from r1platform.models import Project
 from training_app.models import Checkpoint
 
 PHASE, REWARD = "reward_model", "preference"
+OF_PHASE = "phase:"
+"""Before the name of an earlier phase of the plan."""
 
 
 def refuse_reward_model(checkpoint: Checkpoint, *, field: str) -> None:
@@ -22,8 +29,26 @@ def refuse_reward_model(checkpoint: Checkpoint, *, field: str) -> None:
         )
 
 
-def with_reward_model(config: RunConfig, project: Project, *, prefix: str = "") -> RunConfig:
-    """The configuration whose reward `preference` names the directory of one of the project's reward models.
+def reward_phase(config: Mapping[str, Any]) -> str:
+    """The earlier phase of the plan whose reward model a configuration names; empty when it names none."""
+    named = str(config.get("reward", {}).get("settings", {}).get(REWARD, {}).get("checkpoint", ""))
+    return named.removeprefix(OF_PHASE) if named.startswith(OF_PHASE) else ""
+
+
+def rewarded_by(config: Mapping[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """A run's configuration with the directory of this reward model in the place of the phase."""
+    reward = config["reward"]
+    settings = {**reward["settings"], REWARD: {**reward["settings"][REWARD], "checkpoint": _directory(checkpoint)}}
+    return {**config, "reward": {**reward, "settings": settings}}
+
+
+def _directory(checkpoint: Checkpoint) -> str:
+    return str(RunDir(run_dir(checkpoint.run_id, checkpoint.attempt.number)).checkpoint(checkpoint.step))
+
+
+def with_reward_model(config: RunConfig, project: Project, *, prefix: str = "", earlier: Collection[str] = ()) -> RunConfig:
+    """The configuration whose reward `preference` names the directory of one of the project's reward models, or one of the
+    phases `earlier` in the plan, which make one.
 
     People name the checkpoint by its number; a directory is only taken when it is that of such a checkpoint, so that no run
     reads from elsewhere. Raises ConfigError at the setting.
@@ -31,11 +56,14 @@ def with_reward_model(config: RunConfig, project: Project, *, prefix: str = "") 
     if REWARD not in config.reward.weights:
         return config
     named = str(config.reward.settings.get(REWARD, {}).get("checkpoint", ""))
+    if named in {f"{OF_PHASE}{name}" for name in earlier}:
+        return config
     found = Checkpoint.objects.filter(run__project=project, run__phase=PHASE, removed_at=None).select_related("run", "attempt")
-    known = {one.pk: str(RunDir(run_dir(one.run_id, one.attempt.number)).checkpoint(one.step)) for one in found.order_by("-pk")}
+    known = {one.pk: _directory(one) for one in found.order_by("-pk")}
     directory = known.get(int(named)) if named.isdecimal() else named if named in known.values() else None
     if directory is None:
-        newest = ", ".join(f"{one.pk} ({one})" for one in found.order_by("-pk")[:5])
+        phases = [f"{OF_PHASE}{name}" for name in earlier]
+        newest = ", ".join([*phases, *(f"{one.pk} ({one})" for one in found.order_by("-pk")[:5])])
         there = newest or "none yet; train one in the phase reward_model"
         raise ConfigError(
             f"“{named}” is no reward model of this project. Name the number of its checkpoint. There are: {there}.",

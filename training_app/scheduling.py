@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Count, Max, QuerySet
@@ -18,6 +19,7 @@ from r1platform.lib.leases import NODE_ALIVE, NoDevice, leases_claim
 from r1platform.models import Node
 from training_app.asking import ask_to_supervise
 from training_app.models import Checkpoint, PhaseRun, PipelinePhase, RunAttempt
+from training_app.reward_models import reward_phase, rewarded_by
 from training_app.states import Desired, LaunchState, RunState, VersionState
 from training_app.transitions import run_transition
 
@@ -54,20 +56,28 @@ def _advance(run: PhaseRun) -> None:
     if phase is None:
         run_transition(run=run, to=RunState.STOPPED, reason="Its phase was deleted from the pipeline.")
         return
-    found: dict[str, Checkpoint | None] = {}
+    found: dict[str, Any] = {}
+    for column, name in _sources(run, phase):
+        before = PhaseRun.objects.filter(launch=run.launch_id, pipeline_phase__name=name).order_by("-pk").first()
+        if before is None or before.state != RunState.SUCCEEDED:
+            _say_waiting(run, f"Waits for {name}.")
+            return
+        checkpoint = final_checkpoint(before)
+        if checkpoint is None:
+            _say_waiting(run, f"{name} succeeded but has no checkpoint on disk; run it again.")
+            return
+        found[column] = rewarded_by(run.config, checkpoint) if column == "config" else checkpoint
+    run_transition(run=run, to=RunState.QUEUED, reason="The phases before it succeeded.", fields=found)
+
+
+def _sources(run: PhaseRun, phase: PipelinePhase) -> Iterator[tuple[str, str]]:
+    """(column, phase) of everything that the run waits for; a reward model goes into its configuration."""
     for column in ("starts_from", "rollouts_from"):
         source: PipelinePhase | None = getattr(phase, column)
-        if source is None:
-            continue
-        before = PhaseRun.objects.filter(launch=run.launch_id, pipeline_phase=source).order_by("-pk").first()
-        if before is None or before.state != RunState.SUCCEEDED:
-            _say_waiting(run, f"Waits for {source.name}.")
-            return
-        found[column] = final_checkpoint(before)
-        if found[column] is None:
-            _say_waiting(run, f"{source.name} succeeded but has no checkpoint on disk; run it again.")
-            return
-    run_transition(run=run, to=RunState.QUEUED, reason="The phases before it succeeded.", fields=found)
+        if source is not None:
+            yield column, source.name
+    if judge := reward_phase(run.config):
+        yield "config", judge
 
 
 def final_checkpoint(run: PhaseRun) -> Checkpoint | None:

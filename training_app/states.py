@@ -170,3 +170,31 @@ class GateAction(TextChoices):
     HOLD = "hold", "Hold the pipeline"
     RETRY = "retry", "Retry the phase"
     GO_ON = "go_on", "Go on and say so"
+
+
+class EvaluationState(TextChoices):
+    """One benchmark asked of one model; what was answered is kept, so one that ended badly can go on."""
+
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    LOST = "lost", "Lost"
+    STOPPED = "stopped", "Stopped"
+
+
+EVALUATION_MOVES: dict[str, set[str]] = {
+    EvaluationState.QUEUED: {EvaluationState.RUNNING, EvaluationState.STOPPED, EvaluationState.FAILED},
+    EvaluationState.RUNNING: {
+        EvaluationState.SUCCEEDED,
+        EvaluationState.FAILED,
+        EvaluationState.LOST,
+        EvaluationState.STOPPED,
+        EvaluationState.QUEUED,
+    },
+    EvaluationState.FAILED: {EvaluationState.QUEUED},
+    EvaluationState.LOST: {EvaluationState.QUEUED},
+    EvaluationState.STOPPED: {EvaluationState.QUEUED},
+}
+MOVING_EVALUATIONS = frozenset({EvaluationState.QUEUED, EvaluationState.RUNNING})
+"""Something is still to come of it."""

@@ -10,9 +10,10 @@ from django.conf import settings
 
 from r1platform.lib.processes import spawn
 from r1platform.lib.storage import home
-from training_app.alert_messages import alert_mail as mail_try
+from training_app.alert_messages import mails_due
 from training_app.alert_messages import mails_due
 from training_app.alerts import alerts_look
+from training_app.evaluating import evaluations_reconcile, evaluations_start
 from training_app.preparation import preparations_reconcile, preparations_start
 from training_app.reconciling import attempt_reclaim, reconcile_once
 from training_app.scheduling import schedule_once
@@ -23,12 +24,14 @@ def schedule() -> None:
     """Queues what may run and starts what has devices."""
     preparations_start()
     schedule_once()
+    evaluations_start()
 
 
 @shared_task(name="training_app.tasks.reconcile")
 def reconcile() -> None:
     """Has what went silent adopted or given up."""
     preparations_reconcile()
+    evaluations_reconcile()
     reconcile_once()
 
 

@@ -1,4 +1,4 @@
-"""The only writers of the states of versions, launches, runs and attempts.
+"""The only writers of the states of versions, launches, runs, attempts and evaluations.
 
 A launch's state follows from its runs: every move of a run ends with `launch_refresh`.
 """
@@ -16,6 +16,8 @@ from r1platform.lib.live import publish
 from r1platform.lib.transitions import transition
 from training_app.models import (
     DatasetVersion,
+    Evaluation,
+    EvaluationTransition,
     Launch,
     LaunchTransition,
     PhaseRun,
@@ -25,11 +27,14 @@ from training_app.models import (
 )
 from training_app.states import (
     ATTEMPT_MOVES,
+    EVALUATION_MOVES,
     LAUNCH_MOVES,
     LIVE_ATTEMPTS,
     LIVE_RUNS,
+    MOVING_EVALUATIONS,
     RUN_MOVES,
     VERSION_MOVES,
+    EvaluationState,
     LaunchState,
     RunState,
     VersionState,
@@ -113,6 +118,28 @@ def launch_transition(*, launch: Launch, to: str, reason: str = "", user: User |
         fields={"finished_at": Now() if ended else None}, on_commit=tell,
     )  # fmt: skip
     launch.state = LaunchState(to)
+    return moved
+
+
+def evaluation_transition(
+    *, evaluation: Evaluation, to: str, reason: str = "", user: User | None = None, fields: Fields | None = None
+) -> bool:
+    """Moves an evaluation and tells the overview; at its end the key of an endpoint is forgotten. Raises IllegalTransition."""
+    pk, project_id = evaluation.pk, evaluation.project_id
+    values: dict[str, Any] = {"finished_at": None} if to in MOVING_EVALUATIONS else {"finished_at": Now(), "endpoint_key": ""}
+    if to != EvaluationState.QUEUED:
+        values["waiting_reason"] = ""
+    if to == EvaluationState.RUNNING:
+        values["started_at"] = Coalesce("started_at", Now())
+
+    def tell() -> None:
+        publish(f"overview.{project_id}", "evaluation", evaluation=pk, state=str(to), reason=reason)
+
+    moved = transition(
+        Evaluation, pk=pk, to=to, moves=EVALUATION_MOVES, history=EvaluationTransition, link="evaluation", reason=reason,
+        user=user, fields={**values, **(fields or {})}, on_commit=tell,
+    )  # fmt: skip
+    evaluation.state = EvaluationState(to)
     return moved
 
 

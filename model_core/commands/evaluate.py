@@ -11,6 +11,7 @@ from typing import Any
 
 from model_core.config import HeldOutConfig, RewardConfig
 from model_core.errors import ConfigError
+from model_core.sources._hosts import narrow_as_asked
 
 _SAMPLING = ("prompt", "num_samples", "temperature", "top_p", "max_new_tokens")
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Two forms: CHECKPOINT DATASET, or --benchmark NAME --data FILE and one source of completions."""
     parser.add_argument("held_out", nargs="*", metavar="CHECKPOINT DATASET",
                         help="checkpoint and prepared dataset: its held-out problems are asked and the result is printed")
-    parser.add_argument("--benchmark", metavar="NAME", help="gsm8k, math500, arc_challenge, aime24, or custom")
+    parser.add_argument("--benchmark", metavar="NAME", help="gsm8k, math500, arc_challenge, aime24, task, or custom")
     parser.add_argument("--data", type=Path, metavar="FILE", help="the benchmark's JSONL file")
     parser.add_argument("--checkpoint", metavar="DIR", help="a checkpoint answers")
     parser.add_argument("--endpoint", metavar="URL",
@@ -85,6 +86,7 @@ def _source(args: argparse.Namespace) -> Any:
     if args.checkpoint:
         return sources.Checkpoint(args.checkpoint)
     if args.endpoint:
+        narrow_as_asked()
         return sources.Endpoint(args.endpoint, model=args.model, api_key=os.environ.get("OPENAI_API_KEY", ""))
     return sources.Given(args.completions, num_rows=_num_rows(args.data))
 

@@ -55,7 +55,7 @@ def _problem(benchmark: Benchmark, problem: Problem, answers: Sequence[Answered]
     known = [grade.correct for grade in grades if grade.correct is not None]
     try:
         chosen = majority([grade.answer for grade in grades if grade.answer is not None], benchmark.same)
-        correct = benchmark.same(problem.expected, chosen) if chosen is not None else False if known else None
+        correct = benchmark.is_right(problem, chosen) if chosen is not None else False if known else None
     except Undecided:
         chosen, correct = None, None
     return {

@@ -14,6 +14,7 @@ from model_core.config.base import StrictModel
 from model_core.errors import ConfigError
 from model_core.evaluation.benchmarks import BENCHMARKS
 from model_core.evaluation.benchmarks._types import Benchmark, Problem
+from model_core.evaluation.identity import extractor_of
 from model_core.evaluation.problems import digest, read_problems
 from model_core.evaluation.results import Answered, summarize
 from model_core.evaluation.stored import Stored
@@ -61,7 +62,7 @@ def evaluate(
             _ask(source, problems, benchmark, seed, answers, stored.add, on_progress)
     else:
         _ask(source, problems, benchmark, seed, answers, lambda _row, _answers: None, on_progress)
-    result = {"benchmark": name, "settings": settings, **summarize(benchmark, problems, answers)}
+    result = {"benchmark": name, "settings": settings, "extractor": extractor_of(cls), **summarize(benchmark, problems, answers)}
     write_json(out, result)
     return result
 

@@ -20,6 +20,8 @@ from model_core.evaluation.results import Answered
 from model_core.evaluation.running import Add
 
 REQUEST_SECONDS = 600.0
+MAX_ANSWER_BYTES = 64 << 20
+"""An endpoint that sends more has no completion: the longest one is far below."""
 MAX_TRIES = 5
 MAX_WAIT_SECONDS = 30.0
 FAILURES_BEFORE_ANY_ANSWER = 8
@@ -113,7 +115,7 @@ class Endpoint:
         for attempt in range(MAX_TRIES):
             wait = min(MAX_WAIT_SECONDS, 0.5 * 2**attempt)
             try:
-                response = self._client.post(f"{self._url}/chat/completions", json=body)
+                response = self._sent(body)
             except httpx.HTTPError as error:
                 failure = f"no answer: {type(error).__name__} {error}".strip()
             else:
@@ -128,6 +130,18 @@ class Endpoint:
             if attempt + 1 < MAX_TRIES:
                 time.sleep(wait)
         return Answered(None, failure=f"the endpoint gave no completion ({failure})"[:400])
+
+    def _sent(self, body: dict[str, Any]) -> httpx.Response:
+        """The whole answer, within a size and a time: an endpoint may be anybody's. Raises httpx.HTTPError."""
+        deadline, content = time.monotonic() + REQUEST_SECONDS, bytearray()
+        with self._client.stream("POST", f"{self._url}/chat/completions", json=body) as response:
+            for part in response.iter_bytes():
+                content += part
+                if len(content) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                    most = f"{MAX_ANSWER_BYTES >> 20} MiB or took over {REQUEST_SECONDS:.0f} seconds"
+                    raise httpx.ReadError(f"the answer has more than {most}")
+            kept = {name: value for name, value in response.headers.items() if name == "retry-after"}
+            return httpx.Response(response.status_code, headers=kept, content=bytes(content))
 
     def _connected(self) -> httpx.Client:
         """The client for what is asked while it is entered."""

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 HOSTS = "MODEL_CORE_HOSTS"
-"""Environment variable with the hosts that the hub's loader may reach, separated by commas; unset: any."""
+"""Environment variable with the hosts that this process may reach, separated by commas; unset: any."""
+PUBLIC = "public:"
+"""Before a host that a user has named: it counts only with public addresses."""
 
 
 class HostRefused(OSError):
@@ -30,8 +32,8 @@ def narrow_as_asked() -> None:
 def narrow(hosts: Sequence[str]) -> None:
     """From now on this process reaches only what one of `hosts` resolves to; there is no way back.
 
-    `.hf.co` stands for every host below it, and for those only public addresses count; a host that is named outright may
-    have any.
+    `.hf.co` stands for every host below it, and for those only public addresses count, as for `public:api.example.com`; a host
+    that is named outright may have any.
     """
     resolve, known = socket.getaddrinfo, set[str]()
 
@@ -40,7 +42,8 @@ def narrow(hosts: Sequence[str]) -> None:
         if name in known:  # an address that was resolved before
             return resolve(host, *args, **kwargs)
         is_named = name in hosts
-        if not is_named and not name.endswith(tuple(one for one in hosts if one.startswith("."))):
+        is_public = f"{PUBLIC}{name}" in hosts or name.endswith(tuple(one for one in hosts if one.startswith(".")))
+        if not is_named and not is_public:
             raise HostRefused(f"{name or 'an unnamed host'} is not among the hosts that may be reached: {', '.join(hosts)}")
         found = resolve(host, *args, **kwargs)
         addresses = {str(info[4][0]) for info in found}

@@ -25,6 +25,11 @@ def version_dir(version_id: int) -> Path:
     return home() / "datasets" / str(int(version_id))
 
 
+def evaluation_dir(evaluation_id: int) -> Path:
+    """Directory of one evaluation: its questions, every answer, the result."""
+    return home() / "evaluations" / str(int(evaluation_id))
+
+
 def upload_path(upload_id: int) -> Path:
     """The file a person sent."""
     return home() / "uploads" / str(int(upload_id))

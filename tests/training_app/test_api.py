@@ -188,7 +188,7 @@ def test_removed_checkpoints_can_be_left_out(api_bob: APIClient, run: PhaseRun) 
     assert api_bob.get(f"{API}/checkpoints/", {"removed_at__isnull": True}).json()["results"] == []
 
 
-def test_evaluations_are_listed_with_what_was_measured(
+def test_measurements_are_listed_with_what_was_measured(
     api_bob: APIClient, api_charlie: APIClient, project: Project, alice: User, node: Node
 ) -> None:
     run = make_run(project, alice, state="running")
@@ -201,11 +201,11 @@ def test_evaluations_are_listed_with_what_was_measured(
     for seq, when in enumerate(("before", "during", "after"), 1):
         tell(rundir, seq, "evaluation", step=seq * 10, when=when, **measured)
     Ingest(attempt, rundir, fence=1).take()
-    found = api_bob.get(f"{API}/evaluations/", {"run": run.pk, "when": "after"}).json()["results"]
+    found = api_bob.get(f"{API}/measurements/", {"run": run.pk, "when": "after"}).json()["results"]
     assert [(row["run"], row["step"], row["accuracy"], row["quality"]) for row in found] == [(run.pk, 30, 0.5, None)]
     assert "examples" not in found[0]
-    one = api_bob.get(f"{API}/evaluations/{found[0]['id']}/").json()
+    one = api_bob.get(f"{API}/measurements/{found[0]['id']}/").json()
     assert one["examples"] == [{"prompt": "1+1="}] and one["phase"] == "cold_start"
-    assert api_bob.get(f"{API}/evaluations/", {"when": "never"}).status_code == 400
-    assert api_charlie.get(f"{API}/evaluations/").json()["results"] == []
-    assert api_charlie.get(f"{API}/evaluations/{found[0]['id']}/").status_code == 404
+    assert api_bob.get(f"{API}/measurements/", {"when": "never"}).status_code == 400
+    assert api_charlie.get(f"{API}/measurements/").json()["results"] == []
+    assert api_charlie.get(f"{API}/measurements/{found[0]['id']}/").status_code == 404

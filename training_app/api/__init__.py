@@ -6,7 +6,8 @@ from rest_framework.routers import BaseRouter
 
 from training_app.api import datasets
 from training_app.api.alerts import AlertRules, Alerts
-from training_app.api.evaluations import Evaluations
+from training_app.api.evaluations import Benchmarks, Evaluations
+from training_app.api.measurements import Measurements
 from training_app.api.pipelines import Launches, Pipelines, PipelineTemplates
 from training_app.api.runs import Checkpoints, Runs
 from training_app.api.schemas import Phases, Rewards
@@ -22,6 +23,8 @@ def register(router: BaseRouter) -> None:
     router.register("checkpoints", Checkpoints, basename="checkpoint")
     router.register("alert-rules", AlertRules, basename="alert-rule")
     router.register("alerts", Alerts, basename="alert")
+    router.register("measurements", Measurements, basename="measurement")
+    router.register("benchmarks", Benchmarks, basename="benchmark")
     router.register("evaluations", Evaluations, basename="evaluation")
     router.register("phases", Phases, basename="phase")
     router.register("rewards", Rewards, basename="reward")

@@ -110,6 +110,25 @@ class NewPipelineSerializer(BudgetSerializer):
         return attrs
 
 
+class AddPhaseSerializer(NewPhaseSerializer):
+    position = serializers.IntegerField(required=False, min_value=0, max_value=1000, help_text="0: the first; by default the last.")
+
+
+class MovePhaseSerializer(serializers.Serializer[Any]):
+    position = serializers.IntegerField(min_value=0, max_value=1000)
+
+
+class SourcePhaseSerializer(serializers.Serializer[Any]):
+    """What is not given stays; null: none."""
+
+    starts_from = serializers.CharField(required=False, allow_null=True, help_text="Name of an earlier phase.")
+    rollouts_from = serializers.CharField(required=False, allow_null=True, help_text="Name of an earlier phase.")
+
+
+class CloneSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=120)
+
+
 class PhasePatchSerializer(GatedSerializer):
     """What is not given stays as it was."""
 
@@ -140,6 +159,11 @@ class GraphSerializer(serializers.Serializer[Any]):
     launch = serializers.IntegerField(allow_null=True)
     nodes = serializers.ListField(child=serializers.DictField())
     edges = serializers.ListField(child=serializers.DictField())
+
+
+class SpecSerializer(serializers.Serializer[Any]):
+    plan = serializers.DictField()
+    commands = serializers.CharField()
 
 
 class TemplateSerializer(serializers.Serializer[Any]):
@@ -222,9 +246,7 @@ class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet
     @action(detail=True, methods=["patch"], url_path=r"phases/(?P<phase_id>\d{1,17})")
     def phase(self, request: Request, pk: str, phase_id: str) -> Response:
         """Changes a phase of the plan; launches that exist keep what they were launched with."""
-        phase = self.get_object().phases.filter(pk=int(phase_id)).first()
-        if phase is None:
-            raise Http404("This pipeline has no such phase.")
+        phase = self._phase(phase_id)
         given = values_of(PhasePatchSerializer, request, self.get_serializer_context())
         names = (
             "dataset_version", "budget_fraction", "num_processes", "gate_metric", "gate_threshold", "gate_direction", "gate_action",
@@ -235,6 +257,74 @@ class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet
         config = {**phase.config, **changed}
         made = services.pipeline_phase_update(phase=phase, user=user_of(request), config=config, **{**now, **given})
         return Response(PipelinePhaseSerializer(made).data)
+
+
+    @extend_schema(request=CloneSerializer, responses={201: PipelineSerializer})
+    @action(detail=True, methods=["post"])
+    def clone(self, request: Request, pk: str) -> Response:
+        """Another pipeline with the same phases, data, budgets and gates."""
+        pipeline = self.get_object()
+        values = values_of(CloneSerializer, request, self.get_serializer_context())
+        made = services.pipeline_clone(pipeline=pipeline, user=user_of(request), **values)
+        return Response(PipelineSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(responses=SpecSerializer)
+    @action(detail=True, pagination_class=None, filterset_fields=None)
+    def spec(self, request: Request, pk: str) -> Response:
+        """The plan as `POST pipelines/` takes it, and as a shell script of the library."""
+        pipeline = self.get_object()
+        return Response({"plan": services.pipeline_spec(pipeline), "commands": selectors.pipeline_commands(pipeline)})
+
+    @extend_schema(request=AddPhaseSerializer, responses={201: PipelinePhaseSerializer})
+    @action(detail=True, methods=["post"])
+    def phases(self, request: Request, pk: str) -> Response:
+        """Adds a phase to the plan; 409 while a launch is live."""
+        pipeline = self.get_object()
+        values = values_of(AddPhaseSerializer, request, self.get_serializer_context())
+        made = services.phase_add(pipeline=pipeline, user=user_of(request), **values)
+        return Response(PipelinePhaseSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=None, responses={204: None})
+    @phase.mapping.delete
+    def phase_remove(self, request: Request, pk: str, phase_id: str) -> Response:
+        """Takes a phase out of the plan; refused while others build on it."""
+        services.phase_remove(phase=self._phase(phase_id), user=user_of(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(request=MovePhaseSerializer, responses=PipelineSerializer)
+    @action(detail=True, methods=["post"], url_path=r"phases/(?P<phase_id>\d{1,17})/move")
+    def phase_move(self, request: Request, pk: str, phase_id: str) -> Response:
+        """Puts a phase at another place; refused before what it builds on."""
+        phase = self._phase(phase_id)
+        values = values_of(MovePhaseSerializer, request, self.get_serializer_context())
+        services.phase_move(phase=phase, user=user_of(request), **values)
+        return Response(PipelineSerializer(self.get_object()).data)
+
+    @extend_schema(request=SourcePhaseSerializer, responses=PipelinePhaseSerializer)
+    @action(detail=True, methods=["post"], url_path=r"phases/(?P<phase_id>\d{1,17})/source")
+    def phase_source(self, request: Request, pk: str, phase_id: str) -> Response:
+        """Changes what a phase starts from or learns from."""
+        phase = self._phase(phase_id)
+        named = {one.name: one for one in phase.pipeline.phases.all()}
+        values = values_of(SourcePhaseSerializer, request, self.get_serializer_context())
+        for key, name in values.items():
+            if name is not None and name not in named:
+                raise serializers.ValidationError({key: f"“{name[:60]}” is no phase of this pipeline."})
+        services.phase_source_set(phase=phase, user=user_of(request), **{key: named.get(name) for key, name in values.items()})
+        return Response(PipelinePhaseSerializer(self._phase(phase_id)).data)
+
+    @extend_schema(request=None, responses={201: RunSerializer})
+    @action(detail=True, methods=["post"], url_path=r"phases/(?P<phase_id>\d{1,17})/run")
+    def phase_run(self, request: Request, pk: str, phase_id: str) -> Response:
+        """Runs one phase alone, as the plan has it now, on the newest results of the phases that it builds on."""
+        made = services.phase_run(phase=self._phase(phase_id), user=user_of(request))
+        return Response(RunSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    def _phase(self, phase_id: str) -> PipelinePhase:
+        found = self.get_object().phases.select_related("pipeline__project").filter(pk=int(phase_id)).first()
+        if found is None:
+            raise Http404("This pipeline has no such phase.")
+        return found
 
 
 class Launches(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):

@@ -2,12 +2,13 @@
 
 from training_app.models.alerts import Alert, AlertKind, AlertRule, AlertWatch
 from training_app.models.datasets import Dataset, DatasetKind, DatasetVersion, Upload, VersionTransition
+from training_app.models.evaluations import TASK, Evaluation, EvaluationProblem, EvaluationTransition
 from training_app.models.metrics import MetricBucket, MetricSeries
 from training_app.models.pipelines import Launch, LaunchTransition, Pipeline, PipelinePhase
 from training_app.models.runs import Checkpoint, PhaseRun, RunAttempt, RunEvent, RunTransition
 
 __all__ = [
-    "Alert", "AlertKind", "AlertRule", "AlertWatch", "Checkpoint", "Dataset", "DatasetKind", "DatasetVersion", "Launch",
-    "LaunchTransition", "MetricBucket", "MetricSeries", "PhaseRun", "Pipeline", "PipelinePhase", "RunAttempt", "RunEvent",
-    "RunTransition", "Upload", "VersionTransition",
+    "TASK", "Alert", "AlertKind", "AlertRule", "AlertWatch", "Checkpoint", "Dataset", "DatasetKind", "DatasetVersion",
+    "Evaluation", "EvaluationProblem", "EvaluationTransition", "Launch", "LaunchTransition", "MetricBucket", "MetricSeries",
+    "PhaseRun", "Pipeline", "PipelinePhase", "RunAttempt", "RunEvent", "RunTransition", "Upload", "VersionTransition",
 ]

@@ -13,6 +13,7 @@ from r1platform.access import for_user
 from r1platform.models import Project
 from training_app.models import Launch, PhaseRun, Pipeline
 from training_app.pipeline_templates import PIPELINE_TEMPLATES
+from training_app.reward_models import reward_phase
 from training_app.states import LIVE_RUNS, LaunchState
 
 Reader = User | AnonymousUser
@@ -61,12 +62,16 @@ def pipeline_graph(pipeline: Pipeline, launch: Launch | None = None) -> dict[str
     runs = {} if launch is None else {run.pipeline_phase_id: run for run in launch.runs.order_by("pk")}
     phases = list(pipeline.phases.order_by("position"))
     nodes = [_node(phase, runs.get(phase.pk)) for phase in phases]
+    named = {phase.name: phase.pk for phase in phases}
     edges = [
         {"from": source, "to": phase.pk, "kind": kind}
         for phase in phases
-        for kind, source in (("starts_from", phase.starts_from_id), ("rollouts_from", phase.rollouts_from_id))
+        for kind, source in (
+            ("starts_from", phase.starts_from_id), ("rollouts_from", phase.rollouts_from_id),
+            ("reward_model", named.get(reward_phase(phase.config))),
+        )
         if source is not None
-    ]
+    ]  # fmt: skip
     return {"pipeline": pipeline.pk, "launch": launch.pk if launch else None, "nodes": nodes, "edges": edges}
 
 

@@ -55,16 +55,19 @@ class NotHeld(IllegalTransition):
 
 
 def parse_gated(
-    values: Mapping[str, Any], gate: Mapping[str, Any], *, project: Project, benchmark_data: Upload | None, prefix: str, field: str
-) -> tuple[RunConfig, Upload | None]:
-    """The configuration with this gate in it, and the file of the benchmark that the gate names.
+    values: Mapping[str, Any], gate: Mapping[str, Any], *, project: Project, benchmark_data: Upload | None, prefix: str, field: str,
+    judges: Collection[str] = (),
+) -> tuple[RunConfig, Upload | None]:  # fmt: skip
+    """The configuration with this gate in it, and the file of the benchmark that the gate names. `judges` are earlier phases that
+    make reward models.
 
     Raises ConfigError, DataError or UnknownName: of the gate at `field` + "gate_metric" …, of the rest below `prefix`.
     """
     own = values.get("gate") or {}
     merged = {**own, **{key: value for key, value in gate.items() if value is not None or key == "threshold"}}
     try:
-        config = with_reward_model(RunConfig.parse({**values, "gate": merged}, prefix=prefix), project, prefix=prefix)
+        parsed = RunConfig.parse({**values, "gate": merged}, prefix=prefix)
+        config = with_reward_model(parsed, project, prefix=prefix, earlier=judges)
     except ConfigError as error:
         where = f"{prefix}.gate." if prefix else "gate."
         key = error.field.removeprefix(where)

@@ -17,6 +17,8 @@ from r1platform.services import audit
 from training_app.asking import ask_to_schedule
 from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase, Upload
 from training_app.pipeline_templates import PIPELINE_TEMPLATES
+from training_app.reward_models import PHASE as REWARD_MODEL
+from training_app.reward_models import reward_phase
 from training_app.services.gates import gate_block, gate_columns, parse_gated
 from training_app.services.runs import (
     check_any_source,
@@ -77,51 +79,63 @@ def pipeline_create(
     equal = _equal_share(phases)
     for position, values in enumerate(phases):
         with_share = {"budget_fraction": equal, **values}
-        phase = _phase_create(pipeline, position, with_share, made, field=f"phases.{position}")
+        phase = phase_create(pipeline, position, with_share, made, field=f"phases.{position}.")
         made[phase.name] = phase
     _check_sum(sum(phase.budget_fraction for phase in made.values()), f"phases.{len(phases) - 1}.budget_fraction")
     audit(user=user, project=project, action="pipeline.create", target=f"pipeline:{pipeline.pk}", detail={"name": name})
     return pipeline
 
 
-def _phase_create(
+def phase_create(
     pipeline: Pipeline, position: int, values: dict[str, Any], earlier: dict[str, PipelinePhase], *, field: str
 ) -> PipelinePhase:
+    """One phase of a plan; `field` is before the names of fields in errors, such as "phases.1."."""
     unknown = sorted(set(values) - _PHASE_KEYS)
     if unknown:
         raise ConfigError(
-            f"There is no such setting. Known here: {', '.join(sorted(_PHASE_KEYS))}.", field=f"{field}.{unknown[0]}"
+            f"There is no such setting. Known here: {', '.join(sorted(_PHASE_KEYS))}.", field=f"{field}{unknown[0]}"
         )
     name = str(values.get("name") or values.get("phase") or "").replace("_", "-")
     if not name or name in earlier:
-        raise ConfigError(f"“{name}” is no name for a phase: each needs one of its own.", field=f"{field}.name")
-    kind = PHASES.get(str(values.get("phase")))
-    sources = {}
-    for key in ("starts_from", "rollouts_from"):
-        wanted = values.get(key)
-        if wanted and wanted not in earlier:
-            raise ConfigError(
-                f"“{wanted}” is no earlier phase. There are: {', '.join(earlier) or 'none'}.", field=f"{field}.{key}"
-            )
-        sources[key] = earlier[wanted] if wanted else None
-    for need, key, does in (("start_from", "starts_from", "starts from"), ("rollouts_from", "rollouts_from", "learns from")):
-        if kind.needs[need] == "required" and sources[key] is None:
-            raise ConfigError(f"{kind.title} {does} the checkpoint of an earlier phase; name it.", field=f"{field}.{key}")
-    check_any_source(str(values["phase"]), sources["starts_from"], sources["rollouts_from"], field=f"{field}.starts_from")
+        raise ConfigError(f"“{name}” is no name for a phase: each needs one of its own.", field=f"{field}name")
+    PHASES.get(str(values.get("phase")), field=f"{field}phase")
+    sources = phase_sources(values, earlier, field=field)
     given = {"phase": values["phase"], "seed": pipeline.seed, **(values.get("config") or {})}
     config, data = parse_gated(
         {**given, "phase": values["phase"]}, _gate_given(values), project=pipeline.project,
-        benchmark_data=values.get("benchmark_data"), prefix=f"{field}.config", field=f"{field}.",
+        benchmark_data=values.get("benchmark_data"), prefix=f"{field}config", field=f"{field}",
+        judges=[one.name for one in earlier.values() if one.phase == REWARD_MODEL],
     )  # fmt: skip
     version = values.get("dataset_version")
     check_version(pipeline.project, version, required=False)
-    action = _action(values.get("gate_action", GateAction.HOLD), f"{field}.")
+    action = _action(values.get("gate_action", GateAction.HOLD), f"{field}")
     return PipelinePhase.objects.create(
         pipeline=pipeline, position=position, name=name, phase=values["phase"], dataset_version=version,
         config=config.resolved(), budget_fraction=_fraction(values.get("budget_fraction", 1.0), field),
         num_processes=int(values.get("num_processes") or config.parallel.num_processes), gate_action=action, benchmark_data=data,
         **sources, **gate_columns(config),
     )  # fmt: skip
+
+
+def phase_sources(values: dict[str, Any], earlier: dict[str, PipelinePhase], *, field: str) -> dict[str, PipelinePhase | None]:
+    """The phases that one starts from and learns from. Raises ConfigError or CheckpointError for what its kind does not allow."""
+    kind = PHASES.get(str(values["phase"]))
+    sources: dict[str, PipelinePhase | None] = {}
+    for key in ("starts_from", "rollouts_from"):
+        wanted = values.get(key)
+        if wanted and wanted not in earlier:
+            raise ConfigError(
+                f"“{wanted}” is no earlier phase. There are: {', '.join(earlier) or 'none'}.", field=f"{field}{key}"
+            )
+        sources[key] = earlier[wanted] if wanted else None
+        if wanted and earlier[wanted].phase == REWARD_MODEL:
+            sentence = f"{wanted} makes a reward model, which scores answers and writes none. A reward can name it."
+            raise ConfigError(sentence, field=f"{field}{key}")
+    for need, key, does in (("start_from", "starts_from", "starts from"), ("rollouts_from", "rollouts_from", "learns from")):
+        if kind.needs[need] == "required" and sources[key] is None:
+            raise ConfigError(f"{kind.title} {does} the checkpoint of an earlier phase; name it.", field=f"{field}{key}")
+    check_any_source(str(values["phase"]), sources["starts_from"], sources["rollouts_from"], field=f"{field}starts_from")
+    return sources
 
 
 def _gate_given(values: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +179,7 @@ def _equal_share(phases: list[dict[str, Any]]) -> float:
 def _fraction(value: Any, field: str) -> float:
     if not isinstance(value, int | float) or not 0 < value <= 1:
         raise ConfigError(
-            f"A share of the budget is above 0 and at most 1, but it is {value!r}.", field=f"{field}.budget_fraction"
+            f"A share of the budget is above 0 and at most 1, but it is {value!r}.", field=f"{field}budget_fraction"
         )
     return float(value)
 
@@ -234,8 +248,11 @@ def pipeline_phase_update(
     check_version(locked.pipeline.project, dataset_version, required=False)
     gate = {"metric": gate_metric, "threshold": gate_threshold, "direction": gate_direction,
             "stop_early": stop_early if gate_metric or stop_early else 0}  # fmt: skip
+    before = locked.pipeline.phases.filter(position__lt=locked.position, phase=REWARD_MODEL)
     parsed, locked.benchmark_data = parse_gated(
-        values, gate, project=locked.pipeline.project, benchmark_data=benchmark_data, prefix="", field="")
+        values, gate, project=locked.pipeline.project, benchmark_data=benchmark_data, prefix="", field="",
+        judges=list(before.values_list("name", flat=True)),
+    )  # fmt: skip
     locked.gate_action = _action(gate_action, "")
     for name, value in gate_columns(parsed).items():
         setattr(locked, name, value)
@@ -323,8 +340,9 @@ def _run_of(phase: PipelinePhase, pipeline: Pipeline, launch: Launch, user: User
     parallel = {**phase.config.get("parallel", {}), "num_processes": phase.num_processes}
     values = {**phase.config, "parallel": parallel, "gate": gate_block(phase)}
     config = with_budget(RunConfig.parse(values), price=pipeline.dollars_per_device_hour, **shares)
-    waits = phase.starts_from_id is not None or phase.rollouts_from_id is not None
-    first = next((p.name for p in (phase.starts_from, phase.rollouts_from) if p is not None), "")
+    sources = (phase.starts_from, phase.rollouts_from)
+    first = next((p.name for p in sources if p is not None), reward_phase(phase.config))
+    waits = bool(first)
     return PhaseRun.objects.create(
         project_id=pipeline.project_id, name=phase.name, phase=phase.phase, launch=launch, pipeline_phase=phase,
         position=phase.position, state=RunState.WAITING if waits else RunState.QUEUED, config=config,

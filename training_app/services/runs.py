@@ -20,7 +20,7 @@ from r1platform.models import Project
 from r1platform.services import audit
 from training_app.asking import ask_to_schedule
 from training_app.models import Checkpoint, DatasetVersion, PhaseRun, Upload
-from training_app.reward_models import refuse_reward_model, with_reward_model
+from training_app.reward_models import refuse_reward_model, reward_phase, with_reward_model
 from training_app.states import LIVE_ATTEMPTS, LIVE_LAUNCHES, LIVE_RUNS, Desired, GateVerdict, LaunchState, RunState, VersionState
 from training_app.transitions import launch_transition, run_transition
 
@@ -234,7 +234,7 @@ def _lacks_inputs(run: PhaseRun) -> bool:
     if phase is None:
         return False
     pairs = ((phase.starts_from_id, run.starts_from_id), (phase.rollouts_from_id, run.rollouts_from_id))
-    return any(source is not None and found is None for source, found in pairs)
+    return bool(reward_phase(run.config)) or any(source is not None and found is None for source, found in pairs)
 
 
 def is_replaced(run: PhaseRun) -> bool:

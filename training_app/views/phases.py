@@ -17,6 +17,7 @@ from r1platform.templatetags.r1_parts import may_edit
 from training_app import services
 from training_app.forms import PhaseConfigForm, PhaseForm
 from training_app.models import PipelinePhase
+from training_app.reward_models import PHASE as REWARD_MODEL
 from training_app.views.runs_new import rates_answer
 
 OPEN = ("", "phase_config", "held_out", "reward")
@@ -41,7 +42,10 @@ def phase_edit(request: HttpRequest, pipeline_id: int, phase_id: int) -> HttpRes
         messages.success(request, f"{phase.name} is saved. The next launch uses it.")
         return redirect("pipeline-detail", pipeline_id)
     kind = PHASES.get(phase.phase)
+    earlier = list(phase.pipeline.phases.filter(position__lt=phase.position).order_by("position"))
     context = {
+        "earlier": [one for one in earlier if one.phase != REWARD_MODEL],
+        "judges": [one for one in earlier if one.phase == REWARD_MODEL],
         "phase": phase,
         "pipeline": phase.pipeline,
         "about": about,

@@ -26,6 +26,8 @@ from training_app.views.fit import fit_check
 from training_app.views.standing import pipeline_row, pipelines_of
 
 PER_PAGE = 25
+VERBS = (("run", "Run it alone"), ("earlier", "Move it earlier"), ("later", "Move it later"))
+"""What can be done with a phase of the plan, besides taking it out."""
 NUM_LAUNCHES = 50
 """Of a pipeline launched more often, the newest are listed on its page; the API pages through all."""
 
@@ -110,6 +112,7 @@ def pipeline_detail(request: HttpRequest, pipeline_id: int) -> HttpResponse:
         "may_edit": may_edit(request.user, found.project),
         "project": found.project,
         "budget": budget_words(found),
+        "verbs": VERBS,
     }
     return render(request, "training_app/pipelines/detail.html", context)
 

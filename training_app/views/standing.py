@@ -14,6 +14,7 @@ from r1platform.access import for_user
 from r1platform.models import Project
 from training_app.gates import condition, gate_of
 from training_app.models import Launch, PhaseRun, Pipeline, PipelinePhase
+from training_app.reward_models import reward_phase
 from training_app.selectors import launch_state
 from training_app.states import LIVE_LAUNCHES, GateVerdict, LaunchState, RunState
 from training_app.views.run_words import basis_words, gate_said, judged_of, measured, progress_fraction, progress_words
@@ -72,9 +73,10 @@ def graph_nodes(phases: list[PipelinePhase], runs: list[PhaseRun]) -> list[dict[
     """
     by_phase = {run.pipeline_phase_id: run for run in runs}
     depths: dict[int, int] = {}
+    named = {phase.name: phase.pk for phase in phases}
     nodes = []
     for phase in phases:
-        sources = {pk for pk in (phase.starts_from_id, phase.rollouts_from_id) if pk}
+        sources = {pk for pk in (phase.starts_from_id, phase.rollouts_from_id, named.get(reward_phase(phase.config))) if pk}
         depths[phase.pk] = 1 + max((depths.get(pk, 0) for pk in sources), default=0)
         nodes.append(_node(phase, by_phase.get(phase.pk), depths[phase.pk], sorted(sources)))
     return nodes

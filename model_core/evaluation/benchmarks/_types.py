@@ -6,7 +6,7 @@ A completion that says nothing usable is wrong: a model has to answer. One that 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -44,12 +44,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class Problem:
-    """One row of the data: what is asked and what is right. `choices` are (label, text)."""
+    """One row of the data: what is asked, what is right. `choices` are (label, text); `task` and `meta` are of generated rows."""
 
     row: int
     prompt: str
     expected: str
     choices: tuple[tuple[str, str], ...] = ()
+    task: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,17 @@ class Benchmark:
         if answer is None:
             return Grade(False, None, "no answer was found" if completion.strip() else "the completion is empty")
         try:
-            return Grade(self.same(problem.expected, answer), answer)
+            return Grade(self.is_right(problem, answer), answer)
         except Undecided as error:
             return Grade(None, answer, error.message)
 
     def answer(self, problem: Problem, completion: str) -> str | None:
         """The final answer of a completion, None when there is none."""
         return final_answer(completion)
+
+    def is_right(self, problem: Problem, answer: str) -> bool | None:
+        """Whether an answer that was found is the problem's; None when nobody can tell. Raises Undecided."""
+        return self.same(problem.expected, answer)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two answers are one. Raises Undecided."""

@@ -89,6 +89,7 @@ def test_no_completion_ends_the_grading(name: str, text: str) -> None:
     cls = BENCHMARKS.get(name)
     row = {
         "question": "What?", "problem": "What?", "answer": "#### 5" if name == "gsm8k" else "5", "solution": "5", "id": 1,
+        "prompt": "What?", "task": "sums",
         **({"choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "A"} if name == "arc_challenge" else {}),
     }  # fmt: skip
     problem = cls().problem(0, row)

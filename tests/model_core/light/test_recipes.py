@@ -8,10 +8,10 @@ import pytest
 
 from model_core.config import RunConfig
 from model_core.phases import PHASES
-from model_core.recipes import PhaseRecipe, article_recipe, r1_recipe
+from model_core.recipes import PhaseRecipe, article_recipe, distillation_recipe, r1_recipe
 
 CHAIN = article_recipe()
-CHAINS = {"article": article_recipe, "r1": r1_recipe}
+CHAINS = {"article": article_recipe, "r1": r1_recipe, "distillation": distillation_recipe}
 PLACES = [(chain, place) for chain, recipe in CHAINS.items() for place in range(len(recipe()))]
 
 
@@ -32,7 +32,7 @@ def test_a_phase_starts_from_earlier_ones_as_it_needs(chain: str, place: int) ->
         assert source is None or needs[name] != "no"
 
 
-@pytest.mark.parametrize("recipe", CHAIN + r1_recipe(), ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", CHAIN + r1_recipe() + distillation_recipe(), ids=lambda recipe: recipe.name)
 def test_a_recipe_is_data_that_a_run_takes(recipe: PhaseRecipe) -> None:
     config = RunConfig.parse(json.loads(json.dumps(recipe.config)))
     assert config.phase == recipe.phase and RunConfig.parse(config.resolved()) == config

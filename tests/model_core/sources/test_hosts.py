@@ -43,8 +43,8 @@ PRIVATE = """
 import socket
 socket.getaddrinfo = lambda host, *args, **kwargs: [(2, 1, 6, "", ("10.0.0.7", 80))]
 from model_core.sources._hosts import HostRefused, narrow
-narrow([".hub.example", "mirror.example"])
-for host in ("cdn.hub.example", "mirror.example"):
+narrow([".hub.example", "mirror.example", "public:api.example"])
+for host in ("cdn.hub.example", "mirror.example", "api.example"):
     try:
         print(socket.getaddrinfo(host, 80)[0][4][0])
     except HostRefused as refused:
@@ -67,4 +67,6 @@ def test_only_what_an_allowed_host_resolves_to_is_reached() -> None:
 
 
 def test_a_host_below_an_allowed_one_needs_a_public_address() -> None:
-    assert said(PRIVATE) == ["cdn.hub.example has an address that is not public", "10.0.0.7"]
+    below, named, by_a_user = said(PRIVATE)
+    assert below == "cdn.hub.example has an address that is not public" and named == "10.0.0.7"
+    assert by_a_user == "api.example has an address that is not public"

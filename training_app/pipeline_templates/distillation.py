@@ -1,0 +1,34 @@
+"""Distillation: a teacher is trained, a small dense student learns from its answers, then from its judgement of its own.
+
+Source: DeepSeek-R1 (arXiv 2501.12948), section 2.4; on-policy distillation: Agarwal et al. (arXiv 2306.13649); shares and gates
+are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from model_core.recipes import PhaseRecipe, distillation_recipe
+from model_core.registry import registered
+from training_app.pipeline_templates.article import prepare_sums
+
+
+@registered
+class Distillation:
+    """The chain of `model_core.recipes.distillation_recipe` and the data that it learns from."""
+
+    title: ClassVar[str] = "Distillation into a small dense model"
+    description: ClassVar[str] = (
+        "A teacher by cold start and reinforcement learning; a dense student of the Qwen2 class that learns from the teacher's "
+        "right answers, and then from the teacher's judgement of what the student says; gates on the lower bound of accuracy."
+    )
+    budget_device_seconds: ClassVar[float] = 3600.0
+    """Device-seconds of the whole chain on the tiny preset: a limit with room, not an estimate."""
+
+    def phases(self, *, seed: int) -> list[PhaseRecipe]:
+        """The phases in order."""
+        return distillation_recipe(seed=seed)
+
+    def prepare(self) -> dict[str, Any]:
+        """A `PrepareConfig` of a dataset that this chain learns from."""
+        return prepare_sums(self.phases(seed=0))
