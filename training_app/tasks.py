@@ -10,7 +10,7 @@ from django.conf import settings
 
 from r1platform.lib.processes import spawn
 from r1platform.lib.storage import home
-from training_app.alert_messages import mails_due
+from training_app.alert_messages import alert_mail as mail_try
 from training_app.alert_messages import mails_due
 from training_app.alerts import alerts_look
 from training_app.evaluating import evaluations_reconcile, evaluations_start

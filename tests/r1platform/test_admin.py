@@ -19,7 +19,7 @@ from r1platform.models import ApiKey, AuditEntry, Node, Project, Webhook
 from r1platform.webhooks import webhook_create, webhook_send
 from serving_app.models import DeploymentTransition, Replica, ReplicaTransition, UsageRecord
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_event, make_launch, make_run
-from training_app.models import Alert, AlertRule, Dataset, DatasetVersion, Upload
+from training_app.models import Alert, AlertRule, Dataset, DatasetVersion, Evaluation, Upload
 
 ENGINE_KEY = "the-key-of-the-engine"
 MODELS = sorted(admin.site._registry, key=lambda model: model._meta.label)
@@ -59,6 +59,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     webhook_send(webhook=webhook, event="ping", data={})
     rule = AlertRule.objects.create(project=project, name="x", kind="ended")
     Alert.objects.create(run=run, rule=rule, name="x", message="x")
+    Evaluation.objects.create(project=project, benchmark="gsm8k", data_name="gsm8k", endpoint="https://x.example.org", config={})
     return text
 
 

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('r1platform', '0001_initial'),
-        ('training_app', '0003_gates_and_budgets'),
+        ('training_app', '0004_alerts_and_webhooks'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

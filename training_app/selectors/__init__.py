@@ -3,7 +3,6 @@
 from training_app.selectors.alerts import alert_list, alert_metric_names, alert_rule_list, open_alerts, run_alerts
 from training_app.selectors.benchmark_files import benchmark_files
 from training_app.selectors.datasets import runs_with_rollouts, version_lineage, version_preview, version_report
-from training_app.selectors.experts import run_experts, run_experts_history
 from training_app.selectors.evaluations import (
     benchmark_title,
     benchmarks_known,
@@ -14,6 +13,7 @@ from training_app.selectors.evaluations import (
     evaluation_problem,
     evaluation_problems,
 )
+from training_app.selectors.experts import run_experts, run_experts_history
 from training_app.selectors.metrics import run_metrics
 from training_app.selectors.pipelines import (
     launch_list,
