@@ -118,7 +118,7 @@ def _reclaim() -> int:
     held = DeviceLease.objects.filter(released_at=None, device__node__name=settings.R1_NODE_NAME, holder__startswith=_PREFIX)
     freed = 0
     for holder in set(held.values_list("holder", flat=True)):
-        evaluation = Evaluation.objects.filter(pk=evaluation_of(holder)).first()
+        evaluation = Evaluation.objects.filter(pk=evaluation_of(holder) or 0).first()
         if evaluation is None:
             freed += leases_release(holder=holder)
         elif evaluation.state != EvaluationState.RUNNING and not is_supervised(evaluation):

@@ -57,7 +57,8 @@ class EvaluationDir:
 
     def places(self) -> dict[int, tuple[int, int]]:
         """Of each problem where its texts stand in the samples' file: byte and length."""
-        found, at = {}, 0
+        found: dict[int, tuple[int, int]] = {}
+        at = 0
         if not self.samples.exists():
             return found
         with self.samples.open("rb") as file:

@@ -55,7 +55,7 @@ class NewEvaluationSerializer(serializers.Serializer[Any]):
 
     project = serializers.CharField(required=False, help_text="Id or slug.")
     benchmark = serializers.CharField(max_length=60, help_text="See GET benchmarks/.")
-    data = serializers.CharField(
+    data = serializers.CharField(  # type: ignore[assignment]
         required=False, max_length=60,
         help_text="Name of the benchmark file (by default the benchmark's own), or of the task for the benchmark “task”.",
     )  # fmt: skip
@@ -102,8 +102,8 @@ class OneProblemSerializer(serializers.Serializer[Any]):
 
 
 class MatrixRowSerializer(serializers.Serializer[Any]):
-    label = serializers.CharField()
-    source = serializers.CharField(help_text="Of a published figure: where it stands.")
+    label = serializers.CharField()  # type: ignore[assignment]
+    source = serializers.CharField(help_text="Of a published figure: where it stands.")  # type: ignore[assignment]
     cells = serializers.ListField(child=serializers.JSONField(allow_null=True))
 
 
@@ -119,7 +119,7 @@ class BenchmarkSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     title = serializers.CharField()
     description = serializers.CharField()
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]
     licence = serializers.CharField()
     schema = serializers.DictField()
     references = serializers.ListField(child=serializers.DictField(), help_text="Published figures in per cent, with their source.")

@@ -321,7 +321,7 @@ class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet
         return Response(RunSerializer(made).data, status=status.HTTP_201_CREATED)
 
     def _phase(self, phase_id: str) -> PipelinePhase:
-        found = self.get_object().phases.select_related("pipeline__project").filter(pk=int(phase_id)).first()
+        found: PipelinePhase | None = self.get_object().phases.select_related("pipeline__project").filter(pk=int(phase_id)).first()
         if found is None:
             raise Http404("This pipeline has no such phase.")
         return found

@@ -159,7 +159,7 @@ def phase_run(*, phase: PipelinePhase, user: User) -> PhaseRun:
         if limit and not budget.get(unit):
             budget[unit] = max(round(limit * phase.budget_fraction), 1) if unit == "tokens" else limit * phase.budget_fraction
     config["budget"] = budget
-    sources = {
+    sources: dict[str, Any] = {
         key: _result_of(source, key)
         for key in ("starts_from", "rollouts_from")
         if (source := getattr(phase, key)) is not None

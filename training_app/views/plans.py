@@ -26,17 +26,24 @@ from training_app.models import DatasetVersion, Pipeline, PipelinePhase
 from training_app.views.pipelines import pipeline_of
 
 
+class PhaseChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
+    """Shows the phase's name."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return str(obj.name)
+
+
 class PhaseAddForm(forms.Form):
     """Which phase, where, and what it builds on; its settings begin with the phase's own and are edited afterwards."""
 
     phase = forms.ChoiceField(choices=lambda: [(name, str(cls.title)) for name, cls in PHASES.items()], label="Phase")
     name = forms.SlugField(max_length=60, required=False, help_text="Empty: the name of its kind.")
     position = forms.TypedChoiceField(coerce=int, label="Place")
-    starts_from = forms.ModelChoiceField(
+    starts_from = PhaseChoice(
         PipelinePhase.objects.none(), required=False, empty_label="A new model", label="Starts from",
         help_text="Whose checkpoint it trains on.",
     )  # fmt: skip
-    rollouts_from = forms.ModelChoiceField(
+    rollouts_from = PhaseChoice(
         PipelinePhase.objects.none(), required=False, empty_label="None", label="Learns from",
         help_text="Whose answers it learns from: rejection sampling and distillation.",
     )  # fmt: skip
@@ -60,7 +67,6 @@ class PhaseAddForm(forms.Form):
             field = self.fields[key]
             assert isinstance(field, forms.ModelChoiceField)
             field.queryset = pipeline.phases.order_by("position")
-            field.label_from_instance = lambda one: one.name  # type: ignore[method-assign,attr-defined]
 
     def values(self) -> dict[str, Any]:
         """What was chosen, as `phase_add` takes it."""
@@ -98,7 +104,7 @@ def phase_act(request: HttpRequest, pipeline_id: int, phase_id: int, verb: str) 
     phase = get_object_or_404(phases, pk=phase_id, pipeline_id=pipeline_id)
     require_role(request.user, phase.pipeline.project, Role.EDITOR)
     user, name = signed_in(request), phase.name
-    to: Any = redirect("pipeline-detail", pipeline_id)
+    to = redirect("pipeline-detail", pipeline_id)
     acts: dict[str, tuple[Callable[[], Any], str]] = {
         "earlier": (lambda: _move(phase, user, -1), f"{name} stands earlier now."),
         "later": (lambda: _move(phase, user, 1), f"{name} stands later now."),
