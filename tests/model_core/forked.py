@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from model_core.launch import environment, free_port
@@ -26,11 +27,7 @@ def run(argv: list[str], *, output: Path, num_processes: int = 1) -> int:
 
     All that they write goes to `output`.
     """
-    env = {**os.environ, **environment(num_processes=num_processes), "OMP_NUM_THREADS": "1"}
-    env = {name: value for name, value in env.items() if name not in RENDEZVOUS}
-    ranks = [FORKS.Process(target=_become, args=(argv, env | place, str(output))) for place in _places(num_processes)]
-    for rank in ranks:
-        rank.start()
+    ranks = start(argv, output=output, num_processes=num_processes)
     deadline, running, status = time.monotonic() + LIMIT_SECONDS, list(ranks), 0
     while running and not status:
         ended = wait([rank.sentinel for rank in running], deadline - time.monotonic())
@@ -42,6 +39,16 @@ def run(argv: list[str], *, output: Path, num_processes: int = 1) -> int:
         rank.join()
         rank.close()
     return status
+
+
+def start(argv: list[str], *, output: Path, num_processes: int = 1) -> list[ForkServerProcess]:
+    """One process a rank, at work."""
+    env = {**os.environ, **environment(num_processes=num_processes), "OMP_NUM_THREADS": "1"}
+    env = {name: value for name, value in env.items() if name not in RENDEZVOUS}
+    ranks = [FORKS.Process(target=_become, args=(argv, env | place, str(output))) for place in _places(num_processes)]
+    for rank in ranks:
+        rank.start()
+    return ranks
 
 
 def _places(num_processes: int) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_sigterm_ends_at_the_next_step_with_a_checkpoint(dataset: Path, tmp_path
     rundir = RunDir.create(tmp_path / "run", run=config, paths=RunPaths(dataset=str(dataset)))
     with Running(rundir) as running:
         running.until(lambda: running.has_told("experts"))
-        running.process.send_signal(signal.SIGTERM)
+        os.kill(running.pid, signal.SIGTERM)
         trained = running.ended()
     assert trained.status == 0, trained.output
     assert trained.result["status"] == "stopped" and "SIGTERM" in trained.result["reason"]

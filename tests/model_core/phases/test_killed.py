@@ -24,8 +24,8 @@ def test_a_trainer_killed_in_mid_write_goes_on_bitwise_from_its_last_whole_check
         (part / "state").mkdir(parents=True)
         os.mkfifo(part / "state" / "trainer.json")  # nobody reads it: writing never ends
         running.until(lambda: rundir.events.read_text().count('"kind": "progress"') > 45)  # the steps do not wait for it
-        os.killpg(running.process.pid, signal.SIGKILL)
-        assert running.process.wait() == -signal.SIGKILL
+        os.kill(running.pid, signal.SIGKILL)
+        assert running.process.status(60) == -signal.SIGKILL
     assert (part / "state" / "rank_00000.safetensors").is_file()
     assert rundir.read_result() is None and rundir.complete_checkpoints() == [rundir.checkpoint(20)]
     again, whole = execute(rundir), train(CONFIG)

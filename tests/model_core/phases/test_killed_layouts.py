@@ -11,7 +11,8 @@ from model_core.rundir import RunDir
 from tests.model_core.phases.trained import BASE, Running, cold_start
 
 
-@pytest.mark.parametrize("layout", [{"pipeline": 2}, pytest.param({"tensor": 2}, marks=pytest.mark.slow)], ids="-".join)
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [{"pipeline": 2}, {"tensor": 2}], ids="-".join)
 def test_a_killed_part_of_the_model_is_told(layout: dict[str, int], tmp_path: Path, dataset: Path) -> None:
     config = RunConfig.parse({**BASE, **cold_start(
         steps=100_000, parallel={"num_processes": 2, **layout}, phase_config={"optimizer": "adamw", "max_micro_tokens": 160})})

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,7 +62,7 @@ def execute(rundir: RunDir, *, num_processes: int = 1, launcher: bool = False) -
     """Trains to the end; `launcher` starts it as the platform does, by DeepSpeed's launcher."""
     with tempfile.NamedTemporaryFile("w+") as output:
         if launcher:
-            argv, env = _started(rundir, num_processes, launcher)
+            argv, env = _launching(rundir, num_processes)
             status = subprocess.run(argv, env=env, cwd=ROOT, stdout=output, stderr=output, timeout=120).returncode
         else:
             status = forked.run(["train", str(rundir.path)], output=Path(output.name), num_processes=num_processes)
@@ -71,27 +70,24 @@ def execute(rundir: RunDir, *, num_processes: int = 1, launcher: bool = False) -
 
 
 class Running:
-    """A trainer at work, in a session of its own; leaving the block kills what is left of it."""
+    """A trainer at work, two ranks under the launcher and one alone; leaving the block kills what is left of it."""
 
     def __init__(self, rundir: RunDir, *, num_processes: int = 1) -> None:
-        argv, env = _started(rundir, num_processes, False)
         self.rundir = rundir
-        with rundir.log.open("wb") as log:
-            self.process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        self.process = Launched(rundir, num_processes) if num_processes > 1 else Alone(rundir)
+        self.pid = self.process.pid
 
     def __enter__(self) -> Running:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.end()
 
     def until(self, is_so: Callable[[], Any]) -> None:
         """Waits until something is so, while the trainer lives."""
         deadline = time.monotonic() + 120
         while not is_so():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.rundir.log.read_text()
+            assert self.process.status(0) is None and time.monotonic() < deadline, self.rundir.log.read_text()
             time.sleep(0.01)
 
     def has_told(self, kind: str) -> bool:
@@ -101,19 +97,58 @@ class Running:
 
     def rank(self, number: int) -> psutil.Process:
         """The process of a rank under the launcher."""
-        children = psutil.Process(self.process.pid).children()
+        children = psutil.Process(self.pid).children()
         return next(child for child in children if child.environ().get("RANK") == str(number))
 
     def ended(self, *, seconds: float = 60) -> Trained:
         """What it left when it ends by itself in time."""
-        status = self.process.wait(seconds)
+        status = self.process.status(seconds)
+        assert status is not None, f"not ended in {seconds} s: {self.rundir.log.read_text()[-8000:]}"
         return Trained(self.rundir, status, self.rundir.log.read_text()[-8000:])
 
 
-def _started(rundir: RunDir, num_processes: int, launcher: bool) -> tuple[list[str], dict[str, str]]:
-    argv = [sys.executable, "-m", "model_core", "train", str(rundir.path)]
-    if launcher or num_processes > 1:
-        argv = command(rundir.path, num_processes=num_processes)
+class Launched:
+    """DeepSpeed's launcher and its ranks, in a session of their own."""
+
+    def __init__(self, rundir: RunDir, num_processes: int) -> None:
+        argv, env = _launching(rundir, num_processes)
+        with rundir.log.open("wb") as log:
+            self._process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        self.pid = self._process.pid
+
+    def status(self, seconds: float) -> int | None:
+        """Its exit status; None when it is at work so many seconds from now."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
+
+    def end(self) -> None:
+        """Kills what is left."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+class Alone:
+    """One process."""
+
+    def __init__(self, rundir: RunDir) -> None:
+        (self._process,) = forked.start(["train", str(rundir.path)], output=rundir.log)
+        self.pid = self._process.pid or 0
+
+    def status(self, seconds: float) -> int | None:
+        """Its exit status; None when it is at work so many seconds from now."""
+        self._process.join(seconds)
+        return self._process.exitcode
+
+    def end(self) -> None:
+        """Kills it."""
+        self._process.kill()
+        self._process.join()
+
+
+def _launching(rundir: RunDir, num_processes: int) -> tuple[list[str], dict[str, str]]:
+    argv = command(rundir.path, num_processes=num_processes)
     env = {**os.environ, **environment(num_processes=num_processes), "OMP_NUM_THREADS": "1"}
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         env.pop(name, None)
