@@ -14,8 +14,10 @@ from training_app.alert_messages import alert_mail as mail_try
 from training_app.alert_messages import mails_due
 from training_app.alerts import alerts_look
 from training_app.evaluating import evaluations_reconcile, evaluations_start
+from training_app.models import RoutedText
 from training_app.preparation import preparations_reconcile, preparations_start
 from training_app.reconciling import attempt_reclaim, reconcile_once
+from training_app.routes import route_start
 from training_app.scheduling import schedule_once
 
 
@@ -47,6 +49,14 @@ def alerts() -> None:
 def alert_mail(alert_id: int) -> None:
     """One try; a mail server may take the seconds of EMAIL_TIMEOUT."""
     mail_try(alert_id)
+
+
+@shared_task(name="training_app.tasks.route")
+def route(routed_id: int) -> None:
+    """Starts the process that routes a text on this node."""
+    routed = RoutedText.objects.select_related("run", "checkpoint__attempt").filter(pk=routed_id).first()
+    if routed is not None:
+        route_start(routed)
 
 
 @shared_task(name="training_app.tasks.reclaim")

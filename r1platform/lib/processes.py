@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.02
 _THREADS_SECONDS = 2.0
 MARK = "R1_PROCESS_DIR"
 """Environment variable by which a process is found whose pid was never written down."""
-_SECRETS = ("DATABASE_URL", "REDIS_URL", "R1_SECRET_KEY", "DJANGO_SETTINGS_MODULE")
+_SECRETS = ("DATABASE_URL", "REDIS_URL", "R1_SECRET_KEY", "R1_EMAIL_URL", "DJANGO_SETTINGS_MODULE")
 
 
 @dataclass(frozen=True)

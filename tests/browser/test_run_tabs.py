@@ -9,11 +9,13 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from playwright.sync_api import expect
 
+from model_core.rundir import write_json
 from r1platform.models import Node, Project
 from tests.browser.signed_in import Site
 from tests.training_app.rows import make_attempt, make_run, rundir_of
 from tests.training_app.stored_rollouts import store
-from training_app.models import MetricSeries, PhaseRun, RunEvent
+from training_app.models import Checkpoint, MetricSeries, PhaseRun, RoutedText, RunEvent
+from training_app.routes import route_dir
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 WEIGHTS = {"solution_accuracy": 0.5, "efficiency": 0.5}
@@ -105,6 +107,30 @@ def test_experts_over_the_steps_by_layer(site: Site, run: PhaseRun) -> None:
     page.locator("[data-layer]").select_option(label="2")
     page.wait_for_function("() => document.querySelector('[data-plot=load-history]').data[0].z[0].every((v) => v === 0.25)")
     assert "layer=1" in page.url
+
+
+def test_a_text_is_routed_token_by_token(site: Site, run: PhaseRun, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is not started here: its answer comes while the page waits."""
+    monkeypatch.setattr("training_app.routes.send_on_commit", lambda *_args, **_options: None)
+    Checkpoint.objects.create(run=run, attempt=run.attempts.get(), step=3)
+    page = site.open(tab(run, "experts"))
+    expect(page.get_by_label("Prompt")).to_have_value("1+1=")
+    page.get_by_role("button", name="Follow its tokens").click()
+    expect(page.locator("[data-routes-words]")).to_contain_text("reads the text")
+    page.wait_for_function("() => location.search.includes('routed=')")
+    told = {"tokens": ["1", "+", "1", "="], "num_experts": 4, "experts": [[[0, 1]] * 4, [[3, 2], [1, 0], [3, 0], [2, 3]]],
+            "weights": [[[0.6, 0.4]] * 4] * 2, "entropy": [[0.9] * 4] * 2,
+            "domains": [{"domain": "this text", "num_texts": 1, "num_tokens": 4, "loads": [[0.5, 0.5, 0, 0]] * 2}]}  # fmt: skip
+    directory = route_dir(RoutedText.objects.get())
+    directory.mkdir(parents=True)
+    write_json(directory / "out.json", told)
+    tokens = page.locator("[data-routes-tokens] span")
+    expect(tokens).to_have_count(4)
+    page.locator("[data-routes-layer]").select_option(label="2")
+    tokens.nth(1).hover()
+    expect(page.locator("[data-routes-hover]")).to_contain_text("expert 1 (0.60), expert 0 (0.40)")
+    page.reload()
+    expect(tokens).to_have_count(4)
 
 
 def test_a_rule_shows_the_fields_of_its_kind(site: Site) -> None:

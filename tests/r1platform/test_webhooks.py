@@ -18,6 +18,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from r1platform import webhooks
+from r1platform.celery import app
 from r1platform.lib.outbound import Answer, Unreachable
 from r1platform.models import AuditEntry, Project, Webhook, WebhookDelivery
 
@@ -242,3 +243,11 @@ def test_the_list_costs_the_same_however_many_there_are(
     client_alice.get("/settings/webhooks/")
     with django_assert_max_num_queries(12):
         client_alice.get("/settings/webhooks/")
+
+
+def test_whatever_is_sent_by_name_is_a_task(settings: Any) -> None:
+    """A name that nobody takes would be dropped by the worker with a line in its log."""
+    app.loader.import_default_modules()
+    names = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+    names |= {"r1platform.tasks.webhook_deliver", "training_app.tasks.alert_mail", "training_app.tasks.route"}
+    assert names <= set(app.tasks)

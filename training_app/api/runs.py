@@ -19,6 +19,7 @@ from training_app.api.datasets import UploadField
 from training_app.api.fields import CheckpointField, VersionField, query_number, user_of, values_of
 from training_app.api.run_logs import LogReadings
 from training_app.api.run_rollouts import PLAIN, STEP, RolloutReadings
+from training_app.api.run_routes import RouteReadings
 from training_app.budgets import UNITS, uses_of
 from training_app.checkpoint_files import archive, archive_bytes, archive_name, checkpoint_files
 from training_app.models import Checkpoint, DatasetVersion, PhaseRun, Upload
@@ -197,7 +198,7 @@ class ExpertsHistorySerializer(serializers.Serializer[Any]):
     bias = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()), help_text="Of `layer` by expert.")
 
 
-class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, RolloutReadings, ProjectViewSet):
+class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, RolloutReadings, RouteReadings, ProjectViewSet):
     """Phase runs."""
 
     queryset = PhaseRun.objects.select_related("project", "retried_as")

@@ -5,10 +5,12 @@ from training_app.models.datasets import Dataset, DatasetKind, DatasetVersion, U
 from training_app.models.evaluations import TASK, Evaluation, EvaluationProblem, EvaluationTransition
 from training_app.models.metrics import MetricBucket, MetricSeries
 from training_app.models.pipelines import Launch, LaunchTransition, Pipeline, PipelinePhase
+from training_app.models.routes import RoutedText
 from training_app.models.runs import Checkpoint, PhaseRun, RunAttempt, RunEvent, RunTransition
 
 __all__ = [
     "TASK", "Alert", "AlertKind", "AlertRule", "AlertWatch", "Checkpoint", "Dataset", "DatasetKind", "DatasetVersion",
     "Evaluation", "EvaluationProblem", "EvaluationTransition", "Launch", "LaunchTransition", "MetricBucket", "MetricSeries",
-    "PhaseRun", "Pipeline", "PipelinePhase", "RunAttempt", "RunEvent", "RunTransition", "Upload", "VersionTransition",
+    "PhaseRun", "Pipeline", "PipelinePhase", "RoutedText", "RunAttempt", "RunEvent", "RunTransition", "Upload",
+    "VersionTransition",
 ]

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import combinations
+from itertools import combinations, islice
 from statistics import StatisticsError, correlation
 from typing import Any
 
@@ -44,6 +44,17 @@ def run_rollouts(run: PhaseRun, *, step: int | None = None) -> dict[str, Any]:
             f"Step {wanted} has no rollouts; there are those of steps {steps[0]} to {steps[-1]}.", field="step"
         )
     return {"step": wanted, "steps": steps, "groups": _read(run, event, _parsed)}
+
+
+def run_example(run: PhaseRun) -> dict[str, str]:
+    """A prompt and an answer of the newest step, as an example; empty where there is none."""
+    steps = run_rollout_steps(run)
+    event = _event(run, steps[-1]) if steps else None
+    try:
+        groups = _read(run, event, lambda lines: [json.loads(line) for line in islice(lines, 1)]) if event else []
+    except DataError:
+        return {}
+    return {"prompt": groups[0]["prompt"], "completion": groups[0]["completions"][0]["text"]} if groups else {}
 
 
 def run_prompt(run: PhaseRun, *, step: int, group: int) -> dict[str, Any]:

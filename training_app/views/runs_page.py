@@ -177,6 +177,7 @@ def _page_context(run: PhaseRun, tab: str) -> dict[str, Any]:
             "rewards": f"{base}rewards/",
             "experts": f"{base}experts/",
             "experts_history": f"{base}experts/history/",
+            "routes": f"{base}routes/",
             "log": f"{base}log/",
             "log_search": f"{base}log/search/",
             "log_download": f"{base}log/download/",
@@ -188,6 +189,12 @@ def _charts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     names = list(MetricSeries.objects.filter(run=run).values_list("name", flat=True))
     has_rollouts = bool(selectors.run_rollout_steps(run)) if not names else False
     return {"metric_words": run_words.metric_words(names), "series": names, "has_rollouts": has_rollouts}
+
+
+def _experts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
+    """Checkpoints that can route a text, and a text of the run to begin with."""
+    kept = run.checkpoints.filter(removed_at=None).order_by("-pk")[:50]
+    return {"checkpoints": kept, "example": selectors.run_example(run) if kept else {}}
 
 
 def _rollouts(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
@@ -284,6 +291,7 @@ def _history(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
 _TAB_CONTEXT = {
     "charts": _charts,
     "rollouts": _rollouts,
+    "experts": _experts,
     "rewards": _rewards,
     "logs": _logs,
     "checkpoints": _checkpoints,

@@ -2,10 +2,13 @@
 import { read } from "./api.js";
 import { startHistory } from "./experts_history.js";
 import { figure, heatScale, react } from "../plots.js";
+import { startRoutes } from "./routes.js";
 import { number, percent } from "./words.js";
 
 export function start(stream, context) {
   const tab = new Experts(document.querySelector("[data-experts]"), context);
+  const routes = document.querySelector("[data-routes]");
+  if (routes) startRoutes(routes, context.urls.routes);
   const history = startHistory(document.querySelector("[data-history]"), context.urls.experts_history);
   stream.addEventListener("event", ({ detail }) => {
     if (detail.kind !== "experts") return;
