@@ -7,6 +7,7 @@ from django.urls import path
 from training_app.views import (
     alerts,
     benchmark_files,
+    costs,
     datasets,
     evaluation_page,
     evaluations,
@@ -44,6 +45,7 @@ urlpatterns = [
     path("launches/<int:launch_id>/act/<str:verb>/", launches.launch_act, name="launch-act"),
     path("launches/<int:launch_id>/override/<int:run_id>/", launches.gate_override, name="gate-override"),
     path("launches/<int:launch_id>/roll-back/<int:run_id>/", launches.gate_roll_back, name="gate-roll-back"),
+    path("usage/training/", costs.cost_page, name="cost"),
     path("evaluations/", evaluations.evaluation_list, name="evaluation-list"),
     *alerts.urlpatterns,
     path("evaluations/held-out/", evaluations.held_out_list, name="held-out-list"),

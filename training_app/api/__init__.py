@@ -6,6 +6,7 @@ from rest_framework.routers import BaseRouter
 
 from training_app.api import datasets
 from training_app.api.alerts import AlertRules, Alerts
+from training_app.api.costs import Costs
 from training_app.api.evaluations import Benchmarks, Evaluations
 from training_app.api.measurements import Measurements
 from training_app.api.pipelines import Launches, Pipelines, PipelineTemplates
@@ -23,6 +24,7 @@ def register(router: BaseRouter) -> None:
     router.register("checkpoints", Checkpoints, basename="checkpoint")
     router.register("alert-rules", AlertRules, basename="alert-rule")
     router.register("alerts", Alerts, basename="alert")
+    router.register("costs", Costs, basename="cost")
     router.register("measurements", Measurements, basename="measurement")
     router.register("benchmarks", Benchmarks, basename="benchmark")
     router.register("evaluations", Evaluations, basename="evaluation")
