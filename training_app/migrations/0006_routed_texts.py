@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('training_app', '0004_alerts_and_webhooks'),
+        ('training_app', '0005_evaluations'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
