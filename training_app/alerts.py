@@ -21,6 +21,7 @@ from training_app.alert_messages import tell_raised, tell_resolved
 from training_app.alert_rules import judged, looks_at
 from training_app.models import Alert, AlertKind, AlertRule, AlertWatch, PhaseRun, RunEvent
 from training_app.states import LIVE_RUNS, RunState
+from training_app.transitions import RUN_ENDS
 
 MAX_EVENTS = 2000
 """Events of one run that one look takes in; the next look goes on."""
@@ -104,6 +105,8 @@ class _Look:
         if rule.kind == AlertKind.ENDED:
             self.set(rule, self.run.state in BAD_ENDS, f"{self.run.get_state_display()}. {self.run.state_reason}".strip(),
                      over=f"The run is {self.run.get_state_display().lower()}.")  # fmt: skip
+        elif rule.kind == AlertKind.DONE and self.run.state in RUN_ENDS:
+            self.say_once(rule, f"{self.run.get_state_display()}. {self.run.state_reason}".strip())
         elif rule.kind == AlertKind.STALL:
             self.stall(rule)
 
@@ -115,6 +118,15 @@ class _Look:
         if holds and since and rule.alerts.filter(run=self.run, raised_at__gte=since, resolved_at__isnull=False).exists():
             return
         self.set(rule, holds, f"Nothing was heard of the run for {duration(silent)}.", over="The run is heard again, or has ended.")
+
+    def say_once(self, rule: AlertRule, message: str) -> None:
+        """News that ask nothing of anybody: told, and over at once. An end is looked at once, so that it is told once."""
+        made = Alert.objects.create(
+            run=self.run, rule=rule, name=rule.name, message=message, resolved_at=Now(), resolution="It asks nothing of you."
+        )
+        made.refresh_from_db()
+        tell_raised(made, rule)
+        transaction.on_commit(lambda: _publish(self.run))
 
     def heard_at(self) -> datetime | None:
         """When its newest event was, or its newest move."""

@@ -186,6 +186,20 @@ def test_an_end_calls_once_and_another_attempt_ends_the_alert(run: PhaseRun, att
     assert alerts_look() == 0, "what has ended and was looked at costs nothing"
 
 
+def test_news_of_an_end_are_told_once_and_leave_nothing_open(
+    run: PhaseRun, attempt: RunAttempt, rule: Any, project: Project, alice: User, settings: Any
+) -> None:
+    with_mail(project, settings, alice)
+    rule("done", mail_to=[alice])
+    alerts_look()
+    assert found(run) == []
+    run_transition(run=run, to="succeeded", reason="Its gate passed.")
+    alerts_look()
+    alerts_look()
+    assert found(run) == [("Succeeded. Its gate passed.", False)]
+    assert alert_mail(mails_due()[0]) and "Succeeded. Its gate passed." in mail.outbox[0].body
+
+
 def test_what_was_before_the_rule_is_nobodys_alarm(run: PhaseRun, attempt: RunAttempt, rule: Any, project: Project, alice: User) -> None:
     steps(attempt, "kl", 9.0)
     over = make_run(project, alice, state="running")

@@ -21,6 +21,7 @@ class AlertKind(models.TextChoices):
     SIGN = "sign", "The reward may be gamed"
     STALL = "stall", "Nothing is heard of a run"
     ENDED = "ended", "A run fails, is lost or is held at its gate"
+    DONE = "done", "A run is done, well or badly"
 
 
 class AlertRule(models.Model):
