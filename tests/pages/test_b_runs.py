@@ -180,6 +180,23 @@ def test_filters(query: dict[str, str], names: set[str], project: Project, clien
     assert {row["run"].name for row in found} == names
 
 
+def test_filters_by_who_and_by_what_a_run_belongs_to(
+    project: Project, node: Node, alice: Any, client_alice: Client, client_bob: Client
+) -> None:
+    first = make_run(project, name="alpha", created_by=alice, tags=["urgent", "sweep"], launch=make_launch(project))
+    make_run(project, name="beta", tags=["urgent"], starts_from=make_checkpoint(first, node))
+
+    def names(client: Client, query: str) -> set[str]:
+        return {row["run"].name for row in client.get(f"/runs/?{query}").context["rows"]}
+
+    assert names(client_alice, "who=me") == {"alpha"} and names(client_bob, "who=me") == set()
+    assert names(client_alice, f"launch={first.launch_id}") == {"alpha"} and names(client_alice, f"from={first.pk}") == {"beta"}
+    assert names(client_alice, "tag=urgent") == {"alpha", "beta"} and names(client_alice, "tag=urgent&tag=sweep") == {"alpha"}
+    assert names(client_alice, "version=x") == set() and names(client_alice, "version=99999") == set()
+    chips = client_alice.get("/runs/?tag=urgent&tag=sweep&page=3&q=a").context["chips"]
+    assert [chip["without"] for chip in chips] == ["?tag=sweep&q=a", "?tag=urgent&q=a"]
+
+
 def test_sorting_by_accuracy_puts_what_is_not_measured_last(project: Project, client_alice: Client) -> None:
     for name, accuracy in (("low", 0.2), ("none", None), ("high", 0.9)):
         make_run(project, name=name, result={"accuracy": accuracy} if accuracy else None)

@@ -12,7 +12,7 @@ from django.urls import path
 from django.views.decorators.http import require_safe
 
 from model_core.phases import PHASES
-from r1platform.access import current_project, role_in
+from r1platform.access import current_project, role_in, signed_in
 from r1platform.models import Role
 from r1platform.templatetags.r1 import duration, percent
 from training_app import selectors
@@ -21,6 +21,9 @@ from training_app.states import RunState
 from training_app.views import run_words, runs_actions, runs_new, runs_page, runs_retry
 
 PER_PAGE = 50
+ROWS = {"launch": "launch", "version": "dataset_version", "from": "starts_from__run"}
+"""Parts of the address that name a row: a launch, a dataset version, the run that others start from."""
+FILTERS = ("q", "state", "phase", "tag", "who", *ROWS)
 SORTS: dict[str, tuple[str, Any]] = {
     "newest": ("Newest first", F("id").desc()),
     "oldest": ("Oldest first", F("id").asc()),
@@ -38,13 +41,14 @@ def run_list(request: HttpRequest) -> HttpResponse:
     if project is None:
         return redirect("overview")
     runs = selectors.run_list(user=request.user, project=project, filters={})
-    found = _sorted(_filtered(runs, request.GET), request.GET.get("sort", ""))
+    found = _sorted(_filtered(runs, request), request.GET.get("sort", ""))
     page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "page": page,
         "rows": [_row(run) for run in page],
-        "filtered": any(request.GET.get(name) for name in ("q", "state", "phase", "tag")),
+        "filtered": any(request.GET.get(name) for name in FILTERS),
         "values": request.GET,
+        "chips": _chips(request.GET),
         "states": RunState.choices,
         "phases": PHASES.names(),
         "sorts": [(key, label) for key, (label, _order) in SORTS.items()],
@@ -57,7 +61,8 @@ def run_list(request: HttpRequest) -> HttpResponse:
     return render(request, "training_app/run/list.html", context)
 
 
-def _filtered(runs: QuerySet[PhaseRun], given: QueryDict) -> QuerySet[PhaseRun]:
+def _filtered(runs: QuerySet[PhaseRun], request: HttpRequest) -> QuerySet[PhaseRun]:
+    given: QueryDict = request.GET
     if text := given.get("q", "").strip():
         number = Q(pk=int(text)) if text.isdecimal() and len(text) < 18 else Q()
         runs = runs.filter(Q(name__icontains=text) | Q(notes__icontains=text) | Q(tags__contains=[text]) | number)
@@ -65,9 +70,27 @@ def _filtered(runs: QuerySet[PhaseRun], given: QueryDict) -> QuerySet[PhaseRun]:
         runs = runs.filter(state__in=run_words.MOVING if state == "live" else [state])
     if phase := given.get("phase"):
         runs = runs.filter(phase=phase)
-    if tag := given.get("tag"):
+    for tag in filter(None, given.getlist("tag")):
         runs = runs.filter(tags__contains=[tag])
+    if given.get("who") == "me":
+        runs = runs.filter(created_by=signed_in(request))
+    for name, column in ROWS.items():
+        if row := given.get(name):
+            runs = runs.filter(**{column: int(row)}) if row.isdecimal() and len(row) < 18 else runs.none()
     return runs
+
+
+def _chips(given: QueryDict) -> list[dict[str, str]]:
+    """What narrows the table besides the fields above it: words, and the address without it."""
+    chips = [("tag", tag, f"tag {tag}") for tag in given.getlist("tag") if tag]
+    chips += [(name, given[name], f"{name} {given[name]}") for name in ROWS if given.get(name)]
+    found = []
+    for name, value, words in chips:
+        rest = given.copy()
+        rest.setlist(name, [other for other in given.getlist(name) if other != value])
+        rest.pop("page", None)
+        found.append({"name": name, "value": value, "words": words, "without": f"?{rest.urlencode()}"})
+    return found
 
 
 def _sorted(runs: QuerySet[PhaseRun], key: str) -> QuerySet[PhaseRun]:
