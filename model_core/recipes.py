@@ -95,11 +95,11 @@ def r1_recipe(*, seed: int = 0, reward_model: str | None = None) -> list[PhaseRe
 
 
 def distillation_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
-    """A teacher and its student on the tiny preset: the teacher is reinforced, a small dense model learns from its answers, and
-    then from its judgement of what the student itself says.
+    """A teacher and its student on the tiny preset: the teacher is reinforced, and a small dense model learns from its flawless
+    answers, which rejection sampling keeps.
 
-    Source: DeepSeek-R1 (arXiv 2501.12948), section 2.4, which trains students on the teacher's answers alone; the second student
-    phase is on-policy distillation (Agarwal et al., arXiv 2306.13649). Shares and gates are ours.
+    Source: DeepSeek-R1 (arXiv 2501.12948), section 2.4, which trains students on the teacher's answers alone. Shares and gates are
+    ours.
     """
     return [
         PhaseRecipe(
@@ -112,15 +112,14 @@ def distillation_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
             summary="Reinforces the teacher's right answers.",
         ),
         PhaseRecipe(
-            "student", "distillation", _config("distillation", seed, reward="r1"), budget_fraction=0.20, gate_threshold=0.80,
-            gate_metric="accuracy_low", rollouts_from="teacher-reinforcement",
-            summary="Teaches a small dense model of the Qwen2 class what the teacher answers right.",
+            "teacher-answers", "rejection_sampling", _config("rejection_sampling", seed, reward="r1"), budget_fraction=0.15,
+            gate_threshold=0.85, gate_metric="accuracy_low", starts_from="teacher-cold-start",
+            rollouts_from="teacher-reinforcement", summary="Keeps the teacher's flawless answers, and trains on them.",
         ),
         PhaseRecipe(
-            "student-on-policy", "on_policy_distillation", _config("on_policy_distillation", seed, reward="r1"),
-            budget_fraction=0.15, gate_threshold=0.80, gate_metric="accuracy_low", starts_from="student",
-            rollouts_from="teacher-reinforcement",
-            summary="Has the teacher judge every token of what the student itself says.",
+            "student", "distillation", _config("distillation", seed, reward="r1"), budget_fraction=0.20, gate_threshold=0.80,
+            gate_metric="accuracy_low", rollouts_from="teacher-answers",
+            summary="Teaches a small dense model of the Qwen2 class the answers that were kept.",
         ),
     ]
 

@@ -52,20 +52,24 @@ def succeed(run: PhaseRun, node: Node, number: int = 1) -> Checkpoint:
 
 def test_phases_are_added_moved_and_removed(pipeline: Pipeline, alice: User) -> None:
     with pytest.raises(ConfigError, match="whole budget"):
-        services.phase_add(pipeline=pipeline, user=alice, phase="distillation", rollouts_from="reinforcement")
+        services.phase_add(pipeline=pipeline, user=alice, phase="distillation", rollouts_from="rejection-sampling")
     pipeline.phases.filter(name="reinforcement").update(budget_fraction=0.5)
-    added = services.phase_add(pipeline=pipeline, user=alice, phase="distillation", rollouts_from="reinforcement", position=2)
-    assert names(pipeline) == ["cold-start", "reinforcement", "distillation", "rejection-sampling"]
+    with pytest.raises(ConfigError, match="reinforcement keeps none") as refused:
+        services.phase_add(pipeline=pipeline, user=alice, phase="distillation", rollouts_from="reinforcement")
+    assert refused.value.field == "rollouts_from"
+    again = {"phase": "rejection_sampling", "name": "kept", "starts_from": "cold-start", "rollouts_from": "reinforcement"}
+    added = services.phase_add(pipeline=pipeline, user=alice, position=2, **again)
+    assert names(pipeline) == ["cold-start", "reinforcement", "kept", "rejection-sampling"]
     assert added.budget_fraction == pytest.approx(0.2) and added.rollouts_from is not None
-    with pytest.raises(ConfigError, match="builds on reinforcement") as refused:
+    with pytest.raises(ConfigError, match="kept builds on cold-start") as refused:
         services.phase_move(phase=added, user=alice, position=0)
     assert refused.value.field == "position"
     services.phase_move(phase=added, user=alice, position=3)
-    assert names(pipeline) == ["cold-start", "reinforcement", "rejection-sampling", "distillation"]
-    with pytest.raises(ConfigError, match="rejection-sampling, distillation builds on reinforcement"):
+    assert names(pipeline) == ["cold-start", "reinforcement", "rejection-sampling", "kept"]
+    with pytest.raises(ConfigError, match="rejection-sampling, kept builds on reinforcement"):
         services.phase_remove(phase=pipeline.phases.get(name="reinforcement"), user=alice)
     services.phase_remove(phase=pipeline.phases.get(name="rejection-sampling"), user=alice)
-    assert names(pipeline) == ["cold-start", "reinforcement", "distillation"]
+    assert names(pipeline) == ["cold-start", "reinforcement", "kept"]
     assert list(pipeline.phases.order_by("position").values_list("position", flat=True)) == [0, 1, 2]
 
 
@@ -126,6 +130,9 @@ def test_one_phase_runs_alone_on_the_newest_results(pipeline: Pipeline, alice: U
     run = services.phase_run(phase=phase, user=alice)
     assert run.launch is None and run.starts_from == checkpoint and run.gate_threshold == phase.gate_threshold
     assert run.budget_device_seconds == pytest.approx(2400 * 0.7) and run.state == "queued"
+    newest = succeed(run, node)
+    last = services.phase_run(phase=pipeline.phases.get(name="rejection-sampling"), user=alice)
+    assert (last.starts_from, last.rollouts_from) == (checkpoint, newest), "what ran alone is built on too"
 
 
 def judged(project: Project, user: User) -> Pipeline:

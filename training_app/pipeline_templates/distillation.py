@@ -1,7 +1,6 @@
-"""Distillation: a teacher is trained, a small dense student learns from its answers, then from its judgement of its own.
+"""Distillation: a teacher is trained, and a small dense student learns from its answers.
 
-Source: DeepSeek-R1 (arXiv 2501.12948), section 2.4; on-policy distillation: Agarwal et al. (arXiv 2306.13649); shares and gates
-are ours.
+Source: DeepSeek-R1 (arXiv 2501.12948), section 2.4; shares and gates are ours.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ class Distillation:
 
     title: ClassVar[str] = "Distillation into a small dense model"
     description: ClassVar[str] = (
-        "A teacher by cold start and reinforcement learning; a dense student of the Qwen2 class that learns from the teacher's "
-        "right answers, and then from the teacher's judgement of what the student says; gates on the lower bound of accuracy."
+        "A teacher by cold start and reinforcement learning, whose flawless answers rejection sampling keeps; a dense student of "
+        "the Qwen2 class that learns from them; gates on the lower bound of accuracy."
     )
     budget_device_seconds: ClassVar[float] = 3600.0
     """Device-seconds of the whole chain on the tiny preset: a limit with room, not an estimate."""

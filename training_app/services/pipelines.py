@@ -37,6 +37,7 @@ _PHASE_KEYS = {
     "name", "phase", "starts_from", "rollouts_from", "dataset_version", "config", "budget_fraction", "gate_metric",
     "gate_threshold", "gate_direction", "gate_action", "stop_early", "benchmark_data", "num_processes",
 }  # fmt: skip
+DISTILLATION, KEEPS_CHAINS = "distillation", "rejection_sampling"
 BUDGETS = {
     "budget_device_seconds": "device-seconds", "budget_wall_seconds": "seconds", "budget_dollars": "dollars",
     "budget_tokens": "tokens", "dollars_per_device_hour": "dollars",
@@ -131,6 +132,10 @@ def phase_sources(values: dict[str, Any], earlier: dict[str, PipelinePhase], *, 
         if wanted and earlier[wanted].phase == REWARD_MODEL:
             sentence = f"{wanted} makes a reward model, which scores answers and writes none. A reward can name it."
             raise ConfigError(sentence, field=f"{field}{key}")
+    answers = sources["rollouts_from"]
+    if values["phase"] == DISTILLATION and answers is not None and answers.phase != KEEPS_CHAINS:
+        sentence = f"{kind.title} learns the chains that rejection sampling keeps; {answers.name} keeps none. Choose one that does."
+        raise ConfigError(sentence, field=f"{field}rollouts_from")
     for need, key, does in (("start_from", "starts_from", "starts from"), ("rollouts_from", "rollouts_from", "learns from")):
         if kind.needs[need] == "required" and sources[key] is None:
             raise ConfigError(f"{kind.title} {does} the checkpoint of an earlier phase; name it.", field=f"{field}{key}")

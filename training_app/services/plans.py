@@ -143,7 +143,7 @@ def phase_source_set(*, phase: PipelinePhase, user: User, **sources: PipelinePha
 
 @transaction.atomic
 def phase_run(*, phase: PipelinePhase, user: User) -> PhaseRun:
-    """One phase alone, as the plan has it now, on the newest results of the phases that it builds on.
+    """One phase alone, as the plan has it now, on the newest results of the phases that it builds on; its own is such a result too.
 
     Raises CheckpointError where such a phase has no result yet, and what `run_create` raises.
     """
@@ -164,10 +164,13 @@ def phase_run(*, phase: PipelinePhase, user: User) -> PhaseRun:
         for key in ("starts_from", "rollouts_from")
         if (source := getattr(phase, key)) is not None
     }
-    return run_create(
+    run = run_create(
         project=pipeline.project, user=user, name=f"{phase.name} alone", phase=phase.phase, config=config,
         dataset_version=phase.dataset_version, benchmark_data=phase.benchmark_data, **sources,
     )  # fmt: skip
+    PhaseRun.objects.filter(pk=run.pk).update(pipeline_phase=phase)
+    run.pipeline_phase = phase
+    return run
 
 
 def _result_of(phase: PipelinePhase, field: str) -> Checkpoint:
