@@ -79,8 +79,8 @@ class Backend(Protocol):
     broken: threading.Event
     """Set when it has failed and will not answer again."""
 
-    def encode(self, messages: Sequence[dict[str, str]] | str) -> list[int]:
-        """A conversation or a bare text as tokens."""
+    def encode(self, messages: Sequence[dict[str, str]] | str, *, begun: str = "") -> list[int]:
+        """A conversation or a bare text as tokens; `begun` is what the conversation's next answer begins with."""
 
     def generate(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
         """Pieces until the end; closing the iterator cancels. Raises ModelCoreError, mostly before the first piece."""
@@ -131,12 +131,13 @@ class ModelBackend:
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self._thread.start()
 
-    def encode(self, messages: Sequence[dict[str, str]] | str) -> list[int]:
+    def encode(self, messages: Sequence[dict[str, str]] | str, *, begun: str = "") -> list[int]:
         """A conversation by the chat template; a bare text after `<|begin|>`."""
-        from model_core.data.tokenizer import BOS, conversation_ids
+        from model_core.data.tokenizer import BOS, completion_ids, conversation_ids
 
         if not isinstance(messages, str):
-            return conversation_ids(self.tokenizer, messages)
+            more = completion_ids(self.tokenizer, begun)[:-1] if begun else []
+            return [*conversation_ids(self.tokenizer, messages), *more]
         plain: list[int] = self.tokenizer(messages, add_special_tokens=False)["input_ids"]
         return [int(self.tokenizer.convert_tokens_to_ids(BOS)), *plain]
 
@@ -338,8 +339,8 @@ class FakeBackend:
         self.broken = threading.Event()
         self.running = 0
 
-    def encode(self, messages: Sequence[dict[str, str]] | str) -> list[int]:
-        """One token a character of what was said last."""
+    def encode(self, messages: Sequence[dict[str, str]] | str, *, begun: str = "") -> list[int]:
+        """One token a character of what was said last; an echo begins anew."""
         text = messages if isinstance(messages, str) else messages[-1]["content"]
         return [ord(letter) for letter in text]
 

@@ -32,7 +32,7 @@ CANNOT: dict[str, tuple[Any, ...]] = {
     "functions": ([],), "function_call": ("none", "auto"), "response_format": ({"type": "text"},), "ignore_eos": (False,),
     "stop_token_ids": ([],), "skip_special_tokens": (True,), "modalities": (["text"],), "reasoning_effort": ("medium",),
     "verbosity": ("medium",), "separate_reasoning": (True,), "stream_reasoning": (True,), "chat_template_kwargs": ({},),
-    "continue_final_message": (False,), "add_generation_prompt": (True,),
+    "add_generation_prompt": (True,),
 }  # fmt: skip
 """What this engine cannot do, with the values that ask for nothing."""
 OF_A_MESSAGE: dict[str, tuple[Any, ...]] = {"tool_calls": ([],), "annotations": ([],)}
@@ -138,6 +138,19 @@ class ChatBody(Common):
     messages: list[Message] = Field(min_length=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    continue_final_message: bool | None = None
+    """The last message is an answer that has begun, its thinking with its marks; only what follows is told, as in SGLang. What
+    follows is cut into thinking and answer as a text of its own."""
+
+    @property
+    def begun(self) -> str:
+        """What the answer begins with."""
+        return self.messages[-1].text() if self.continue_final_message else ""
+
+    def turns(self) -> list[dict[str, str]]:
+        """The messages before the answer."""
+        said = self.messages[:-1] if self.continue_final_message else self.messages
+        return [{"role": message.role, "content": message.text()} for message in said]
 
     @property
     def num_top(self) -> int | None:
@@ -161,6 +174,9 @@ def parse(kind: type[B], data: bytes, *, served_name: str) -> B:
     _refuse_more(body, HARMLESS, CANNOT)
     for number, message in enumerate(body.messages if isinstance(body, ChatBody) else []):
         _refuse_more(message, HARMLESS_OF_A_MESSAGE, OF_A_MESSAGE, place=f"messages.{number}.")
+    if isinstance(body, ChatBody) and body.continue_final_message and (body.messages[-1].role != "assistant" or not body.begun):
+        message = "The last message is no answer that has begun; send one of the role “assistant” with its text."
+        raise Refused(400, message, param="continue_final_message")
     if body.stream and body.n > 1:
         raise Refused(400, "A stream has one completion; ask for n=1 or without stream.", param="n")
     return body

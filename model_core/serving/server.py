@@ -109,7 +109,7 @@ class Server:
     def _prompt(self, body: Any) -> list[int]:
         if isinstance(body, TextBody):
             return self.backend.encode(body.prompt)
-        return self.backend.encode([{"role": m.role, "content": m.text()} for m in body.messages])
+        return self.backend.encode(body.turns(), begun=body.begun)
 
     def _check_length(self, prompt: list[int], body: Any) -> None:
         length, context = len(prompt), self.backend.context

@@ -189,3 +189,21 @@ def test_a_directory_that_cannot_be_served_is_given_up_with_its_sentence(
     assert re.search(words, sentence)
     refused = chat(broken, "17")
     assert refused.status_code == 503 and refused.json()["error"]["message"].endswith(broken.detail)
+
+
+def test_an_answer_goes_on_as_if_it_had_not_been_cut(backend: ModelBackend) -> None:
+    """At temperature 0 what follows the first k tokens is what the whole answer has there, where its text reads back as them."""
+    turns = [{"role": "user", "content": "1 + 2"}]
+    prompt = backend.encode(turns)
+    model, pad = backend.sampler.model, int(backend.tokenizer.pad_token_id)
+    sampler = Sampler(model, eos_token_id=backend.sampler.eos, pad_token_id=pad)
+    whole = sampler.generate([prompt], max_new_tokens=10, temperature=0)[0][0].tokens
+    faithful = 0
+    for cut in range(1, len(whole)):
+        begun = backend.encode(turns, begun=decode(backend.tokenizer, whole[:cut]))
+        assert begun[: len(prompt)] == prompt
+        if begun == [*prompt, *whole[:cut]]:
+            faithful += 1
+            rest = "".join(piece.text for piece in said(backend, begun, max_tokens=10 - cut, temperature=0))
+            assert decode(backend.tokenizer, whole[:cut]) + rest == decode(backend.tokenizer, whole)
+    assert faithful and backend.encode(turns, begun="") == prompt

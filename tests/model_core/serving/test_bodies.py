@@ -31,7 +31,7 @@ ASKS_FOR_SOMETHING: dict[str, Any] = {
     "functions": [{"name": "f"}], "response_format": {"type": "json_object"}, "function_call": {"name": "f"}, "ignore_eos": True,
     "stop_token_ids": [7], "skip_special_tokens": False, "modalities": ["text", "audio"], "reasoning_effort": "high",
     "verbosity": "low", "separate_reasoning": False, "stream_reasoning": False, "chat_template_kwargs": {"thinking": False},
-    "continue_final_message": True, "add_generation_prompt": False,
+    "add_generation_prompt": False,
 }  # fmt: skip
 
 
@@ -218,3 +218,18 @@ def test_a_refusal_has_openais_form(status: int, kind: str) -> None:
     answer = Refused(status, "No.", code="some_code").response()
     assert answer.status_code == status and ("retry-after" in answer.headers) == (status == 503)
     assert json.loads(bytes(answer.body)) == {"error": {"message": "No.", "type": kind, "param": None, "code": "some_code"}}
+
+
+BEGUN = [*CHAT["messages"], {"role": "assistant", "content": "<think>1"}]
+
+
+def test_an_answer_that_has_begun_goes_on() -> None:
+    body = chat(messages=BEGUN, continue_final_message=True)
+    assert body.begun == "<think>1" and body.turns() == CHAT["messages"]
+    plain = chat(messages=BEGUN, continue_final_message=False)
+    assert plain.begun == "" and plain.turns() == BEGUN
+
+
+@pytest.mark.parametrize("messages", [CHAT["messages"], [*CHAT["messages"], {"role": "assistant", "content": ""}]])
+def test_what_has_not_begun_cannot_go_on(messages: list[dict[str, str]]) -> None:
+    assert refused(messages=messages, continue_final_message=True).param == "continue_final_message"
