@@ -11,10 +11,13 @@ from unfold.admin import ModelAdmin
 from r1platform.lib.admin import ReadOnly, ReadOnlyInline
 from serving_app.models import (
     Conversation,
+    ConversationShare,
     Deployment,
     DeploymentRevision,
     DeploymentTransition,
+    Judgement,
     Message,
+    Preset,
     Replica,
     ReplicaTransition,
     UsageRecord,
@@ -103,6 +106,33 @@ class MessageAdmin(ReadOnly):
     list_filter = ["role", "state"]
     exclude = ["content", "reasoning"]
     list_select_related = ["conversation"]
+
+
+@admin.register(Judgement)
+class JudgementAdmin(ReadOnly):
+    """The texts are shown in the review, to the editors of the project."""
+
+    list_display = ["id", "project", "user", "kind", "value", "state", "reviewed_by", "created_at"]
+    list_filter = ["kind", "state", "project"]
+    exclude = ["prompt", "chosen", "rejected", "comment", "versions"]
+    list_select_related = ["project", "user", "reviewed_by"]
+
+
+@admin.register(ConversationShare)
+class ConversationShareAdmin(ReadOnly):
+    """The link itself is its owner's."""
+
+    list_display = ["id", "conversation", "created_at", "revoked_at"]
+    exclude = ["token"]
+    list_select_related = ["conversation"]
+
+
+@admin.register(Preset)
+class PresetAdmin(ReadOnly):
+    list_display = ["name", "project", "user", "is_shared", "created_at"]
+    list_filter = ["project", "is_shared"]
+    exclude = ["system_prompt"]
+    list_select_related = ["project", "user"]
 
 
 @admin.register(UsageRecord)

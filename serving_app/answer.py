@@ -17,11 +17,13 @@ from typing import Any
 from django.db import DatabaseError
 from django.db.models.functions import Now
 
+from model_core.serving.reasoning import CLOSE, OPEN, ReasoningSplitter
 from r1platform.lib.live import apublish
 from r1platform.lib.transitions import IllegalTransition
+from serving_app.answer_parts import NUM_LIKELIEST, Spent, going_on, tokens_of
 from serving_app.background import in_database
-from serving_app.context import context_of
-from serving_app.gateway.body import STREAM_OPTIONS
+from serving_app.context import turns_before
+from serving_app.gateway.body import STREAM_OPTIONS, ChatParameters
 from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.proxying import Exchange, open_exchange
 from serving_app.gateway.routing import TABLE, Route
@@ -37,6 +39,8 @@ HEARTBEAT_SECONDS = 2.0
 WAIT_FOR_MODEL_SECONDS = 600.0
 DATABASE_SECONDS = 60.0
 """How long the last words of an answer wait for a database that is away."""
+MAX_KEPT_TOKENS = 4096
+"""Tokens of an answer whose probabilities are kept."""
 _COMES_UP = {DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.DEGRADED, DeploymentState.READY}
 _CHANNELS = {"reasoning_content": "reasoning", "reasoning": "reasoning", "content": "content"}
 
@@ -53,6 +57,16 @@ class Request:
     user_id: int
     model: str
     body: dict[str, Any]
+    prefix: str = ""
+    """What the answer was begun with, and what of it was thought and said."""
+    reasoning: str = ""
+    content: str = ""
+    thinking_budget: int | None = None
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether it goes on in the middle of thinking, which engines do not know of the text that follows."""
+        return self.prefix.startswith(OPEN) and CLOSE not in self.prefix
 
 
 class Answer:
@@ -67,6 +81,11 @@ class Answer:
         self.first_at: float | None = None
         self.content_at: float | None = None
         self.num_pieces = 0
+        self.counted = 0
+        self.tokens: list[Any] = []
+        self.splitter: ReasoningSplitter | None = None
+        self.thinking_cut = False
+        self.spent = Spent()
         self.finish_reason: str | None = None
         self.error_code: str | None = None
         self.exchange: Exchange | None = None
@@ -79,6 +98,8 @@ class Answer:
         request = await in_database(_read, self.message_id)
         if request is None:
             return
+        self.text = {"reasoning": request.reasoning, "content": request.content}
+        self.splitter = ReasoningSplitter(thinking=True) if request.is_thinking else None
         beat = asyncio.create_task(self._beats(asyncio.current_task()))
         to, reason = str(GenerationState.FAILED), "Something failed on our side; it is in the log of the web process."
         try:
@@ -97,20 +118,61 @@ class Answer:
 
     async def _ask(self, request: Request) -> tuple[str, str]:
         self.route = await self._ready_route(request.model)
-        self.exchange = await open_exchange(self.route, "/v1/chat/completions", request.body)
+        ended = await self._stream(request, request.body)
+        if ended is None:
+            ended = await self._stream(request, await self._without_more_thinking(request))
+        return ended or (GenerationState.FAILED, "The engine went on thinking.")
+
+    async def _stream(self, request: Request, body: dict[str, Any]) -> tuple[str, str] | None:
+        """The end and its reason; None when thinking has come to its budget."""
+        assert self.route is not None
+        self.exchange, self.counted = await open_exchange(self.route, "/v1/chat/completions", body), 0
         async with aclosing(_events(self.exchange)) as events:
             async for event in events:
                 if "error" in event:
                     self.error_code = event["error"].get("code")
                     return GenerationState.FAILED, str(event["error"].get("message", "The engine failed."))
-                if not self.first_at and (event.get("usage") or {}).get("completion_tokens"):
+                self.counted = (event.get("usage") or {}).get("completion_tokens") or self.counted
+                if not self.first_at and self.counted:
                     self.first_at = time.monotonic()
                 for choice in event.get("choices", [])[:1]:
                     self._take(choice.get("delta") or {})
+                    self.tokens += tokens_of(choice.get("logprobs"), room=MAX_KEPT_TOKENS - len(self.tokens))
                     self.finish_reason = choice.get("finish_reason") or self.finish_reason
+                if self._is_over_budget(request):
+                    return None
                 if self._fresh and time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
                     await self._flush(request)
+        if self.splitter is not None:
+            self._split("", last=True)
         return GenerationState.DONE, "It reached the longest length allowed." if self.finish_reason == "length" else ""
+
+    def _is_over_budget(self, request: Request) -> bool:
+        may_think = not request.prefix or request.is_thinking
+        if request.thinking_budget is None or self.thinking_cut or self.content_at is not None or not may_think:
+            return False
+        return self.first_at is not None and self._num_tokens() >= request.thinking_budget
+
+    def _num_tokens(self) -> int:
+        """Tokens of the exchange that goes on, as the engine counts them, else as pieces were seen."""
+        told = self.exchange.usage.get("completion_tokens") if self.exchange is not None else None
+        return told or self.counted or self.num_pieces - self.spent.num_pieces
+
+    async def _without_more_thinking(self, request: Request) -> dict[str, Any]:
+        """The request that goes on behind the closed thinking; what was used until then is kept."""
+        assert self.exchange is not None
+        await self.exchange.close()
+        used = self._num_tokens()
+        self.spent = Spent(self.num_pieces, used, self.exchange.usage.get("prompt_tokens"))
+        self.thinking_cut, self.splitter, self.exchange, self.counted = True, None, None, 0
+        if self.tokens:
+            self.tokens.append([CLOSE, 0.0, []])
+        thought = self.text["reasoning"] + "".join(text for channel, text in self._fresh if channel == "reasoning")
+        turns = request.body["messages"]
+        if request.prefix:
+            turns = turns[:-1]
+        body = going_on({**request.body, "messages": turns}, f"{OPEN}{thought}{CLOSE}")
+        return body | ({"max_tokens": max(1, body["max_tokens"] - used)} if body.get("max_tokens") else {})
 
     async def _ready_route(self, name: str) -> Route:
         """The route, once it has a replica; a model that comes up is waited for. Raises GatewayError."""
@@ -131,16 +193,29 @@ class Answer:
             text = delta.get(key)
             if not isinstance(text, str) or not text:
                 continue
-            now = time.monotonic()
             self.num_pieces += 1
-            self.first_at = self.first_at or now
-            if channel == "content":
-                self.content_at = self.content_at or now
+            self.first_at = self.first_at or time.monotonic()
             text = text.replace("\x00", "")
-            if self._fresh and self._fresh[-1][0] == channel:
-                self._fresh[-1] = (channel, self._fresh[-1][1] + text)
+            if self.splitter is not None and channel == "content":
+                self._split(text)
             else:
-                self._fresh.append((channel, text))
+                self._add(channel, text)
+
+    def _split(self, text: str, *, last: bool = False) -> None:
+        """Text that follows a thinking which the engine does not know of."""
+        assert self.splitter is not None
+        for channel, piece in zip(("reasoning", "content"), self.splitter.feed(text, last=last), strict=True):
+            self._add(channel, piece)
+
+    def _add(self, channel: str, text: str) -> None:
+        if not text:
+            return
+        if channel == "content":
+            self.content_at = self.content_at or time.monotonic()
+        if self._fresh and self._fresh[-1][0] == channel:
+            self._fresh[-1] = (channel, self._fresh[-1][1] + text)
+        else:
+            self._fresh.append((channel, text))
 
     async def _flush(self, request: Request) -> None:
         """Writes the row, then tells. A database that is away leaves it for the next time. Raises NotWanted."""
@@ -183,7 +258,7 @@ class Answer:
         for channel, piece in self._fresh:
             self.text[channel] += piece
         usage = self._usage()
-        fields = {**self.text, "seq": self.seq + len(self._fresh), "usage": usage}
+        fields = {**self.text, "seq": self.seq + len(self._fresh), "usage": usage, "tokens": self.tokens or None}
         deadline = time.monotonic() + DATABASE_SECONDS
         while True:
             try:
@@ -203,14 +278,14 @@ class Answer:
         """
         now = time.monotonic()
         told = self.exchange.usage if self.exchange is not None else {}
-        completion = told.get("completion_tokens") or self.num_pieces
+        completion = self.spent.completion_tokens + self._num_tokens()
         writing = now - self.first_at if self.first_at else 0.0
         thought_to = self.content_at or now
         measured = writing > 0 and completion > 1 and self.num_pieces > 1
         return {
-            "prompt_tokens": told.get("prompt_tokens"),
+            "prompt_tokens": self.spent.prompt_tokens or told.get("prompt_tokens"),
             "completion_tokens": completion,
-            "reasoning_tokens": reasoning_tokens(told) or None,
+            "reasoning_tokens": self.spent.completion_tokens or reasoning_tokens(told) or None,
             "ttft_seconds": round(self.first_at - self.started, 4) if self.first_at else None,
             "seconds": round(now - self.started, 4),
             "reasoning_seconds": round(thought_to - self.first_at, 4)
@@ -219,6 +294,7 @@ class Answer:
             "tokens_per_second": round((completion - 1) / writing, 2) if measured else None,
             "finish_reason": self.finish_reason,
             "error_code": self.error_code,
+            "thinking_cut": self.thinking_cut,
         }
 
     def _book(self, request: Request, to: str, usage: dict[str, Any]) -> None:
@@ -266,40 +342,33 @@ def _event(data: bytes) -> dict[str, Any]:
 
 def _read(message_id: int) -> Request | None:
     """The request for the engine, from the branch that ends in this answer; None when it is not queued any more."""
-    rows = Message.objects.select_related("conversation__deployment")
+    rows = Message.objects.select_related("conversation", "deployment")
     message = rows.filter(pk=message_id, state=GenerationState.QUEUED).first()
-    if message is None or message.conversation.deployment is None:
+    if message is None or message.deployment is None:
         return None
     if message.stop_wanted:
         _stop_queued(message_id)
         return None
-    conversation, model = message.conversation, message.conversation.deployment.name
-    turns = [{"role": "system", "content": conversation.system_prompt}] if conversation.system_prompt else []
+    conversation, model = message.conversation, message.deployment.name
+    parameters = ChatParameters.model_validate(conversation.parameters)
     body = {
-        **conversation.parameters,
+        **parameters.sampling(),
+        **({"logprobs": True, "top_logprobs": NUM_LIKELIEST} if parameters.token_logprobs else {}),
         "model": model,
-        "messages": turns + _branch(message),
+        "messages": turns_before(message),
         "stream": True,
         "stream_options": dict(STREAM_OPTIONS),
     }
-    return Request(conversation.pk, conversation.user_id, model, body)
+    return Request(
+        conversation.pk, conversation.user_id, model, going_on(body, message.prefix) if message.prefix else body,
+        prefix=message.prefix, reasoning=message.reasoning, content=message.content, thinking_budget=parameters.thinking_budget,
+    )  # fmt: skip
 
 
 def _stop_queued(message_id: int) -> None:
     message = Message.objects.filter(pk=message_id).first()
     if message is not None:
         _finish(message_id, message.conversation_id, GenerationState.STOPPED, "", {})
-
-
-def _branch(message: Message) -> list[dict[str, str]]:
-    """The turns from the root to the question."""
-    earlier = message.conversation.messages.filter(pk__lt=message.pk)
-    said = {m.pk: m for m in earlier.only("role", "content", "state", "parent")}
-    branch, at = [], message.parent_id
-    while at is not None and at in said:
-        branch.append(said[at])
-        at = said[at].parent_id
-    return context_of(branch[::-1])
 
 
 def _save(message_id: int, state: str, text: dict[str, str], seq: int) -> bool:

@@ -15,6 +15,7 @@ from model_core.serving.engines import ENGINES
 from r1platform.models import Project
 from serving_app.models import Conversation, Deployment
 from serving_app.services.deployments import name_taken
+from serving_app.states import DeploymentState
 from training_app.models import Checkpoint
 from training_app.schema_forms import SchemaForm
 
@@ -101,6 +102,13 @@ class ConversationForm(forms.Form):
     """Which model answers and how; used for a new chat and in the panel of an old one."""
 
     deployment = forms.ModelChoiceField(queryset=Deployment.objects.none(), label="Model")
+    beside = forms.ModelMultipleChoiceField(
+        queryset=Deployment.objects.none(),
+        required=False,
+        label="Side by side with",
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Up to three more models answer every message beside the first; you choose the better answer.",
+    )
     system_prompt = forms.CharField(
         required=False,
         max_length=8_000,
@@ -124,6 +132,17 @@ class ConversationForm(forms.Form):
     max_tokens = forms.IntegerField(
         required=False, min_value=1, max_value=131_072, help_text="Longest answer, thinking included, in tokens."
     )
+    thinking_budget = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=131_072,
+        help_text="Tokens after which thinking is ended and the answer begins; empty: it thinks as long as it likes.",
+    )
+    token_logprobs = forms.BooleanField(
+        required=False,
+        label="Token probabilities",
+        help_text="Keeps each token with its probability and the likeliest others, to look at and to go on from.",
+    )
     seed = forms.IntegerField(
         required=False, min_value=0, max_value=2**31 - 1, help_text="Equal seeds give equal answers."
     )
@@ -133,6 +152,7 @@ class ConversationForm(forms.Form):
             model = conversation.deployment
             kwargs["initial"] = {
                 "deployment": model.pk if model is not None and model.deleted_at is None else None,
+                "beside": conversation.beside,
                 "system_prompt": conversation.system_prompt,
                 **conversation.parameters,
                 **(kwargs.get("initial") or {}),
@@ -142,12 +162,21 @@ class ConversationForm(forms.Form):
         assert isinstance(field, forms.ModelChoiceField)
         field.empty_label = None if self.initial.get("deployment") else "Choose a model…"
         field.queryset = Deployment.objects.filter(project=project, deleted_at=None).order_by("-id")
+        others = self.fields["beside"]
+        assert isinstance(others, forms.ModelMultipleChoiceField)
+        others.queryset = field.queryset.exclude(state__in=[DeploymentState.STOPPED, DeploymentState.FAILED])
+        if others.queryset.count() < 2:
+            del self.fields["beside"]
+
+    def others(self) -> list[int]:
+        """Ids of the deployments that answer beside the first, which is no other even when it was ticked."""
+        return [found.pk for found in self.cleaned_data.get("beside") or () if found != self.cleaned_data["deployment"]]
 
     def parameters(self, before: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the request to the model carries: what was filled in, and of `before` what this form does not show."""
-        names = ("temperature", "top_p", "max_tokens", "seed")
+        names = ("temperature", "top_p", "max_tokens", "thinking_budget", "seed", "token_logprobs")
         hidden = {name: value for name, value in (before or {}).items() if name not in names}
-        shown = {name: self.cleaned_data[name] for name in names if self.cleaned_data.get(name) is not None}
+        shown = {name: self.cleaned_data[name] for name in names if self.cleaned_data.get(name) not in (None, False)}
         return hidden | shown
 
 

@@ -79,6 +79,21 @@ GENERATION_MOVES: dict[str, set[str]] = {
     GenerationState.ANSWERING: _GENERATION_ENDS,
 }
 
+
+class ReviewState(TextChoices):
+    """What an editor made of a judgement; only accepted ones become data."""
+
+    PENDING = "pending", "Waiting for review"
+    ACCEPTED = "accepted", "Accepted"
+    REJECTED = "rejected", "Left out"
+
+
+REVIEW_MOVES: dict[str, set[str]] = {
+    ReviewState.PENDING: {ReviewState.ACCEPTED, ReviewState.REJECTED},
+    ReviewState.ACCEPTED: {ReviewState.REJECTED, ReviewState.PENDING},
+    ReviewState.REJECTED: {ReviewState.ACCEPTED, ReviewState.PENDING},
+}
+
 REPLICA_ENDS = frozenset({ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST})
 """States that a replica does not leave; a restart is a new row."""
 

@@ -1,4 +1,4 @@
-"""The only writers of the states of deployments, replicas and answers.
+"""The only writers of the states of deployments, replicas, answers and reviews.
 
 A deployment's state follows from its replicas (`observed`): every move of a replica ends with `deployment_refresh`.
 """
@@ -18,6 +18,7 @@ from serving_app.gateway.routing import TABLE
 from serving_app.models import (
     Deployment,
     DeploymentTransition,
+    Judgement,
     Message,
     Replica,
     ReplicaTransition,
@@ -28,8 +29,10 @@ from serving_app.states import (
     GENERATION_MOVES,
     REPLICA_ENDS,
     REPLICA_MOVES,
+    REVIEW_MOVES,
     DeploymentState,
     ReplicaState,
+    ReviewState,
 )
 
 
@@ -100,6 +103,15 @@ def message_transition(
         Message, pk=message_id, to=to, moves=GENERATION_MOVES, history=None, reason=reason,
         fields={"heartbeat_at": Now(), **(fields or {})}, on_commit=tell,
     )  # fmt: skip
+
+
+def judgement_transition(*, judgement_id: int, to: str, reason: str = "", user: User | None = None) -> bool:
+    """Moves a judgement in its review; who moved it last, and when, stays with it. Raises IllegalTransition."""
+    is_open = to == ReviewState.PENDING
+    fields = {"reviewed_by": None if is_open else user, "reviewed_at": None if is_open else Now()}
+    return transition(
+        Judgement, pk=judgement_id, to=to, moves=REVIEW_MOVES, history=None, reason=reason, user=user, fields=fields
+    )
 
 
 @transaction.atomic

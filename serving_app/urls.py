@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from serving_app.views import conversations, deployment_new, deployments, playground, usage
+from serving_app.views import conversations, deployment_new, deployments, playground, review, sharing, usage
 
 urlpatterns = [
     path("deployments/", deployments.deployment_list, name="deployment-list"),
@@ -15,8 +15,17 @@ urlpatterns = [
     path("deployments/<int:deployment_id>/replicas/<int:replica_id>/log/", deployments.replica_log, name="replica-log"),
     path("deployments/<int:deployment_id>/act/<str:verb>/", deployments.deployment_act, name="deployment-act"),
     path("playground/", playground.playground, name="playground"),
+    path("playground/checkpoints/<int:checkpoint_id>/", playground.checkpoint_chat, name="checkpoint-chat"),
     path("playground/<int:conversation_id>/", playground.conversation, name="conversation"),
     path("playground/<int:conversation_id>/thread/", playground.thread, name="conversation-thread"),
     path("playground/<int:conversation_id>/act/<str:verb>/", conversations.conversation_act, name="conversation-act"),
+    path("playground/<int:conversation_id>/tokens/<int:message_id>/", playground.message_tokens, name="message-tokens"),
+    path("playground/<int:conversation_id>/export/", sharing.conversation_export, name="conversation-export"),
+    path("playground/shared/<str:token>/", sharing.shared, name="conversation-shared"),
+    path("playground/presets/<int:preset_id>/delete/", sharing.preset_delete, name="preset-delete"),
+    path("playground/review/", review.review_queue, name="review-queue"),
+    path("playground/review/act/", review.review_act, name="review-act"),
+    path("playground/datasets/", review.judged_datasets, name="judged-datasets"),
+    path("playground/win-rates/", review.win_rates, name="win-rates"),
     path("usage/", usage.usage, name="usage"),
 ]

@@ -28,10 +28,10 @@ TONES: dict[str, str] = {
         "running",
     ),
     **dict.fromkeys(("held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden"), "waiting"),
-    **dict.fromkeys(("succeeded", "ready", "passed", "done", "online", "free", "active"), "succeeded"),
+    **dict.fromkeys(("succeeded", "ready", "passed", "done", "online", "free", "active", "accepted"), "succeeded"),
     **dict.fromkeys(("failed", "error", "revoked"), "failed"),
     **dict.fromkeys(("lost", "interrupted", "silent"), "lost"),
-    **dict.fromkeys(("stopped", "removed", "expired"), "stopped"),
+    **dict.fromkeys(("stopped", "removed", "expired", "rejected"), "stopped"),
 }
 """The token of colour and icon that each state of any entity has; `static/css/r1.css` knows the seven."""
 

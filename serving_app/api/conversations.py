@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, status
@@ -20,14 +20,19 @@ from model_core.errors import ConfigError
 from r1platform.access import for_user
 from r1platform.api import CursorPaging, ProjectViewSet, wanted_project
 from r1platform.models import ApiKey, Role
-from serving_app import services
+from serving_app import selectors, services
+from serving_app.api.judgements import ChoiceSerializer, JudgementSerializer, RatingSerializer, RewriteSerializer
 from serving_app.api.serializers import (
+    ContinueSerializer,
     ConversationDetailSerializer,
     ConversationSerializer,
     EditSerializer,
     MessageSerializer,
     NewMessageSerializer,
     SaidSerializer,
+    ShareSerializer,
+    TokenSerializer,
+    UnshareSerializer,
 )
 from serving_app.gateway.auth import SCOPE as INFERENCE
 from serving_app.gateway.errors import GatewayError
@@ -45,11 +50,12 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
     serializer_class = ConversationSerializer
     filterset_fields = ["project", "deployment"]
     write_role = Role.VIEWER
-    more_scopes = {"send": INFERENCE, "regenerate": INFERENCE, "edit": INFERENCE}
+    more_scopes = {"send": INFERENCE, "go_on": INFERENCE, "regenerate": INFERENCE, "edit": INFERENCE}
     lookup_value_regex = r"\d{1,17}"
 
     def get_queryset(self) -> QuerySet[Conversation]:
-        return super().get_queryset().filter(user=self.request.user.pk).select_related("project", "deployment")
+        found = super().get_queryset().filter(user=self.request.user.pk).select_related("project", "deployment")
+        return found.prefetch_related(Prefetch("messages", Message.objects.defer("tokens"))) if self.action == "retrieve" else found
 
     def get_serializer_class(self) -> Any:
         return ConversationDetailSerializer if self.action == "retrieve" else ConversationSerializer
@@ -84,7 +90,7 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
     @action(detail=True, filterset_fields=None, pagination_class=CursorPaging)
     def messages(self, request: Request, pk: str) -> Response:
         """All messages in the order they were written; `parent` makes the tree."""
-        return Response(MessageSerializer(self.get_object().messages.order_by("pk"), many=True).data)
+        return Response(MessageSerializer(self.get_object().messages.defer("tokens").order_by("pk"), many=True).data)
 
     @extend_schema(request=NewMessageSerializer, responses={201: SaidSerializer})
     @messages.mapping.post
@@ -92,7 +98,7 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Says something; the answer is written by the server and read from here or from the socket."""
         conversation, values = self.get_object(), self._values(NewMessageSerializer, request)
         parent = self._message(conversation, values["parent"]) if values.get("parent") is not None else None
-        with counted(request) as key_id:
+        with counted(request, times=services.num_columns(conversation)) as key_id:
             said = services.message_send(
                 conversation=conversation, user=_user(request), content=values["content"], parent=parent, key_id=key_id
             )
@@ -112,9 +118,27 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
     def regenerate(self, request: Request, pk: str, message_id: str) -> Response:
         """Another answer beside this one."""
         message = self._message(self.get_object(), int(message_id))
-        with counted(request) as key_id:
+        times = 1 if message.role == "assistant" else services.num_columns(message.conversation)
+        with counted(request, times=times) as key_id:
             made = services.message_regenerate(message=message, user=_user(request), key_id=key_id)
         return Response(MessageSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(parameters=[_MESSAGE], request=ContinueSerializer, responses={201: MessageSerializer})
+    @action(detail=True, methods=["post"], url_path=f"{_MESSAGE_PATH}/continue")
+    def go_on(self, request: Request, pk: str, message_id: str) -> Response:
+        """Another answer that begins as this one does, whole or up to another token at one of its places."""
+        message = self._message(self.get_object(), int(message_id))
+        values = self._values(ContinueSerializer, request)
+        with counted(request) as key_id:
+            made = services.message_continue(message=message, user=_user(request), key_id=key_id, **values)
+        return Response(MessageSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(parameters=[_MESSAGE], responses=TokenSerializer(many=True))
+    @action(detail=True, url_path=f"{_MESSAGE_PATH}/tokens", filterset_fields=None, pagination_class=None)
+    def tokens(self, request: Request, pk: str, message_id: str) -> Response:
+        """The tokens of an answer with their probabilities; empty when they were not asked for (`token_logprobs`)."""
+        message = self._message(self.get_object(), int(message_id))
+        return Response(TokenSerializer(selectors.message_tokens(message), many=True).data)
 
     @extend_schema(parameters=[_MESSAGE], request=EditSerializer, responses={201: SaidSerializer})
     @action(detail=True, methods=["post"], url_path=f"{_MESSAGE_PATH}/edit")
@@ -122,9 +146,60 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Another wording beside a message of the user, with its own answer."""
         message = self._message(self.get_object(), int(message_id))
         values = self._values(EditSerializer, request)
-        with counted(request) as key_id:
+        with counted(request, times=services.num_columns(message.conversation)) as key_id:
             said = services.message_edit(message=message, user=_user(request), key_id=key_id, **values)
         return self._said(*said)
+
+    @extend_schema(parameters=[_MESSAGE], request=RatingSerializer, responses={200: JudgementSerializer, 204: None})
+    @action(detail=True, methods=["post"], url_path=f"{_MESSAGE_PATH}/rate")
+    def rate(self, request: Request, pk: str, message_id: str) -> Response:
+        """Says that an answer is good or bad, and why."""
+        message = self._message(self.get_object(), int(message_id))
+        said = services.message_rate(message=message, user=_user(request), **self._values(RatingSerializer, request))
+        return Response(JudgementSerializer(said).data) if said else Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(parameters=[_MESSAGE], request=RewriteSerializer, responses={201: MessageSerializer})
+    @action(detail=True, methods=["post"], url_path=f"{_MESSAGE_PATH}/rewrite")
+    def rewrite(self, request: Request, pk: str, message_id: str) -> Response:
+        """An answer of a person in place of this one; the pair waits for review."""
+        message = self._message(self.get_object(), int(message_id))
+        made = services.message_rewrite(message=message, user=_user(request), **self._values(RewriteSerializer, request))
+        return Response(MessageSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(parameters=[_MESSAGE], request=ChoiceSerializer, responses={201: JudgementSerializer(many=True)})
+    @action(detail=True, methods=["post"], url_path=f"{_MESSAGE_PATH}/prefer")
+    def prefer(self, request: Request, pk: str, message_id: str) -> Response:
+        """Says that an answer is better than others to the same message, or that all are alike."""
+        conversation, values = self.get_object(), self._values(ChoiceSerializer, request)
+        over = [self._message(conversation, other) for other in values.pop("over")]
+        said = services.message_prefer(
+            message=self._message(conversation, int(message_id)), user=_user(request), over=over, **values
+        )
+        return Response(JudgementSerializer(said, many=True).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=ShareSerializer, responses={201: ShareSerializer})
+    @action(detail=True, methods=["post"])
+    def share(self, request: Request, pk: str) -> Response:
+        """A link by which members of the project read the branch that ends in `leaf`, by default the newest."""
+        conversation, values = self.get_object(), self._values(ShareSerializer, request)
+        leaf = self._message(conversation, values["leaf_id"]) if values.get("leaf_id") is not None else None
+        made = services.conversation_share(conversation=conversation, user=_user(request), leaf=leaf)
+        return Response(ShareSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(responses=ShareSerializer(many=True))
+    @action(detail=True, filterset_fields=None, pagination_class=None)
+    def shares(self, request: Request, pk: str) -> Response:
+        """The links that are open."""
+        return Response(ShareSerializer(self.get_object().shares.filter(revoked_at=None), many=True).data)
+
+    @extend_schema(request=UnshareSerializer, responses={204: None})
+    @action(detail=True, methods=["post"])
+    def unshare(self, request: Request, pk: str) -> Response:
+        """Ends a link."""
+        token = self._values(UnshareSerializer, request)["token"]
+        share = get_object_or_404(self.get_object().shares.select_related("conversation__project"), token=token)
+        services.conversation_unshare(share=share, user=_user(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _own_deployment(self, request: Request, values: dict[str, Any]) -> None:
         """A deployment of a project that the caller cannot see is answered as one that does not exist."""
@@ -136,10 +211,16 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
             raise ConfigError("There is no such deployment. Choose another one.", field="deployment")
 
     def _message(self, conversation: Conversation, message_id: int) -> Message:
-        return get_object_or_404(conversation.messages.select_related("conversation", "parent"), pk=message_id)
+        there = conversation.messages.select_related("conversation__project", "parent", "edit_of", "deployment")
+        return get_object_or_404(there, pk=message_id)
 
     def _said(self, user: Message, assistant: Message) -> Response:
-        data = {"user": MessageSerializer(user).data, "assistant": MessageSerializer(assistant).data}
+        beside = user.children.exclude(pk=assistant.pk).order_by("pk") if assistant.column is not None else []
+        data = {
+            "user": MessageSerializer(user).data,
+            "assistant": MessageSerializer(assistant).data,
+            "beside": MessageSerializer(beside, many=True).data,
+        }
         return Response(data, status=status.HTTP_201_CREATED)
 
     def _values(self, kind: Any, request: Request) -> dict[str, Any]:
@@ -149,22 +230,25 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
 
 
 @contextmanager
-def counted(request: Request) -> Iterator[int | None]:
-    """The API key that an answer is booked on, counted into its limits; `generation` counts it out when the answer ends.
+def counted(request: Request, *, times: int = 1) -> Iterator[int | None]:
+    """The API key that `times` answers are booked on, each counted into its limits; `generation` counts each out at its end.
 
-    Raises Throttled when the key may not ask for more now. A browser's session has no key and no such limit.
+    Raises Throttled when the key may not ask for so many now. A browser's session has no key and no such limit.
     """
     if not isinstance(request.auth, ApiKey):
         yield None
         return
+    key, entered = request.auth.pk, 0
     try:
-        LIMITS.enter(request.auth.pk)
-    except GatewayError as error:
-        raise Throttled(wait=error.retry_after, detail=error.message) from None
-    try:
-        yield request.auth.pk
-    except BaseException:
-        LIMITS.leave(request.auth.pk)
+        while entered < times:
+            LIMITS.enter(key)
+            entered += 1
+        yield key
+    except BaseException as error:
+        for _ in range(entered):
+            LIMITS.leave(key)
+        if isinstance(error, GatewayError):
+            raise Throttled(wait=error.retry_after, detail=error.message) from None
         raise
 
 

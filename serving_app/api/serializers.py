@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from serving_app.models import Conversation, Deployment, DeploymentRevision, Message, Replica
+from serving_app.models import Conversation, ConversationShare, Deployment, DeploymentRevision, Message, Replica
 from training_app.models import Checkpoint
 
 
@@ -108,7 +109,8 @@ class MessageSerializer(serializers.ModelSerializer[Message]):
     class Meta:
         model = Message
         fields = [
-            "id", "parent", "role", "content", "reasoning", "state", "state_reason", "seq", "usage", "created_at",
+            "id", "parent", "role", "deployment", "column", "edit_of", "content", "reasoning", "state", "state_reason", "seq",
+            "usage", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -120,23 +122,66 @@ class NewMessageSerializer(serializers.Serializer[Any]):
     )
 
 
+class ContinueSerializer(serializers.Serializer[Any]):
+    """Where an answer goes on: at its end, or at a place of its tokens with another of the likeliest there."""
+
+    token = serializers.IntegerField(required=False, min_value=0, help_text="Place of the token that is replaced.")
+    choice = serializers.IntegerField(required=False, min_value=0, help_text="Number of the alternative; by default 0.")
+
+
+class TokenSerializer(serializers.Serializer[Any]):
+    """One token; `others` are number, text and probability of the likeliest others at its place."""
+
+    place = serializers.IntegerField()
+    text = serializers.CharField()
+    probability = serializers.FloatField()
+    others = serializers.ListField(child=serializers.ListField())
+
+
 class EditSerializer(serializers.Serializer[Any]):
     content = serializers.CharField(trim_whitespace=False)
 
 
+class ShareSerializer(serializers.ModelSerializer[ConversationShare]):
+    """A link to read one branch; `path` is behind this server's address."""
+
+    leaf = serializers.IntegerField(
+        source="leaf_id", required=False, allow_null=True, help_text="The last message that is shown."
+    )
+    path = serializers.SerializerMethodField()
+
+    class Meta:
+        model = ConversationShare
+        fields = ["leaf", "token", "path", "created_at"]
+        read_only_fields = ["token", "created_at"]
+
+    def get_path(self, share: ConversationShare) -> str:
+        """Where it is read."""
+        return reverse("conversation-shared", args=[share.token])
+
+
+class UnshareSerializer(serializers.Serializer[Any]):
+    token = serializers.CharField(max_length=40)
+
+
 class SaidSerializer(serializers.Serializer[Any]):
-    """What was said and the answer that is queued."""
+    """What was said, the answer that is queued, and those that are queued beside it."""
 
     user = MessageSerializer()
     assistant = MessageSerializer()
+    beside = MessageSerializer(many=True)
 
 
 class ConversationSerializer(serializers.ModelSerializer[Conversation]):
     parameters = serializers.DictField(required=False)
+    beside = serializers.ListField(
+        child=serializers.IntegerField(min_value=1), required=False, max_length=3,
+        help_text="Ids of up to three more deployments that answer beside the first.",
+    )  # fmt: skip
 
     class Meta:
         model = Conversation
-        fields = ["id", "project", "deployment", "title", "system_prompt", "parameters", "created_at", "updated_at"]
+        fields = ["id", "project", "deployment", "beside", "title", "system_prompt", "parameters", "created_at", "updated_at"]
         read_only_fields = ["project", "created_at", "updated_at"]
 
 

@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class Sampling(_Strict):
-    """How to draw tokens; also the parameters of a conversation."""
+    """How to draw tokens."""
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -40,6 +40,19 @@ class Sampling(_Strict):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=2)
+
+
+class ChatParameters(Sampling):
+    """The parameters of a conversation: how to draw tokens, and what the playground itself makes of an answer."""
+
+    thinking_budget: int | None = Field(None, ge=1, le=1 << 20)
+    """Tokens after which thinking is ended and the answer begins; any engine that goes on with an answer can do it."""
+    token_logprobs: bool | None = None
+    """Keeps each token with its probability and the likeliest others."""
+
+    def sampling(self) -> dict[str, Any]:
+        """What an engine is sent of them."""
+        return self.model_dump(exclude_none=True, include=set(Sampling.model_fields))
 
 
 class StreamOptions(_Strict):
@@ -145,9 +158,9 @@ def parse(kind: type[B], data: bytes) -> B:
 
 
 def check_parameters(values: dict[str, Any]) -> dict[str, Any]:
-    """Sampling parameters of a conversation, checked. Raises ConfigError at the parameter."""
+    """Parameters of a conversation, checked. Raises ConfigError at the parameter."""
     try:
-        return Sampling.model_validate(values).model_dump(exclude_none=True)
+        return ChatParameters.model_validate(values).model_dump(exclude_none=True)
     except ValidationError as error:
         message, param = _sentence(error)
         raise ConfigError(message, field=param) from None

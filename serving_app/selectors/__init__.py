@@ -1,6 +1,12 @@
 """Readings for pages, API and gateway; none of them writes."""
 
-from serving_app.selectors.conversations import conversation_list, conversation_tree
+from serving_app.selectors.conversations import (
+    conversation_list,
+    conversation_messages,
+    conversation_tree,
+    preset_list,
+    share_found,
+)
 from serving_app.selectors.deployments import (
     checkpoints_deployable,
     deployment_detail,
@@ -8,15 +14,34 @@ from serving_app.selectors.deployments import (
     ready_replicas,
     replica_log,
 )
+from serving_app.selectors.judgements import (
+    judged_checkpoint,
+    judged_versions,
+    judgement_counts,
+    judgement_list,
+    own_judgements,
+    win_rates,
+)
+from serving_app.selectors.tokens import message_tokens
 from serving_app.selectors.usage import usage_summary
 
 __all__ = [
     "checkpoints_deployable",
     "conversation_list",
+    "conversation_messages",
     "conversation_tree",
     "deployment_detail",
     "deployment_list",
+    "judged_checkpoint",
+    "judged_versions",
+    "judgement_counts",
+    "judgement_list",
+    "message_tokens",
+    "own_judgements",
+    "preset_list",
     "ready_replicas",
     "replica_log",
+    "share_found",
     "usage_summary",
+    "win_rates",
 ]

@@ -1,6 +1,9 @@
 """Verbs on deployments and conversations. They check what is asked, not who asks: doors check roles."""
 
+from serving_app.services.checkpoint_chat import checkpoint_chat, engine_for_a_look, serving_of
+from serving_app.services.continuing import message_continue
 from serving_app.services.conversations import (
+    compared,
     conversation_create,
     conversation_delete,
     conversation_update,
@@ -8,6 +11,7 @@ from serving_app.services.conversations import (
     message_regenerate,
     message_send,
     message_stop,
+    num_columns,
     why_not,
 )
 from serving_app.services.deployments import (
@@ -19,16 +23,25 @@ from serving_app.services.deployments import (
     deployment_update,
     revision_create,
 )
+from serving_app.services.judged_datasets import accepted_rows, judged_version_create
+from serving_app.services.judgements import judgement_review, message_prefer, message_rate, message_rewrite
+from serving_app.services.sharing import conversation_share, conversation_unshare, preset_create, preset_delete
 from serving_app.transitions import (
     deployment_refresh,
     deployment_transition,
+    judgement_transition,
     message_transition,
     replica_transition,
 )
 
 __all__ = [
+    "accepted_rows",
+    "checkpoint_chat",
+    "compared",
     "conversation_create",
     "conversation_delete",
+    "conversation_share",
+    "conversation_unshare",
     "conversation_update",
     "deployment_create",
     "deployment_delete",
@@ -38,12 +51,24 @@ __all__ = [
     "deployment_stop",
     "deployment_transition",
     "deployment_update",
+    "engine_for_a_look",
+    "judged_version_create",
+    "judgement_review",
+    "judgement_transition",
+    "message_continue",
     "message_edit",
+    "message_prefer",
+    "message_rate",
     "message_regenerate",
+    "message_rewrite",
     "message_send",
     "message_stop",
     "message_transition",
+    "num_columns",
+    "preset_create",
+    "preset_delete",
     "replica_transition",
     "revision_create",
+    "serving_of",
     "why_not",
 ]

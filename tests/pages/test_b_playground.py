@@ -18,7 +18,7 @@ from serving_app.views.thread import thread_of
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_run
 
 pytestmark = pytest.mark.django_db
-VERBS = ["send", "stop", "regenerate", "edit", "settings", "rename", "delete"]
+VERBS = ["send", "stop", "regenerate", "edit", "settings", "rename", "delete", "rate", "rewrite", "prefer"]
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from r1platform.keys import api_key_create, api_key_find
 from r1platform.lib.leases import leases_claim
 from r1platform.models import ApiKey, AuditEntry, Node, Project, Webhook
 from r1platform.webhooks import webhook_create, webhook_send
-from serving_app.models import DeploymentTransition, Replica, ReplicaTransition, UsageRecord
+from serving_app.models import ConversationShare, DeploymentTransition, Judgement, Replica, ReplicaTransition, UsageRecord
+from serving_app.services import conversation_share, message_rate, preset_create
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_event, make_launch, make_run
 from training_app.models import Alert, AlertRule, Dataset, DatasetVersion, Evaluation, Upload
 
@@ -53,7 +54,10 @@ def secret(project: Project, alice: User, node: Node) -> str:
     Replica.objects.update(engine_key=ENGINE_KEY)
     DeploymentTransition.objects.create(deployment=deployment, before="queued", after="ready")
     ReplicaTransition.objects.create(replica=replica, before="queued", after="ready")
-    make_conversation(project, alice, deployment)
+    chat = make_conversation(project, alice, deployment)
+    message_rate(message=chat.messages.get(role="assistant"), user=alice, value=1)
+    conversation_share(conversation=chat, user=alice)
+    preset_create(project=project, user=alice, name="Brief")
     UsageRecord.objects.create(project=project, user=alice, api_key=key, model_name="sums", status=200)
     webhook, _secret = webhook_create(project=project, user=alice, name="x", url="https://hooks.example.org/")
     webhook_send(webhook=webhook, event="ping", data={})
@@ -73,7 +77,7 @@ def pages_of(model: type[Model]) -> list[str]:
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.label)
 def test_staff_sees_every_model_and_no_secret(browser: Client, secret: str, alice: User, model: type[Model]) -> None:
     hidden = [secret, secret.split("_", 2)[2], ApiKey.objects.get().secret_sha256, ENGINE_KEY]
-    hidden.append(Webhook.objects.get().salt)
+    hidden += [Webhook.objects.get().salt, ConversationShare.objects.get().token, Judgement.objects.get().chosen]
     hidden += User.objects.values_list("password", flat=True)
     for path in pages_of(model):
         answer = browser.get(path)

@@ -2,6 +2,7 @@
 
 "say a b c"        answers "a b c", a word a piece       "think a b | c d"   thinks "a b", answers "c d"
 "count 50 0.02"    50 numbers with pauses                "long"              400, the prompt is too long
+(an answer that has begun goes on "so on", after "closed" where it was thinking)
 "die"              the process or the connection breaks off after two pieces       "fail"  500
 """
 
@@ -69,6 +70,8 @@ class Engine:
         self.bodies.append(body)
         chat = "messages" in body
         said = body["messages"][-1]["content"] if chat else body["prompt"]
+        if body.get("continue_final_message"):
+            said = "say closed </think>so on" if "</think>" not in said and said.startswith("<think>") else "say so on"
         if said == "long" or len(said) > MAX_PROMPT:
             message = f"The prompt has {max(len(said), 9000)} tokens; this model takes 128."
             return JSONResponse({"error": {"message": message, "code": "context_length_exceeded"}}, status_code=400)
@@ -114,7 +117,8 @@ class Engine:
             yield event({"role": "assistant", "content": ""})
             async for channel, piece in self.pieces(said):
                 tokens += 1
-                yield event({"reasoning_content" if channel == "reasoning" else "content": piece}, **counts())
+                scored = {"choice": {"logprobs": logprobs(piece)}} if body.get("logprobs") else {}
+                yield event({"reasoning_content" if channel == "reasoning" else "content": piece}, **counts(), **scored)
                 if said.startswith("die") and tokens == 2:
                     self.exit()
                     raise ConnectionResetError("told to die")
@@ -153,6 +157,12 @@ class Engine:
         if self.may_exit:
             print("Segmentation fault in the last layer", flush=True)
             os._exit(3)
+
+
+def logprobs(piece: str) -> dict[str, Any]:
+    """A piece as one token, with another that would have been less likely."""
+    likeliest = [{"token": piece, "logprob": -0.1}, {"token": "else ", "logprob": -2.5}]
+    return {"content": [{"token": piece, "logprob": -0.1, "top_logprobs": likeliest}]}
 
 
 def main() -> None:

@@ -43,14 +43,14 @@ class Chat {
     this.toEnd();
   }
 
-  /** Forms in the thread (stop, regenerate, edit) act without leaving the page. */
+  /** Forms in the thread (stop, regenerate, edit, judge) act without leaving the page. */
   async act(event) {
     const form = event.target;
     if (form === this.form || !form.matches("[data-act]")) return;
     event.preventDefault();
     const text = form.elements.content;
     if (text && !text.value.trim()) return;
-    const done = await this.post(form);
+    const done = await this.post(form, event.submitter);
     if (!done) return;
     this.moveTo(done);
     await this.refresh();
@@ -65,10 +65,10 @@ class Chat {
   }
 
   /** The server's answer, or null after saying why nothing was done. */
-  async post(form) {
+  async post(form, button = null) {
     this.say("");
     try {
-      const answer = await fetch(form.action, { method: "POST", body: new FormData(form), headers: { Accept: "application/json" } });
+      const answer = await fetch(form.action, { method: "POST", body: new FormData(form, button), headers: { Accept: "application/json" } });
       if (answer.ok) return answer;
       const body = await answer.json().catch(() => ({}));
       this.say(body.detail ?? `The server answered ${answer.status}; nothing was sent.`);
@@ -86,7 +86,7 @@ class Chat {
   heard(message) {
     if (message.type === "delta") this.delta(message);
     else if (message.type === "state") this.state(message);
-    else if (message.type === "snapshot") this.refresh();
+    else if (message.type === "snapshot" || message.type === "conversation") this.refresh();
     else if (message.type === "error") this.say(message.detail ?? "The server could not do that.");
   }
 
@@ -130,9 +130,23 @@ class Chat {
   }
 
   toggled({ target }) {
+    if (target.matches("[data-tokens]") && target.open) this.tokens(target);
     if (!target.matches("[data-thinking]")) return;
     if (!this.byCode) target.dataset.touched = "1";
     this.byCode = false;
+  }
+
+  /** The tokens of an answer, asked for once they are looked at. */
+  async tokens(fold) {
+    const place = fold.querySelector("[data-tokens-shown]");
+    if (place.childElementCount) return;
+    const answer = await fetch(fold.dataset.tokens, { credentials: "same-origin" }).catch(() => null);
+    if (!answer?.ok) {
+      place.textContent = "The tokens cannot be loaded now.";
+      return;
+    }
+    const found = new DOMParser().parseFromString(await answer.text(), "text/html");
+    place.replaceChildren(...found.body.children);
   }
 
   /** Seconds of thinking while it goes on. */
@@ -167,9 +181,12 @@ class Chat {
   swap(text) {
     const stick = this.nearEnd();
     const fresh = new DOMParser().parseFromString(text, "text/html");
-    const kept = new Map([...this.thread.children].map((c) => [c.dataset.message, c]));
-    const children = [...fresh.querySelectorAll("[data-message]")].map((child) => this.keep(kept.get(child.dataset.message), child));
-    this.thread.replaceChildren(...children, fresh.querySelector("template[data-code]"));
+    const kept = new Map([...this.thread.querySelectorAll("[data-message]")].map((old) => [old.dataset.message, old]));
+    for (const child of fresh.querySelectorAll("[data-message]")) {
+      const stays = this.keep(kept.get(child.dataset.message), child);
+      if (stays !== child) child.replaceWith(stays);
+    }
+    this.thread.replaceChildren(...fresh.body.children, ...fresh.head.children);
     this.after();
     if (stick) this.toEnd();
   }
@@ -189,15 +206,23 @@ class Chat {
   }
 
   after() {
-    const last = [...this.thread.querySelectorAll("[data-message]")].at(-1);
-    const busy = last && last.dataset.role === "assistant" && !ENDS.has(last.dataset.state);
-    this.form.querySelector("[data-send]").disabled = Boolean(busy);
+    const place = [...this.thread.children].filter((child) => !child.matches("template")).at(-1);
+    const answers = [place, ...(place?.querySelectorAll("[data-message]") ?? [])].filter((one) => one?.dataset.message);
+    const last = answers.find((one) => one.matches("[data-shown]")) ?? answers.at(-1);
+    const busy = answers.filter((one) => one.dataset.role === "assistant" && !ENDS.has(one.dataset.state));
+    this.form.querySelector("[data-send]").disabled = busy.length > 0;
     this.form.elements.parent.value = last?.dataset.message ?? "";
-    this.root.querySelector("[data-stop-slot]").replaceChildren();
-    const stop = busy && last.querySelector("template[data-stop]");
-    if (stop) this.root.querySelector("[data-stop-slot]").append(stop.content.cloneNode(true));
+    for (const leaf of this.root.querySelectorAll("[data-shown-leaf]")) leaf.value = last?.dataset.message ?? "";
+    this.root.querySelector("[data-stop-slot]").replaceChildren(...this.stop(busy));
     this.root.querySelector("[data-code-shown]").replaceChildren(this.thread.querySelector("template[data-code]").content.cloneNode(true));
     this.root.querySelector("[data-thread-empty]")?.toggleAttribute("hidden", Boolean(last));
+  }
+
+  /** One button that stops all that is being written. */
+  stop(busy) {
+    const [form, ...others] = busy.map((one) => one.querySelector("template[data-stop]")?.content.firstElementChild.cloneNode(true)).filter(Boolean);
+    for (const other of others) form.append(other.querySelector("[name=message]"));
+    return form ? [form] : [];
   }
 
   async clicked(event) {
@@ -217,7 +242,7 @@ class Chat {
     const form = element.querySelector("form[data-edit-form]");
     form.hidden = !form.hidden;
     element.querySelector("[data-content]").hidden = !form.hidden;
-    if (!form.hidden) form.elements.content.focus();
+    if (!form.hidden) form.elements.content.focus({ preventScroll: true });
   }
 
   nearEnd() {

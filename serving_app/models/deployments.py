@@ -1,4 +1,4 @@
-"""Deployments with their revisions and replicas, conversations with their messages, and what each request used."""
+"""Deployments with their revisions and replicas."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
-from r1platform.models import ApiKey, Node, Project
-from serving_app.states import DeploymentState, GenerationState, ReplicaState
+from r1platform.models import Node, Project
+from serving_app.states import DeploymentState, ReplicaState
 from training_app.models import Checkpoint
 
 DELETED_NAME = r"--deleted-\d+$"
@@ -136,72 +136,3 @@ class ReplicaTransition(models.Model):
 
     class Meta:
         ordering = ["id"]
-
-
-class Conversation(models.Model):
-    """A chat of one user with a deployment."""
-
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="conversations")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations")
-    deployment = models.ForeignKey(Deployment, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
-    title = models.CharField(max_length=160, blank=True, default="")
-    system_prompt = models.TextField(blank=True, default="")
-    parameters = models.JSONField(default=dict)
-    """temperature, top_p, max_tokens … as the gateway takes them."""
-    created_at = models.DateTimeField(db_default=Now())
-    updated_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["-updated_at"]
-
-
-class Message(models.Model):
-    """One turn. An assistant's turn is filled by `serving_app.generation` while it streams."""
-
-    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
-    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.CASCADE, related_name="children")
-    role = models.CharField(max_length=10, choices=[("user", "User"), ("assistant", "Assistant")])
-    content = models.TextField(blank=True, default="")
-    reasoning = models.TextField(blank=True, default="")
-    state = models.CharField(max_length=12, choices=GenerationState.choices, default=GenerationState.DONE)
-    state_reason = models.TextField(blank=True, default="")
-    stop_wanted = models.BooleanField(default=False)
-    seq = models.PositiveIntegerField(default=0)
-    """Number of stream events so far; content and reasoning hold all of them up to here."""
-    heartbeat_at = models.DateTimeField(null=True, blank=True)
-    usage = models.JSONField(default=dict)
-    """prompt_tokens, completion_tokens, reasoning_tokens, ttft_seconds, seconds, tokens_per_second, finish_reason, error_code."""
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]
-        constraints = [
-            models.CheckConstraint(condition=Q(role__in=["user", "assistant"]), name="message_role"),
-            one_of("state", GenerationState, name="message_state"),
-        ]
-        indexes = [
-            models.Index(
-                fields=["heartbeat_at"], condition=Q(state__in=["queued", "thinking", "answering"]), name="message_live"
-            )
-        ]
-
-
-class UsageRecord(models.Model):
-    """One request through the gateway or the playground; append-only, kept when key or deployment go."""
-
-    project = models.ForeignKey(Project, null=True, on_delete=models.SET_NULL, related_name="usage")
-    deployment = models.ForeignKey(Deployment, null=True, on_delete=models.SET_NULL, related_name="usage")
-    model_name = models.CharField(max_length=80)
-    api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.SET_NULL, related_name="usage")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    prompt_tokens = models.PositiveIntegerField(default=0)
-    completion_tokens = models.PositiveIntegerField(default=0)
-    reasoning_tokens = models.PositiveIntegerField(default=0)
-    status = models.PositiveSmallIntegerField(default=200)
-    ttft_seconds = models.FloatField(null=True)
-    seconds = models.FloatField(default=0)
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["-id"]
-        indexes = [models.Index(fields=["project", "created_at"], name="usage_by_day")]
