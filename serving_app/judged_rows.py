@@ -89,8 +89,8 @@ def _pairs(judgements: list[Judgement]) -> Rows:
         opposite = votes.get((key[0], key[2], key[1]))
         found.against = opposite.votes if opposite else 0
         if found.votes > found.against:
-            prompt, chosen, rejected = texts[key]
-            made.take({"prompt": prompt, "chosen": _said(chosen), "rejected": _said(rejected)}, found)
+            turns, chosen, rejected = texts[key]
+            made.take({"prompt": turns, "chosen": _said(chosen), "rejected": _said(rejected)}, found)
         elif found.votes == found.against and key[1] < key[2]:
             made.num_drawn += 1
     return made
@@ -113,8 +113,8 @@ def _demonstrations(judgements: list[Judgement]) -> Rows:
     for key, found in votes.items():
         found.against = against.get(key, 0)
         if found.votes > found.against:
-            prompt, chosen = texts[key]
-            made.take({"messages": [*prompt, *_said(chosen)], "rating": found.votes - found.against}, found)
+            turns, chosen = texts[key]
+            made.take({"messages": [*turns, *_said(chosen)], "rating": found.votes - found.against}, found)
         elif found.votes == found.against:
             made.num_drawn += 1
     return made

@@ -215,7 +215,7 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         return get_object_or_404(there, pk=message_id)
 
     def _said(self, user: Message, assistant: Message) -> Response:
-        beside = user.children.exclude(pk=assistant.pk).order_by("pk") if assistant.column is not None else []
+        beside = list(user.children.exclude(pk=assistant.pk).order_by("pk")) if assistant.column is not None else []
         data = {
             "user": MessageSerializer(user).data,
             "assistant": MessageSerializer(assistant).data,

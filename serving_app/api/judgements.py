@@ -16,6 +16,7 @@ from r1platform.access import for_user
 from r1platform.api import ProjectViewSet, wanted_project
 from r1platform.models import Role
 from serving_app import selectors, services
+from serving_app.api.serializers import MAX_ID
 from serving_app.judged_rows import DEMONSTRATIONS, PAIRS
 from serving_app.models import Judgement
 from serving_app.states import ReviewState
@@ -55,7 +56,10 @@ class ChoiceSerializer(serializers.Serializer[Any]):
     """What the answer was compared with."""
 
     over = serializers.ListField(
-        child=serializers.IntegerField(min_value=1), min_length=1, max_length=16, help_text="Answers to the same message."
+        child=serializers.IntegerField(min_value=1, max_value=MAX_ID),
+        min_length=1,
+        max_length=16,
+        help_text="Answers to the same message.",
     )
     tie = serializers.BooleanField(required=False, default=False, help_text="All of them are alike.")
     comment = serializers.CharField(required=False, allow_blank=True)
@@ -65,7 +69,7 @@ class ReviewSerializer(serializers.Serializer[Any]):
     """What becomes of judgements."""
 
     project = serializers.CharField(required=False, help_text="Id or slug.")
-    judgements = serializers.ListField(child=serializers.IntegerField(min_value=1), min_length=1, max_length=200)
+    judgements = serializers.ListField(child=serializers.IntegerField(min_value=1, max_value=MAX_ID), min_length=1, max_length=200)
     state = serializers.ChoiceField(choices=ReviewState.choices)
     reason = serializers.CharField(required=False, allow_blank=True, default="")
 

@@ -11,6 +11,9 @@ from rest_framework import serializers
 from serving_app.models import Conversation, ConversationShare, Deployment, DeploymentRevision, Message, Replica
 from training_app.models import Checkpoint
 
+MAX_ID = (1 << 63) - 1
+"""Largest number that an id can be."""
+
 
 class RevisionSerializer(serializers.ModelSerializer[DeploymentRevision]):
     run = serializers.IntegerField(source="checkpoint.run_id", read_only=True)
@@ -175,7 +178,7 @@ class SaidSerializer(serializers.Serializer[Any]):
 class ConversationSerializer(serializers.ModelSerializer[Conversation]):
     parameters = serializers.DictField(required=False)
     beside = serializers.ListField(
-        child=serializers.IntegerField(min_value=1), required=False, max_length=3,
+        child=serializers.IntegerField(min_value=1, max_value=MAX_ID), required=False, max_length=3,
         help_text="Ids of up to three more deployments that answer beside the first.",
     )  # fmt: skip
 

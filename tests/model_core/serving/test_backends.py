@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_core.data.tokenizer import BOS, decode, prompt_ids
+from model_core.data.tokenizer import BOS, completion_ids, decode, prompt_ids
 from model_core.errors import ConfigError
 from model_core.rollout import Sampler
 from model_core.serving import backend as backends
@@ -191,19 +191,14 @@ def test_a_directory_that_cannot_be_served_is_given_up_with_its_sentence(
     assert refused.status_code == 503 and refused.json()["error"]["message"].endswith(broken.detail)
 
 
-def test_an_answer_goes_on_as_if_it_had_not_been_cut(backend: ModelBackend) -> None:
-    """At temperature 0 what follows the first k tokens is what the whole answer has there, where its text reads back as them."""
-    turns = [{"role": "user", "content": "1 + 2"}]
-    prompt = backend.encode(turns)
-    model, pad = backend.sampler.model, int(backend.tokenizer.pad_token_id)
-    sampler = Sampler(model, eos_token_id=backend.sampler.eos, pad_token_id=pad)
-    whole = sampler.generate([prompt], max_new_tokens=10, temperature=0)[0][0].tokens
-    faithful = 0
-    for cut in range(1, len(whole)):
-        begun = backend.encode(turns, begun=decode(backend.tokenizer, whole[:cut]))
-        assert begun[: len(prompt)] == prompt
-        if begun == [*prompt, *whole[:cut]]:
-            faithful += 1
-            rest = "".join(piece.text for piece in said(backend, begun, max_tokens=10 - cut, temperature=0))
-            assert decode(backend.tokenizer, whole[:cut]) + rest == decode(backend.tokenizer, whole)
-    assert faithful and backend.encode(turns, begun="") == prompt
+@pytest.mark.parametrize("begun", ["<think>1 + 2", "<think>3</think>The", "3", "ü😀", "<|end|>"])
+def test_an_answer_goes_on_behind_what_training_would_have_seen(backend: ModelBackend, begun: str) -> None:
+    """The beginning is read as a completion is, without its end; marks of the template inside it stay plain text."""
+    words: Any = backend.tokenizer
+    prompt = prompt_ids(words, "1 + 2")
+    made = backend.encode([{"role": "user", "content": "1 + 2"}], begun=begun)
+    assert made == [*prompt, *completion_ids(words, begun)[:-1]] and backend.sampler.eos not in made[len(prompt) :]
+    assert decode(words, made[len(prompt) :]) == begun
+    sampler = Sampler(backend.sampler.model, eos_token_id=backend.sampler.eos, pad_token_id=int(words.pad_token_id))
+    expected = sampler.generate([made], max_new_tokens=4, temperature=0)[0][0]
+    assert "".join(piece.text for piece in said(backend, made, max_tokens=4, temperature=0)) == decode(words, expected.tokens)
