@@ -30,13 +30,13 @@ def main() -> None:
     """Runs it in a home of its own and writes the result."""
     os.environ["R1_HOME"] = tempfile.mkdtemp(prefix="r1-bench-live-")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "r1platform.settings")
-    from r1platform.demo.client import Api
+    from r1platform.client import Client
     from r1platform.demo.stack import Stack
 
     stack = Stack(port=0)
     ready = stack.start()
     try:
-        latencies = measure(Api(ready["base_url"], ready["sign_in_path"]))
+        latencies = measure(Client.by_link(ready["base_url"], ready["sign_in_path"]))
     finally:
         stack.stop()
     ordered = sorted(latencies)

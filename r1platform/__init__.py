@@ -1,5 +1,4 @@
-"""The plumbing of the platform: people, projects, keys, nodes, devices, processes; knows no run and no deployment."""
+"""The plumbing of the platform: people, projects, keys, nodes, devices, processes; knows no run and no deployment.
 
-from r1platform.celery import app as celery_app
-
-__all__ = ["celery_app"]
+Nothing is imported here: `r1platform.client` is for programs that have no Django.
+"""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
+from django.db.models import F, Model, QuerySet
 from django.http import HttpRequest
 
 from r1platform.models import Membership, Project, Role
@@ -58,13 +58,15 @@ def signed_in(request: HttpRequest) -> User:
     return request.user
 
 
-def require_role(user: User | AnonymousUser, project: Project, role: Role) -> None:
-    """Raises PermissionDenied with a sentence unless `user` has at least `role` in `project`."""
+def require_role(user: User | AnonymousUser, project: Project, role: Role, *, even_archived: bool = False) -> None:
+    """Raises PermissionDenied with a sentence unless `user` has at least `role` in `project`, and it is not archived."""
     held = role_in(user, project)
     if held is None:
         raise PermissionDenied("You are not a member of this project; ask one of its owners.")
     if held not in roles_from(role):
         raise PermissionDenied(f"This needs the role {role.label.lower()}; you are {held.label.lower()} of “{project.name}”.")
+    if project.archived_at is not None and role != Role.VIEWER and not even_archived:
+        raise PermissionDenied(f"“{project.name}” is archived and can only be looked at; an owner can bring it back in Settings.")
 
 
 def current_project(request: HttpRequest) -> Project | None:
@@ -86,7 +88,7 @@ def current_project(request: HttpRequest) -> Project | None:
     remembered: Any = request.session.get(SESSION_PROJECT)
     if remembered is not None and (found := projects.filter(pk=remembered).first()) is not None:
         return found
-    return projects.order_by("pk").first()
+    return projects.order_by(F("archived_at").desc(nulls_first=True), "pk").first()
 
 
 def project_named(projects: QuerySet[Project], name: str) -> Project | None:

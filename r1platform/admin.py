@@ -18,7 +18,18 @@ from r1platform import services
 from r1platform.access import signed_in
 from r1platform.keys import api_key_revoke
 from r1platform.lib.admin import ReadOnly, ReadOnlyInline
-from r1platform.models import ApiKey, AuditEntry, Device, DeviceLease, Membership, Node, Project, Webhook, WebhookDelivery
+from r1platform.models import (
+    ApiKey,
+    AuditEntry,
+    Device,
+    DeviceLease,
+    Invitation,
+    Membership,
+    Node,
+    Project,
+    Webhook,
+    WebhookDelivery,
+)
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -47,6 +58,14 @@ class ProjectAdmin(ReadOnly):
     search_fields = ["name", "slug"]
     list_select_related = ["created_by"]
     inlines = [MembershipInline]
+
+
+@admin.register(Invitation)
+class InvitationAdmin(ReadOnly):
+    list_display = ["project", "role", "note", "created_by", "created_at", "expires_at", "used_at", "used_by", "revoked_at"]
+    list_filter = ["project", "role"]
+    list_select_related = ["project", "created_by", "used_by"]
+    exclude = ["token_sha256"]
 
 
 @admin.register(ApiKey)

@@ -21,6 +21,7 @@ from rest_framework.routers import DefaultRouter
 
 from r1platform.access import for_user, project_named, require_role
 from r1platform.api_access import ApiKeyAuthentication, ScopePermission, SessionAuthentication, SessionOnly
+from r1platform.api_requests import careful
 from r1platform.models import Project, Role
 from r1platform.paging import CursorPaging
 from r1platform.problems import exception_handler as ProblemDetailsHandler  # noqa: N812
@@ -31,8 +32,17 @@ __all__ = [
     "SessionAuthentication", "SessionOnly", "router", "urls", "wanted_project",
 ]  # fmt: skip
 
-router = DefaultRouter(use_regex_path=True)
-router.include_format_suffixes = False
+
+class Router(DefaultRouter):
+    """Every resource that is registered can be asked carefully."""
+
+    include_format_suffixes = False
+
+    def register(self, prefix: str, viewset: type[Any], basename: str | None = None, **_: Any) -> None:
+        super().register(prefix, careful(viewset), basename)
+
+
+router = Router(use_regex_path=True)
 
 
 class ProjectViewSet(viewsets.GenericViewSet[Any]):
@@ -43,6 +53,7 @@ class ProjectViewSet(viewsets.GenericViewSet[Any]):
 
     project_path = "project"
     write_role = Role.EDITOR
+    filterset_fields: Any = None
 
     def get_queryset(self) -> QuerySet[Any]:
         if getattr(self, "swagger_fake_view", False):
@@ -71,7 +82,7 @@ def wanted_project(request: Request, *, role: Role = Role.EDITOR) -> Project:
         if found is None:
             raise exceptions.ValidationError({"project": f"There is no project “{named[:80]}” that you are a member of."})
     else:
-        several = list(mine[:2])
+        several = list(mine.filter(archived_at=None)[:2])
         if len(several) != 1:
             sentence = "Say which project: you are a member of several." if several else "You have no project; create one first."
             raise exceptions.ValidationError({"project": sentence})
@@ -118,7 +129,7 @@ class Docs(SpectacularSwaggerSplitView):
 def urls() -> list[Any]:
     """Everything under /api/v1/."""
     if not router.registry:
-        for module in [*modules("resources"), *modules("api", having="register")]:
+        for module in [*modules("resources"), *modules("api", having="register"), *modules("operations_api")]:
             module.register(router)
     return [
         path("schema/", Schema.as_view(), name="schema"),

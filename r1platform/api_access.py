@@ -55,7 +55,8 @@ class ScopePermission(permissions.BasePermission):
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
         project_of = getattr(view, "project_of", None)
         if request.method not in permissions.SAFE_METHODS and project_of is not None:
-            require_role(request.user, project_of(obj), view.write_role)  # type: ignore[attr-defined]
+            even_archived = getattr(view, "even_archived", False)
+            require_role(request.user, project_of(obj), view.write_role, even_archived=even_archived)  # type: ignore[attr-defined]
         return True
 
 

@@ -8,13 +8,14 @@ from django.contrib.auth.decorators import login_not_required
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from r1platform.keys import api_key_find
+from r1platform.measures import PlatformCollector
 from r1platform.problems import problem
-from r1platform.selectors import device_counts
 
-DEVICES = Gauge("r1_devices", "Devices of nodes that are up.", ["state"])
+PLATFORM = CollectorRegistry(auto_describe=False)
+PLATFORM.register(PlatformCollector())
 
 
 @login_not_required
@@ -39,13 +40,10 @@ def readyz(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus text of this web process, and the devices."""
+    """Prometheus text of this web process, and of the whole platform as the database knows it."""
     if not _may_measure(request):
         return problem(401, "Ask from this machine or with a key that has the scope “read”.")
-    counts = device_counts()
-    DEVICES.labels("held").set(counts["held"])
-    DEVICES.labels("free").set(counts["total"] - counts["held"])
-    return HttpResponse(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(generate_latest(REGISTRY) + generate_latest(PLATFORM), content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_measure(request: HttpRequest) -> bool:

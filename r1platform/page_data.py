@@ -9,7 +9,7 @@ from django.db import transaction
 
 from model_core.config import PrepareConfig
 from r1platform.access import for_user
-from r1platform.models import DeviceLease, Node, Project
+from r1platform.models import DeviceKind, DeviceLease, Node, Project
 from r1platform.selectors import device_counts
 from r1platform.selectors import node_list as nodes_of_platform
 from serving_app.models import Deployment, Replica
@@ -121,6 +121,9 @@ def failures(*, user: Reader, project: Project) -> list[dict[str, Any]]:
 def node_card(node: Node) -> dict[str, Any]:
     """A node with its devices, live leases and the check of its hardware against the article."""
     devices = list(node.devices.all())
+    readings = {gpu["index"]: gpu for gpu in node.hardware.get("gpus", [])}
+    for device in devices:
+        device.reading = readings.get(device.index) if device.kind == DeviceKind.CUDA else None  # type: ignore[attr-defined]
     return {
         "node": node,
         "state": "draining" if node.draining else ("online" if getattr(node, "is_up", False) else "silent"),

@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from model_core.errors import ModelCoreError
-from r1platform import page_data, services
+from r1platform import operations, page_data, services
 from r1platform.access import current_project, require_role, signed_in
 from r1platform.models import Node, Role
 from r1platform.palette import palette_items
@@ -77,14 +77,14 @@ def palette(request: HttpRequest) -> JsonResponse:
 @login_required
 @require_safe
 def node_list(request: HttpRequest) -> HttpResponse:
-    """Hardware found, against what the article asks for; devices with who holds them; what waits for one."""
+    """Hardware found, against what the article asks for; devices with who holds them; what waits for one; what is stuck."""
     nodes = [page_data.node_card(node) for node in nodes_of_platform()]
     holders = page_data.holders(user=request.user, leases=[lease for node in nodes for lease in node["leases"]])
-    project = current_project(request)
     context = {
         "nodes": nodes,
         "holders": holders,
-        "waiting": page_data.waiting_runs(user=request.user, project=project) if project else [],
+        "queue": operations.queue_list(user=request.user),
+        "stuck": operations.stuck_list(user=request.user),
         "may_drain": request.user.is_staff,
     }
     return render(request, "r1platform/nodes.html", context)

@@ -1,4 +1,4 @@
-"""REST resources of the plumbing: who I am, projects and members, nodes and devices, API keys, audit."""
+"""REST resources of the plumbing: who I am, nodes and devices, API keys, audit. Projects are in `project_resources`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
-from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, status, viewsets
-from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 
 from r1platform import selectors, services
-from r1platform.access import for_user, project_named, role_in
-from r1platform.api import CursorPaging, ProjectViewSet, ScopePermission, SessionOnly
+from r1platform.access import for_user, project_named
+from r1platform.api import CursorPaging, ScopePermission, SessionOnly
 from r1platform.keys import SCOPES, api_key_create, api_key_revoke
-from r1platform.models import ApiKey, AuditEntry, Device, Membership, Node, Project, Role
+from r1platform.models import ApiKey, AuditEntry, Device, Node, Project
+from r1platform.project_resources import Projects, ProjectSerializer
 from r1platform.webhook_api import Webhooks
 
 
@@ -28,85 +27,6 @@ class ByName(CursorPaging):
 
 class Oldest(CursorPaging):
     ordering = "id"
-
-
-class ProjectSerializer(serializers.ModelSerializer[Project]):
-    role = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Project
-        fields = ["id", "name", "slug", "description", "role", "created_at"]
-        read_only_fields = ["slug", "created_at"]
-
-    @extend_schema_field(serializers.ChoiceField(choices=Role.choices))
-    def get_role(self, project: Any) -> str | None:
-        return getattr(project, "my_role", None) or role_in(self.context["request"].user, project)
-
-
-class MemberSerializer(serializers.ModelSerializer[Membership]):
-    username = serializers.CharField(source="user.username", max_length=150)
-
-    class Meta:
-        model = Membership
-        fields = ["username", "role", "created_at"]
-        read_only_fields = ["created_at"]
-
-
-class Projects(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateModelMixin, ProjectViewSet):
-    """Projects of the user."""
-
-    queryset = Project.objects.all()
-    serializer_class = ProjectSerializer
-    project_path = ""
-    write_role = Role.OWNER
-    http_method_names = ["get", "post", "patch", "put", "delete", "head", "options"]
-
-    def get_queryset(self) -> QuerySet[Project]:
-        return selectors.project_list(user=_user(self.request))
-
-    def create(self, request: Request) -> Response:
-        """A new project; the caller owns it."""
-        serializer = self.get_serializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        assert isinstance(request.user, User)
-        if isinstance(request.auth, ApiKey) and request.auth.project_id is not None:
-            self.permission_denied(request, message="This key is bound to one project and cannot create others.")
-        project = services.project_create(user=request.user, **serializer.validated_data)
-        return Response(self.get_serializer(project).data, status=status.HTTP_201_CREATED)
-
-    @extend_schema(responses=MemberSerializer(many=True))
-    @action(detail=True, url_path="members")
-    def members(self, request: Request, pk: str) -> Response:
-        """Who may see the project."""
-        members = selectors.project_members(project=self.get_object())
-        return Response(MemberSerializer(members, many=True).data)
-
-    @extend_schema(request=MemberSerializer, responses=MemberSerializer)
-    @members.mapping.put
-    def member_put(self, request: Request, pk: str) -> Response:
-        """Gives a user a role."""
-        serializer = MemberSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        project = self.get_object()
-        user = self._member(serializer.validated_data["user"]["username"])
-        role = Role(serializer.validated_data.get("role", Role.VIEWER))
-        member = services.member_set(project=project, user=user, role=role, by=_user(request))
-        return Response(MemberSerializer(member).data)
-
-    @extend_schema(responses={204: None})
-    @action(detail=True, methods=["delete"], url_path="members/(?P<username>[^/]+)")
-    def member_delete(self, request: Request, pk: str, username: str) -> Response:
-        """Takes a user's membership away; sockets of that user close within 15 seconds."""
-        project = self.get_object()
-        member = get_object_or_404(project.memberships.select_related("user"), user__username=username)
-        services.member_set(project=project, user=member.user, role=None, by=_user(request))
-        return Response(status=status.HTTP_204_NO_CONTENT)
-
-    def _member(self, username: str) -> User:
-        found = User.objects.filter(username=username, is_active=True).first()
-        if found is None:
-            raise serializers.ValidationError({"username": f"There is no active user “{username}”."})
-        return found
 
 
 class DeviceSerializer(serializers.ModelSerializer[Device]):
@@ -205,6 +125,7 @@ class ApiKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Generic
     queryset = ApiKey.objects.none()
     serializer_class = ApiKeySerializer
     permission_classes = [SessionOnly]
+    shown_once = ("create",)
 
     def get_queryset(self) -> QuerySet[ApiKey]:
         if getattr(self, "swagger_fake_view", False):
@@ -242,7 +163,9 @@ class Audit(mixins.ListModelMixin, viewsets.GenericViewSet[AuditEntry]):
 
     queryset = AuditEntry.objects.none()
     serializer_class = AuditSerializer
-    filterset_fields = ["project__slug", "action"]
+    filterset_fields = {
+        "project__slug": ["exact"], "action": ["exact", "startswith"], "user__username": ["exact"], "target": ["exact"],
+    }
 
     def get_queryset(self) -> QuerySet[AuditEntry]:
         return selectors.audit_list(user=_user(self.request))

@@ -34,6 +34,14 @@ def audit_list(*, user: User | AnonymousUser, project: Project | None = None) ->
     return entries if project is None else entries.filter(project=project)
 
 
+def audit_choices(*, entries: QuerySet[AuditEntry]) -> dict[str, list[str]]:
+    """Who did something, and the kinds of things that were done to."""
+    plain = entries.order_by()
+    users = plain.exclude(user=None).values_list("user__username", flat=True).distinct()
+    actions = plain.values_list("action", flat=True).distinct()
+    return {"users": sorted(users), "kinds": sorted({action.partition(".")[0] for action in actions})}
+
+
 def device_list() -> QuerySet[Device]:
     """Devices with `is_held` and `live_leases`."""
     leases = DeviceLease.objects.filter(released_at=None)

@@ -30,14 +30,47 @@ def audit(
 @transaction.atomic
 def project_create(*, user: User, name: str, description: str = "") -> Project:
     """A project with `user` as its owner. Raises ValidationError when the name is empty or too long."""
-    name = name.strip()
-    if not name or len(name) > 80:
-        raise ValidationError({"name": f"A project's name has 1 to 80 characters; this one has {len(name)}."})
+    name = _project_name(name)
     project = Project.objects.create(name=name, slug=_free_slug(name), description=description, created_by=user)
     Membership.objects.create(project=project, user=user, role=Role.OWNER)
     audit(user=user, project=project, action="project.create", target=f"project:{project.pk}", detail={"name": name})
     project.refresh_from_db()
     return project
+
+
+@transaction.atomic
+def project_update(*, project: Project, by: User, name: str | None = None, description: str | None = None) -> None:
+    """Renames or describes it; the short name stays, for addresses hold it. Raises ValidationError at the field."""
+    changed = {}
+    if name is not None:
+        changed["name"] = _project_name(name)
+    if description is not None:
+        changed["description"] = description
+    changed = {field: value for field, value in changed.items() if value != getattr(project, field)}
+    if not changed:
+        return
+    Project.objects.filter(pk=project.pk).update(**changed)
+    for field, value in changed.items():
+        setattr(project, field, value)
+    audit(user=by, project=project, action="project.update", target=f"project:{project.pk}", detail=changed)
+
+
+@transaction.atomic
+def project_archive(*, project: Project, by: User) -> bool:
+    """Makes it read-only and takes it off the lists that people choose from; what runs goes on. False when it was so already."""
+    if not Project.objects.filter(pk=project.pk, archived_at=None).update(archived_at=Now()):
+        return False
+    audit(user=by, project=project, action="project.archive", target=f"project:{project.pk}")
+    return True
+
+
+@transaction.atomic
+def project_restore(*, project: Project, by: User) -> bool:
+    """Takes an archived project back into use; False when it was not archived."""
+    if not Project.objects.filter(pk=project.pk, archived_at__isnull=False).update(archived_at=None):
+        return False
+    audit(user=by, project=project, action="project.restore", target=f"project:{project.pk}")
+    return True
 
 
 @transaction.atomic
@@ -67,7 +100,7 @@ def node_drain(*, node: Node, draining: bool, by: User) -> None:
 def sign_in_link_create(*, user: User) -> str:
     """Path of a link that signs `user` in once within a day; only its hash is kept."""
     token = secrets.token_urlsafe(32)
-    SignInLink.objects.create(user=user, token_sha256=_digest(token), expires_at=Now() + LINK_LIFETIME)
+    SignInLink.objects.create(user=user, token_sha256=token_digest(token), expires_at=Now() + LINK_LIFETIME)
     return reverse("sign-in-link", args=[token])
 
 
@@ -76,7 +109,7 @@ def sign_in_link_use(*, token: str) -> User | None:
     """The user whom the link signs in, once; None when it is unknown, used, expired or its user inactive."""
     if not _open_links(token).update(used_at=Now()):
         return None
-    user = User.objects.get(pk=SignInLink.objects.values_list("user", flat=True).get(token_sha256=_digest(token)))
+    user = User.objects.get(pk=SignInLink.objects.values_list("user", flat=True).get(token_sha256=token_digest(token)))
     if not user.is_active:
         return None
     audit(user=user, project=None, action="sign_in.link", target=f"user:{user.pk}")
@@ -99,7 +132,14 @@ def admin_ensure(*, name: str = "admin") -> User:
 
 
 def _open_links(token: str) -> QuerySet[SignInLink]:
-    return SignInLink.objects.filter(token_sha256=_digest(token), used_at=None, expires_at__gt=Now())
+    return SignInLink.objects.filter(token_sha256=token_digest(token), used_at=None, expires_at__gt=Now())
+
+
+def _project_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 80:
+        raise ValidationError({"name": f"A project's name has 1 to 80 characters; this one has {len(name)}."})
+    return name
 
 
 def _free_slug(name: str) -> str:
@@ -110,5 +150,6 @@ def _free_slug(name: str) -> str:
     return next(slug for number in range(2, len(taken) + 3) if (slug := f"{base}-{number}") not in taken)
 
 
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def token_digest(token: str) -> str:
+    """What is kept of a link's token."""
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()

@@ -62,6 +62,7 @@ INSTALLED_APPS = [
     "serving_app",
 ]
 MIDDLEWARE = [
+    "r1platform.counting.CountRequests",
     "django.middleware.security.SecurityMiddleware",
     "r1platform.middleware.ContentSecurityPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -132,6 +133,7 @@ CELERY_BEAT_SCHEDULE = {
     "alerts": {"task": "training_app.tasks.alerts", "schedule": schedule(5), "options": {"expires": 10}},
     "webhooks": {"task": "r1platform.tasks.webhooks_due", "schedule": schedule(5), "options": {"expires": 10}},
     "nodes": {"task": "r1platform.tasks.nodes_ask", "schedule": schedule(10), "options": {"expires": 20}},
+    "request keys": {"task": "r1platform.tasks.request_keys_forget", "schedule": schedule(3600), "options": {"expires": 600}},
 }
 
 REST_FRAMEWORK: dict[str, Any] = {
@@ -143,8 +145,12 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PARSER_CLASSES": ["r1platform.parsers.StorableJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "r1platform.paging.CursorPaging",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_FILTER_BACKENDS": [
+        "django_filters.rest_framework.DjangoFilterBackend",
+        "r1platform.filters.CommonFilters",
+        "r1platform.filters.CommonOrdering",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "r1platform.api_schema.Schema",
     "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
     "DEFAULT_THROTTLE_RATES": {"user": "6000/min", "anon": "60/min", "sign_in": "20/min", "sign_in_name": "10/min"},
     "NUM_PROXIES": 1 if R1_HTTPS else 0,

@@ -11,6 +11,7 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -20,7 +21,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from r1platform import selectors, services
 from r1platform.access import current_project, require_role, role_in
 from r1platform.keys import SCOPES, KeyRefused, api_key_create, api_key_revoke
-from r1platform.models import ApiKey, Project, Role
+from r1platform.models import ApiKey, AuditEntry, Project, Role
+from r1platform.people_views import invitation_context
 
 PER_PAGE = 50
 SESSION_KEY_TEXT = "new_key"
@@ -96,6 +98,8 @@ def _project_page(request: HttpRequest, member_form: MemberForm, project_form: P
         "member_form": member_form,
         "project_form": project_form,
     }
+    if project and role == Role.OWNER:
+        context |= invitation_context(request, project)
     bound = member_form.is_bound or project_form.is_bound
     return render(request, "r1platform/settings_project.html", context, status=422 if bound else 200)
 
@@ -124,7 +128,7 @@ def member_save(request: HttpRequest) -> HttpResponse:
     project = current_project(request)
     if project is None:
         raise PermissionDenied("You are not a member of any project.")
-    require_role(request.user, project, Role.OWNER)
+    require_role(request.user, project, Role.OWNER, even_archived=True)
     removing = request.POST.get("role") == ""
     form = MemberForm(request.POST if not removing else {**request.POST.dict(), "role": Role.VIEWER})
     if form.is_valid() and form.user is not None:
@@ -183,6 +187,32 @@ def key_revoke(request: HttpRequest, key_id: int) -> HttpResponse:
     return redirect("settings-keys")
 
 
+class AuditForm(forms.Form):
+    """What the log is narrowed to."""
+
+    q = forms.CharField(max_length=80, required=False, label="Search")
+    user = forms.CharField(max_length=150, required=False, label="Who")
+    kind = forms.CharField(max_length=80, required=False, label="What")
+    since = forms.DateField(required=False, label="From", widget=forms.DateInput(attrs={"type": "date"}))
+    until = forms.DateField(required=False, label="To", widget=forms.DateInput(attrs={"type": "date"}))
+
+    def narrow(self, entries: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:
+        """The entries that fit every part that can be read."""
+        found = self.cleaned_data
+        for word in found.get("q", "").split():
+            fits = Q(action__icontains=word) | Q(user__username__icontains=word) | Q(target__icontains=word)
+            entries = entries.filter(fits | Q(detail__icontains=word))
+        if found.get("user"):
+            entries = entries.filter(user__username=found["user"])
+        if found.get("kind"):
+            entries = entries.filter(action__startswith=f"{found['kind']}.")
+        if found.get("since"):
+            entries = entries.filter(created_at__date__gte=found["since"])
+        if found.get("until"):
+            entries = entries.filter(created_at__date__lte=found["until"])
+        return entries
+
+
 @login_required
 @require_safe
 def settings_audit(request: HttpRequest) -> HttpResponse:
@@ -190,12 +220,20 @@ def settings_audit(request: HttpRequest) -> HttpResponse:
     project = current_project(request)
     if project is None:
         return redirect("overview")
-    require_role(request.user, project, Role.OWNER)
-    entries = selectors.audit_list(user=request.user, project=project)
-    if text := request.GET.get("q", "").strip():
-        entries = entries.filter(action__icontains=text) | entries.filter(user__username__icontains=text)
-    page = Paginator(entries, PER_PAGE).get_page(request.GET.get("page"))
-    return render(request, "r1platform/settings_audit.html", {"page": page, "q": text, "project": project})
+    require_role(request.user, project, Role.OWNER, even_archived=True)
+    everything = selectors.audit_list(user=request.user, project=project)
+    form = AuditForm(request.GET)
+    form.is_valid()
+    page = Paginator(form.narrow(everything), PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "page": page,
+        "form": form,
+        "given": form.cleaned_data,
+        "narrowed": any(form.cleaned_data.values()),
+        "project": project,
+        **selectors.audit_choices(entries=everything),
+    }
+    return render(request, "r1platform/settings_audit.html", context, status=422 if form.errors else 200)
 
 
 def _user(request: HttpRequest) -> User:

@@ -1,4 +1,5 @@
-"""Celery tasks of the plumbing: the heartbeat of every node, each on its own queue; what webhooks are sent.
+"""Celery tasks of the plumbing: the heartbeat of every node, each on its own queue; what webhooks are sent; what is kept
+for a day goes.
 
 A delivery may take the seconds that `r1platform.lib.outbound` gives a stranger to answer; everything else is under one.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from r1platform import nodes, webhooks
+from r1platform import idempotency, nodes, webhooks
 from r1platform.models import Node
 
 
@@ -35,3 +36,9 @@ def webhooks_due() -> None:
 def webhook_deliver(delivery_id: int) -> None:
     """One attempt; one that comes second finds the row claimed."""
     webhooks.webhook_deliver(delivery_id)
+
+
+@shared_task
+def request_keys_forget() -> None:
+    """Frees `Idempotency-Key`s whose day is over."""
+    idempotency.request_keys_forget()

@@ -50,7 +50,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         if request.user.is_authenticated:
             return redirect(_next(request))
         return render(request, TEMPLATE, {"next": request.GET.get("next", "")})
-    if not _may_try(request, SignInThrottle(), SignInNameThrottle()):
+    if not may_try(request, SignInThrottle(), SignInNameThrottle()):
         return _refuse(request, 429, SLOW_DOWN)
     name, password = request.POST.get("username", ""), request.POST.get("password", "")
     user = authenticate(request, username=name, password=password)
@@ -69,7 +69,7 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
         if not sign_in_link_is_open(token=token):
             return _refuse(request, 400, SPENT)
         return render(request, TEMPLATE, {"token": token})
-    if not _may_try(request, SignInThrottle()):
+    if not may_try(request, SignInThrottle()):
         return _refuse(request, 429, SLOW_DOWN)
     user = sign_in_link_use(token=token)
     if user is None:
@@ -85,7 +85,8 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     return redirect("sign-in")
 
 
-def _may_try(request: HttpRequest, *throttles: SimpleRateThrottle) -> bool:
+def may_try(request: HttpRequest, *throttles: SimpleRateThrottle) -> bool:
+    """Counts an attempt; False when there were too many."""
     return all(throttle.allow_request(request, None) for throttle in throttles)  # type: ignore[arg-type]
 
 

@@ -61,6 +61,7 @@ class Webhooks(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet)
     queryset = Webhook.objects.select_related("project")
     serializer_class = WebhookSerializer
     write_role = Role.OWNER
+    shown_once = ("create", "renew_secret")
     filterset_fields = ["project", "is_enabled"]
     lookup_value_regex = r"\d{1,17}"
 

@@ -15,14 +15,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from r1platform.demo.client import Api, DemoError
+from r1platform.client import Client, PlatformError
 
 RUN_ENDS = {"succeeded", "gate_failed", "failed", "lost", "stopped", "paused"}
 LAUNCH_ENDS = {"succeeded", "held", "failed", "stopped", "paused"}
 
 
-def follow_launch(api: Api, launch_id: int, console: Console, *, seconds: float) -> Any:
-    """Draws the launch until it ends and returns its last JSON. Raises DemoError when `seconds` have passed."""
+def follow_launch(api: Client, launch_id: int, console: Console, *, seconds: float) -> Any:
+    """Draws the launch until it ends and returns its last JSON. Raises PlatformError when `seconds` have passed."""
     deadline = time.monotonic() + seconds
     not_live = RUN_ENDS | ({"waiting"} if console.is_terminal else {"waiting", "queued"})
     columns = (TextColumn("{task.fields[name]:<20}"), BarColumn(36), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
@@ -36,7 +36,7 @@ def follow_launch(api: Api, launch_id: int, console: Console, *, seconds: float)
             if launch["state"] in LAUNCH_ENDS:
                 return launch
             if time.monotonic() > deadline:
-                raise DemoError(f"The launch is still {launch['state']} after {seconds:.0f} s.")
+                raise PlatformError(f"The launch is still {launch['state']} after {seconds:.0f} s.")
             live = next((run for run in launch["runs"] if run["state"] not in not_live), None)
             if live is None:
                 time.sleep(0.25)
@@ -45,7 +45,7 @@ def follow_launch(api: Api, launch_id: int, console: Console, *, seconds: float)
             _follow_phase(api, live, progress, bars[live["id"]], deadline=deadline)
 
 
-def _follow_phase(api: Api, run: dict[str, Any], progress: Progress, bar: TaskID, *, deadline: float) -> None:
+def _follow_phase(api: Client, run: dict[str, Any], progress: Progress, bar: TaskID, *, deadline: float) -> None:
     """One run, with a line at its start and its end where nobody sees a bar."""
     began, written = time.monotonic(), not progress.console.is_terminal
     if written:
@@ -56,7 +56,7 @@ def _follow_phase(api: Api, run: dict[str, Any], progress: Progress, bar: TaskID
         progress.console.print(f"{run['name']}: {state.replace('_', ' ')} after {time.monotonic() - began:.0f} s")
 
 
-def follow_run(api: Api, run_id: int, progress: Progress, bar: TaskID, *, deadline: float) -> None:
+def follow_run(api: Client, run_id: int, progress: Progress, bar: TaskID, *, deadline: float) -> None:
     """Draws one run from its socket until it ends or the deadline passes."""
     after = 0
     while time.monotonic() < deadline:

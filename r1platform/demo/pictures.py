@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from PIL import Image
 
-from r1platform.demo.client import Api, DemoError
+from r1platform.client import Client, PlatformError
 from r1platform.demo.pages import addresses
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ NAMELESS = """(home) => {
 """Calls the directory of this machine's state by its variable: a picture is of the platform, and of no machine."""
 
 
-def ids_of(api: Api) -> dict[str, int]:
-    """The rows of the newest ready deployment of a launch's checkpoint, with a chat with it. Raises DemoError without one."""
+def ids_of(api: Client) -> dict[str, int]:
+    """The rows of the newest ready deployment of a launch's checkpoint, with a chat with it. Raises PlatformError without one."""
     deployment = next((one for one in api.pages("deployments/") if one["state"] == "ready"), None)
     if deployment is None:
-        raise DemoError("Nothing is deployed and ready on this platform.")
+        raise PlatformError("Nothing is deployed and ready on this platform.")
     launch = next((one for one in api.pages("launches/") if one["project"] == deployment["project"]), None)
     if launch is None:
-        raise DemoError(f"The project of the deployment {deployment['name']} has no launch.")
+        raise PlatformError(f"The project of the deployment {deployment['name']} has no launch.")
     pipeline = api.get(f"pipelines/{launch['pipeline']}/")
     version = api.get(f"dataset-versions/{pipeline['phases'][0]['dataset_version']}/")
     run = next((one for one in launch["runs"] if one["phase"] == "reinforcement"), launch["runs"][0])
@@ -65,7 +65,7 @@ def ids_of(api: Api) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _conversation(api: Api, project: int, deployment: int) -> int:
+def _conversation(api: Client, project: int, deployment: int) -> int:
     """A chat with the deployment that has an answer; made when there is none."""
     found = next(iter(api.pages("conversations/", deployment=deployment)), None)
     if found is not None:
@@ -82,11 +82,11 @@ def _conversation(api: Api, project: int, deployment: int) -> int:
 
 @contextmanager
 def browser_at(program: str) -> Iterator[Browser]:
-    """Headless Chromium. Raises DemoError where Playwright is not installed."""
+    """Headless Chromium. Raises PlatformError where Playwright is not installed."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        raise DemoError("Pictures need Playwright: .venv/bin/pip install -r requirements-dev.txt") from error
+        raise PlatformError("Pictures need Playwright: .venv/bin/pip install -r requirements-dev.txt") from error
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser
@@ -120,7 +120,7 @@ def _photograph(context: BrowserContext, url: str, file: Path, max_height: int) 
     page = context.new_page()
     answer = page.goto(url, timeout=60_000)
     if answer is None or not answer.ok:
-        raise DemoError(f"{url} was answered {answer.status if answer else 'with nothing'}.")
+        raise PlatformError(f"{url} was answered {answer.status if answer else 'with nothing'}.")
     _settle(page)
     size = page.viewport_size or {"width": 1280, "height": 860}
     height = min(max(int(page.evaluate("document.documentElement.scrollHeight")), size["height"]), max_height)
@@ -138,7 +138,7 @@ def _settle(page: Page) -> None:
 
 
 def write(png: bytes, file: Path) -> None:
-    """The picture as WebP, in the best quality that is small enough. Raises DemoError when none is."""
+    """The picture as WebP, in the best quality that is small enough. Raises PlatformError when none is."""
     file.parent.mkdir(parents=True, exist_ok=True)
     image = Image.open(io.BytesIO(png)).convert("RGB")
     for quality in QUALITIES:
@@ -147,4 +147,4 @@ def write(png: bytes, file: Path) -> None:
         if made.tell() <= MAX_BYTES:
             file.write_bytes(made.getvalue())
             return
-    raise DemoError(f"{file.name} is {made.tell():,} bytes in the lowest quality, above {MAX_BYTES:,}.")
+    raise PlatformError(f"{file.name} is {made.tell():,} bytes in the lowest quality, above {MAX_BYTES:,}.")

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import Error as DatabaseTrouble
 from django.db import connection
 
-from r1platform.demo.client import DemoError
+from r1platform.client import PlatformError
 from r1platform.up.claims import is_up, ready_files
 
 
@@ -36,7 +36,7 @@ class Stack:
         return self._child is not None
 
     def start(self, *, seconds: float = 120) -> dict[str, Any]:
-        """Finds or starts the platform and returns what it says of itself. Raises DemoError."""
+        """Finds or starts the platform and returns what it says of itself. Raises PlatformError."""
         found = self._running()
         if found is None:
             return self._start_anew(seconds)
@@ -45,14 +45,15 @@ class Stack:
         return found | _links(found["base_url"])
 
     def stop(self, *, seconds: float = 90) -> None:
-        """Ends our own as Ctrl-C does and waits. Raises DemoError when it is still there after `seconds`."""
+        """Ends our own as Ctrl-C does and waits. Raises PlatformError when it is still there after `seconds`."""
         if self._child is None or self._child.poll() is not None:
             return
         os.kill(self._child.pid, signal.SIGINT)
         deadline = time.monotonic() + seconds
         while self._child.poll() is None:
             if time.monotonic() > deadline:
-                raise DemoError(f"The platform (pid {self._child.pid}) did not end within {seconds:.0f} s; its log is {self.log}.")
+                why = f"The platform (pid {self._child.pid}) did not end within {seconds:.0f} s; its log is {self.log}."
+                raise PlatformError(why)
             with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
                 self._child.wait(timeout=1)
 
@@ -78,7 +79,7 @@ class Stack:
 
         def ours() -> dict[str, Any]:
             if child.poll() is not None:
-                raise DemoError(f"The platform did not start:\n{self._tail()}")
+                raise PlatformError(f"The platform did not start:\n{self._tail()}")
             found = self._running() or {}
             return found if found.get("pid") == child.pid else {}
 
@@ -88,7 +89,7 @@ class Stack:
         deadline = time.monotonic() + seconds
         while not (found := read()).get("ready"):
             if time.monotonic() > deadline:
-                raise DemoError(f"The platform was not ready after {seconds:.0f} s; its logs are in {self.log.parent}.")
+                raise PlatformError(f"The platform was not ready after {seconds:.0f} s; its logs are in {self.log.parent}.")
             time.sleep(0.2)
         return found
 
@@ -111,7 +112,7 @@ def _links(base_url: str) -> dict[str, str]:
         admin = admin_ensure()
         person, program = (sign_in_link_create(user=admin) for _ in range(2))
     except DatabaseTrouble as error:
-        raise DemoError(f"The platform at {base_url} runs, but its database does not answer: {error}") from None
+        raise PlatformError(f"The platform at {base_url} runs, but its database does not answer: {error}") from None
     finally:
         connection.close()
     return {"url": base_url + person, "sign_in_path": program}

@@ -9,8 +9,8 @@ from typing import Any
 from openai import OpenAI, OpenAIError
 from rich.console import Console
 
+from r1platform.client import Client, PlatformError
 from r1platform.demo import report
-from r1platform.demo.client import Api, DemoError
 from r1platform.demo.follow import RUN_ENDS, follow_launch
 
 NUM_QUESTIONS = 20
@@ -37,8 +37,8 @@ class Interrupted(Exception):
         self.page = page
 
 
-def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
-    """Runs the whole main job and returns what `--json` writes. Raises DemoError with the platform's sentence."""
+def tell(api: Client, wishes: Wishes, console: Console) -> dict[str, Any]:
+    """Runs the whole main job and returns what `--json` writes. Raises PlatformError with the platform's sentence."""
     started = time.monotonic()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     project = api.post("projects/", name=f"Demo {stamp}")
@@ -59,7 +59,7 @@ def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
     report.show_phases(console, phases)
     if launch["state"] != "succeeded":
         why = str(launch["state_reason"]).rstrip(".")
-        raise DemoError(f"The launch is {launch['state']}: {why}. Look at {api.base_url}{page}")
+        raise PlatformError(f"The launch is {launch['state']}: {why}. Look at {api.base_url}{page}")
     result = {"phases": phases, "versions": report.versions(), "seed": wishes.seed, "recipe": wishes.recipe}
     if wishes.control:
         result["control"] = run_control(api, runs, console)
@@ -73,7 +73,7 @@ def tell(api: Api, wishes: Wishes, console: Console) -> dict[str, Any]:
     }
 
 
-def prepare_dataset(api: Api, project: int, wishes: Wishes, console: Console) -> Any:
+def prepare_dataset(api: Client, project: int, wishes: Wishes, console: Console) -> Any:
     """Generates the dataset of sums with its held-out problems and waits for the version."""
     template = api.get(f"pipeline-templates/{wishes.recipe}/")
     dataset = api.post("datasets/", project=project, name="Sums, two styles of reasoning", kind="self")
@@ -83,12 +83,12 @@ def prepare_dataset(api: Api, project: int, wishes: Wishes, console: Console) ->
         f"dataset-versions/{version['id']}/", lambda v: v["state"] in DATASET_ENDS, seconds=180, what="Preparing the dataset"
     )
     if version["state"] != "ready":
-        raise DemoError(f"The dataset ended as {version['state']}: {version['state_reason']}")
+        raise PlatformError(f"The dataset ended as {version['state']}: {version['state_reason']}")
     console.print(f"Dataset: {version['num_rows']} demonstrations, {version['num_held_out']} held-out problems.")
     return version
 
 
-def run_control(api: Api, runs: list[dict[str, Any]], console: Console) -> dict[str, Any]:
+def run_control(api: Client, runs: list[dict[str, Any]], console: Console) -> dict[str, Any]:
     """Spends what reinforcement learning spent on more supervised steps from the same cold start."""
     cold, rl = runs[0], runs[1]
     spent = rl["result"]["device_seconds"]
@@ -119,7 +119,7 @@ def served(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return next(run for run in reversed(runs) if run["phase"] != "distillation")
 
 
-def deploy(api: Api, project: int, run: dict[str, Any], engine: str, console: Console) -> Any:
+def deploy(api: Client, project: int, run: dict[str, Any], engine: str, console: Console) -> Any:
     """Deploys the run's final checkpoint and waits until it has really answered."""
     checkpoint = final_checkpoint(api, run)
     deployment = api.post(
@@ -129,26 +129,26 @@ def deploy(api: Api, project: int, run: dict[str, Any], engine: str, console: Co
         f"deployments/{deployment['id']}/", lambda d: d["state"] in DEPLOYMENT_ENDS, seconds=300, what="Deploying"
     )
     if deployment["state"] != "ready":
-        raise DemoError(f"The deployment ended as {deployment['state']}: {deployment['state_reason']}")
+        raise PlatformError(f"The deployment ended as {deployment['state']}: {deployment['state_reason']}")
     console.print(f"Deployed on {engine}: {api.base_url}/playground/?deployment={deployment['id']}")
     return deployment
 
 
-def final_checkpoint(api: Api, run: dict[str, Any]) -> dict[str, Any]:
+def final_checkpoint(api: Client, run: dict[str, Any]) -> dict[str, Any]:
     """The newest checkpoint of a run that is still on disk."""
     found = [item for item in api.get(f"runs/{run['id']}/checkpoints/") if not item["removed_at"]]
     if not found:
-        raise DemoError(f"Run {run['id']} has no checkpoint.")
+        raise PlatformError(f"Run {run['id']} has no checkpoint.")
     return max(found, key=lambda item: item["step"])
 
 
-def questions(api: Api, version: dict[str, Any]) -> list[dict[str, Any]]:
+def questions(api: Client, version: dict[str, Any]) -> list[dict[str, Any]]:
     """The first held-out problems."""
     rows: list[dict[str, Any]] = api.get(f"dataset-versions/{version['id']}/preview/", split="held_out")["rows"]
     return rows[:NUM_QUESTIONS]
 
 
-def ask(api: Api, project: int, model: str, rows: list[dict[str, Any]], console: Console) -> list[dict[str, Any]]:
+def ask(api: Client, project: int, model: str, rows: list[dict[str, Any]], console: Console) -> list[dict[str, Any]]:
     """Asks each question through the OpenAI-compatible gateway, greedily, with a key of its own."""
     key = api.post("api-keys/", name=f"demo {model}", project=project, scopes=["read", "inference"])["key"]
     client = OpenAI(base_url=f"{api.base_url}/v1", api_key=key)
@@ -159,7 +159,7 @@ def ask(api: Api, project: int, model: str, rows: list[dict[str, Any]], console:
                 model=model, messages=[{"role": "user", "content": row["prompt"]}], temperature=0, max_tokens=96
             )
         except OpenAIError as error:
-            raise DemoError(f"The deployment did not answer “{row['prompt']}”: {error}") from None
+            raise PlatformError(f"The deployment did not answer “{row['prompt']}”: {error}") from None
         said = (answer.choices[0].message.content or "").strip()
         chat.append({"prompt": row["prompt"], "answer": said, "expected": row["answer"], "correct": said == row["answer"]})
     report.show_chat(console, chat)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,18 @@ def _gpu(nvml: Any, index: int) -> dict[str, Any]:
         "uuid": str(nvml.nvmlDeviceGetUUID(handle)),
         "memory_bytes": int(memory.total),
         "memory_used_bytes": int(memory.used),
+        "temperature_celsius": _reading(nvml, lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+        "busy_fraction": _reading(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100),
         "driver": str(nvml.nvmlSystemGetDriverVersion()),
     }
+
+
+def _reading(nvml: Any, read: Callable[[], float]) -> float | None:
+    """What a sensor says; None of a device that has none (a slice of one, say)."""
+    try:
+        return read()
+    except nvml.NVMLError:
+        return None
 
 
 def _cpu_name() -> str:

@@ -35,6 +35,18 @@ PLACES: tuple[tuple[str, str, str, str], ...] = (
 """URL name, word, icon and the paths that belong to each place of the rail."""
 
 
+KEYS = {"o": "overview", "d": "dataset-list", "p": "pipeline-list", "r": "run-list", "e": "evaluation-list",
+        "m": "deployment-list", "c": "playground", "u": "usage", "n": "node-list"}  # fmt: skip
+"""The letter that leads to a place after `g`."""
+
+
+@register.inclusion_tag("partials/_keys.html")
+def keys() -> dict[str, Any]:
+    """What the keyboard can do; `static/js/keys.js` reads the places from it."""
+    labels = {name: label for name, label, _icon, _paths in PLACES}
+    return {"key_places": [(key, {"url": reverse(name), "label": labels[name]}) for key, name in KEYS.items()]}
+
+
 @register.inclusion_tag("partials/_rail.html", takes_context=True)
 def rail(context: template.Context) -> dict[str, Any]:
     """The left rail: project switch, places, settings, who is signed in. The project that it shows is remembered."""
@@ -59,7 +71,7 @@ def rail(context: template.Context) -> dict[str, Any]:
 
 def _switch(projects: Iterable[Project], shown: Project | None) -> list[dict[str, Any]]:
     """What can be switched to; a name that several of them have comes with the short name."""
-    found = list(projects)
+    found = [project for project in projects if project.archived_at is None or project == shown]
     often = Counter(project.name for project in found)
     return [
         {"project": project, "slug": project.slug if often[project.name] > 1 else "", "shown": project == shown}
@@ -69,7 +81,7 @@ def _switch(projects: Iterable[Project], shown: Project | None) -> list[dict[str
 
 def may_edit(user: User | AnonymousUser, project: Project | None) -> bool:
     """Whether the buttons that change something are shown; the doors check again."""
-    return project is not None and role_in(user, project) in {Role.EDITOR, Role.OWNER}
+    return project is not None and project.archived_at is None and role_in(user, project) in {Role.EDITOR, Role.OWNER}
 
 
 def _belongs(path: str, prefixes: str) -> bool:

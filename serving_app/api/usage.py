@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers, viewsets
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from r1platform.api import wanted_project
+from r1platform.filters import moment
 from r1platform.models import Role
 from serving_app.selectors import usage_summary
 
@@ -51,13 +50,4 @@ def _since(request: Request) -> datetime:
     given = request.query_params.get("since", "")
     if not given:
         return timezone.now() - DEFAULT
-    try:
-        found = parse_datetime(given)
-        day = parse_date(given) if found is None else None
-    except ValueError:
-        found = day = None
-    if day is not None:
-        return datetime.combine(day, time(), UTC)
-    if found is None:
-        raise ValidationError({"since": f"“{given[:40]}” is neither a date such as 2026-01-31 nor a time."})
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return moment("since", given)

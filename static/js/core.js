@@ -1,4 +1,5 @@
 // What every page has. Behaviour of one page is in its own module beside it.
+import { startKeys } from "./keys.js";
 import { startLiveParts } from "./live.js";
 import { startPalette } from "./palette.js";
 import { startCopying, startDialogs, startForms, startMenus, startTabs, startTimes } from "./parts.js";
@@ -15,5 +16,6 @@ startTimes();
 startTabs();
 startCopying();
 startPalette();
+startKeys();
 startRail();
 startLiveParts();

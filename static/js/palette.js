@@ -1,8 +1,10 @@
 // Ctrl/⌘ K: every page, run, dataset, pipeline and action by a few letters. What it knows comes from the server once,
 // names of things are asked for while typing.
+import { openKeys } from "./keys.js";
 import { setTheme } from "./theme.js";
 
 const ACTIONS = [
+  { label: "Keyboard shortcuts", kind: "help", run: openKeys },
   { label: "Use the light theme", kind: "theme", run: () => setTheme("light") },
   { label: "Use the dark theme", kind: "theme", run: () => setTheme("dark") },
   { label: "Use the system's theme", kind: "theme", run: () => setTheme("auto") },

@@ -20,6 +20,7 @@ OPEN = {
     "metrics": "loopback or a key; tested in test_health",
     "sign-in": "the door itself",
     "sign-in-link": "the door itself",
+    "invitation": "the door of who was invited; its token is the key",
     "admin:login": "the door itself",
     "admin:jsi18n": "translated words of the admin's scripts",
     "admin/(?P<url>.*)$": "redirects to the sign-in of the admin",

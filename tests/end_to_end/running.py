@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from r1platform.demo.client import Api, DemoError
+from r1platform.client import Client, PlatformError
 from r1platform.demo.stack import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ class Platform:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.api = Api(self.read()["base_url"], self.read()["sign_in_path"])
+        self.api = Client.by_link(self.read()["base_url"], self.read()["sign_in_path"])
 
     def read(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.home / "up.json").read_text())
@@ -61,7 +61,7 @@ def until(condition: Callable[[], Any], *, seconds: float = 90.0) -> Any:
         try:
             if found := condition():
                 return found
-        except (OSError, DemoError, httpx.HTTPError):
+        except (OSError, PlatformError, httpx.HTTPError):
             pass  # the web was killed a moment ago
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.1)
@@ -75,7 +75,7 @@ def home_of(process: psutil.Process) -> str:
         return ""
 
 
-def events(api: Api, run: int) -> list[dict[str, Any]]:
+def events(api: Client, run: int) -> list[dict[str, Any]]:
     """Every event of the run, page by page."""
     found: list[dict[str, Any]] = []
     after = 0

@@ -13,9 +13,10 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
+from r1platform.invitations import invitation_create
 from r1platform.keys import api_key_create, api_key_find
 from r1platform.lib.leases import leases_claim
-from r1platform.models import ApiKey, AuditEntry, Node, Project, Webhook
+from r1platform.models import ApiKey, AuditEntry, Node, Project, Role, Webhook
 from r1platform.webhooks import webhook_create, webhook_send
 from serving_app.models import ConversationShare, DeploymentTransition, Judgement, Replica, ReplicaTransition, UsageRecord
 from serving_app.services import conversation_share, message_rate, preset_create
@@ -43,6 +44,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     """At least one row of every model; returns the text of the API key among them."""
     key, text = api_key_create(user=alice, name="laptop", scopes=["read"], project=project)
     Group.objects.create(name="operators")
+    invitation_create(project=project, by=alice, role=Role.VIEWER)
     leases_claim(holder="attempt:1", num=1)
     dataset = Dataset.objects.create(project=project, name="Sums", kind="self")
     DatasetVersion.objects.create(dataset=dataset, number=1, config={})

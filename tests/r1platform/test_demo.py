@@ -14,8 +14,8 @@ from django.core.management import CommandError, call_command
 from rich.console import Console
 from rich.progress import Progress
 
+from r1platform.client import PlatformError
 from r1platform.demo import follow, story
-from r1platform.demo.client import DemoError
 from r1platform.management.commands import demo
 from tests.r1platform.command_line import run, sentence_of
 
@@ -94,7 +94,7 @@ def test_a_failed_launch_can_be_looked_at_first(
 ) -> None:
     """`stop` ends only a platform of the demo's own; one that ran before is not waited for either."""
     monkeypatch.setattr(platform, "is_ours", ours)
-    ends_with(DemoError("The launch is held: below its gate. Look at http://x/launches/3/"), monkeypatch)
+    ends_with(PlatformError("The launch is held: below its gate. Look at http://x/launches/3/"), monkeypatch)
     with pytest.raises(CommandError, match="below its gate"):
         call_command("demo", *words)
     assert MADE[0].did == did

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from django.conf import settings
 
-from r1platform.demo.client import Api
+from r1platform.client import Client
 from r1platform.lib import processes
 from r1platform.lib.embedded import Postgres, Redis
 from r1platform.lib.processes import ProcessRef, is_alive
@@ -137,7 +137,7 @@ def test_up_from_start_to_end(up: Up) -> None:
     used = json.loads(demo.stdout.splitlines()[-1])
     assert used["base_url"] == state["base_url"], "the demo uses the platform that runs, and leaves it running"
     assert all(is_alive(ref) for ref in running)
-    with closing(Api(used["base_url"], used["sign_in_path"])) as api:
+    with closing(Client.by_link(used["base_url"], used["sign_in_path"])) as api:
         assert api.get("me/")["username"] == "admin"
 
     web = ProcessRef(**state["children"]["web"])

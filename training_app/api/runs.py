@@ -17,6 +17,7 @@ from r1platform.api import ProjectViewSet, wanted_project
 from training_app import selectors, services
 from training_app.api.datasets import UploadField
 from training_app.api.fields import CheckpointField, VersionField, query_number, user_of, values_of
+from training_app.api.filters import RunFilter
 from training_app.api.run_logs import LogReadings
 from training_app.api.run_rollouts import PLAIN, STEP, RolloutReadings
 from training_app.api.run_routes import RouteReadings
@@ -203,7 +204,7 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, Rollou
 
     queryset = PhaseRun.objects.select_related("project", "retried_as")
     serializer_class = RunSerializer
-    filterset_fields = ["project", "state", "phase", "launch", "dataset_version", "name"]
+    filterset_class = RunFilter
     lookup_value_regex = r"\d{1,17}"
 
     @extend_schema(request=NewRunSerializer, responses={201: RunSerializer})

@@ -14,8 +14,8 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
 from model_core.serving.engines import ENGINES
+from r1platform.client import Client, PlatformError
 from r1platform.demo import story
-from r1platform.demo.client import Api, DemoError
 from r1platform.demo.stack import Stack
 
 MAX_SEED = 2**31 - 1
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         stack = Stack(port=options["port"])
         try:
             failure = self._run(stack, options, console)
-        except DemoError as error:
+        except PlatformError as error:
             raise CommandError(str(error)) from None
         except story.Interrupted as stopped:
             raise CommandError(_find_again(stack, stopped.page)) from None
@@ -59,7 +59,7 @@ class Command(BaseCommand):
         failure = ""
         try:
             self._tell(ready, options, console)
-        except DemoError as error:
+        except PlatformError as error:
             failure = str(error)
         if stack.is_ours and not options["exit"]:
             console.print(*filter(None, [failure, f"It stays up: {ready['base_url']}. Ctrl-C ends it."]), markup=False)
@@ -68,7 +68,7 @@ class Command(BaseCommand):
 
     def _tell(self, ready: dict[str, Any], options: dict[str, Any], console: Console) -> None:
         wishes = story.Wishes(**{name: options[name] for name in ("seed", "engine", "control", "recipe")})
-        with closing(Api(ready["base_url"], ready["sign_in_path"])) as api:
+        with closing(Client.by_link(ready["base_url"], ready["sign_in_path"])) as api:
             result = story.tell(api, wishes, console)
         if options["json"]:
             options["json"].write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -12,8 +12,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
+from r1platform.client import Client, PlatformError
 from r1platform.demo import pictures, story
-from r1platform.demo.client import Api, DemoError
 from r1platform.demo.pages import PAGES
 from r1platform.demo.stack import Stack
 from r1platform.management.commands.test import BROWSERS
@@ -37,14 +37,14 @@ class Command(BaseCommand):
         stack = Stack(port=0)
         try:
             self._take(stack, program, options["names"], options["out"])
-        except DemoError as error:
+        except PlatformError as error:
             raise CommandError(str(error)) from None
         finally:
             stack.stop()
 
     def _take(self, stack: Stack, program: str, names: list[str], out: Path) -> None:
         ready, console = stack.start(), Console()
-        with closing(Api(ready["base_url"], ready["sign_in_path"])) as api:
+        with closing(Client.by_link(ready["base_url"], ready["sign_in_path"])) as api:
             if not any(one["state"] == "ready" for one in api.pages("deployments/")):
                 story.tell(api, story.Wishes(), console)
             ids = pictures.ids_of(api)
