@@ -5,6 +5,7 @@ Where a resumed attempt goes on is decided once, in `resumed`, and verified ther
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,12 +239,21 @@ def is_student(metadata: dict[str, Any]) -> bool:
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """The tokenizer in a checkpoint's `model/`; nothing in it is executed. Raises CheckpointError when there is none."""
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
+        kind: Any = PreTrainedTokenizerFast if _is_whole(directory) else AutoTokenizer
+        tokenizer: Any = kind.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{directory} has no readable tokenizer ({str(error)[:200]}). Choose another checkpoint.") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
         raise CheckpointError(f"{directory} has no fast tokenizer with an end and a padding token. Choose another checkpoint.")
     return tokenizer
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether tokenizer.json is all of the tokenizer, as ours is: by its model's type, transformers would put another one's way of
+    parting words in its place, and a dense student of ours would lose every word."""
+    config = directory / "tokenizer_config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
+    return isinstance(told, dict) and told.get("tokenizer_class") in {"TokenizersBackend", "PreTrainedTokenizerFast"}
 
 
 def encode_fitting(
