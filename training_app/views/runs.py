@@ -83,7 +83,7 @@ def _filtered(runs: QuerySet[PhaseRun], request: HttpRequest) -> QuerySet[PhaseR
 def _chips(given: QueryDict) -> list[dict[str, str]]:
     """What narrows the table besides the fields above it: words, and the address without it."""
     chips = [("tag", tag, f"tag {tag}") for tag in given.getlist("tag") if tag]
-    chips += [(name, given[name], f"{name} {given[name]}") for name in ROWS if given.get(name)]
+    chips += [(name, row, f"{name} {row}") for name in ROWS if (row := given.get(name))]
     found = []
     for name, value, words in chips:
         rest = given.copy()

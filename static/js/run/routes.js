@@ -17,6 +17,7 @@ class Routes {
     this.layers = root.querySelector("[data-routes-layer]");
     this.before = root.querySelector("[data-routes-before]");
     this.form?.addEventListener("submit", (event) => this.send(event));
+    this.form?.querySelector("button").removeAttribute("disabled"); // before this the form would lead away
     this.layers.addEventListener("change", () => this.draw(Number(this.layers.value)));
     this.before.addEventListener("change", () => this.open(Number(this.before.value)));
   }
