@@ -38,7 +38,7 @@ class Router(DefaultRouter):
 
     include_format_suffixes = False
 
-    def register(self, prefix: str, viewset: type[Any], basename: str | None = None, **_: Any) -> None:
+    def register(self, prefix: str, viewset: type[Any], basename: str | None = None) -> None:  # type: ignore[override]
         super().register(prefix, careful(viewset), basename)
 
 

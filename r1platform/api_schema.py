@@ -37,6 +37,19 @@ class RefusalSerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), "errors": told}
 
 
+def anything_may_be_null(result: Any, **_: Any) -> Any:
+    """A field that may hold anything may hold null: “one of anything and null” would be refused, for null is both."""
+    if isinstance(result, dict):
+        if {} in (result.get("oneOf") or []):
+            del result["oneOf"]
+        for value in result.values():
+            anything_may_be_null(value)
+    elif isinstance(result, list):
+        for value in result:
+            anything_may_be_null(value)
+    return result
+
+
 class Schema(AutoSchema):
     """Adds what `r1platform.api_requests` and `r1platform.problems` do to every operation."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import User
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_serializer
 from rest_framework import serializers, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -56,6 +56,7 @@ class NodeCheckSerializer(serializers.Serializer[Any]):
     checks = CheckSerializer(many=True)
 
 
+@extend_schema_serializer(many=False)
 class OperationsSerializer(serializers.Serializer[Any]):
     queue = QueuedSerializer(many=True)
     stuck = StuckSerializer(many=True)

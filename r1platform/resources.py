@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_serializer
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -171,6 +171,7 @@ class Audit(mixins.ListModelMixin, viewsets.GenericViewSet[AuditEntry]):
         return selectors.audit_list(user=_user(self.request))
 
 
+@extend_schema_serializer(many=False)
 class MeSerializer(serializers.Serializer[Any]):
     username = serializers.CharField()
     is_staff = serializers.BooleanField()

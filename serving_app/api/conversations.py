@@ -18,7 +18,7 @@ from rest_framework.response import Response
 
 from model_core.errors import ConfigError
 from r1platform.access import for_user
-from r1platform.api import CursorPaging, ProjectViewSet, wanted_project
+from r1platform.api import ProjectViewSet, wanted_project
 from r1platform.models import ApiKey, Role
 from serving_app import selectors, services
 from serving_app.api.judgements import ChoiceSerializer, JudgementSerializer, RatingSerializer, RewriteSerializer
@@ -87,7 +87,7 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(responses=MessageSerializer(many=True))
-    @action(detail=True, filterset_fields=None, pagination_class=CursorPaging)
+    @action(detail=True, filterset_fields=None, pagination_class=None)
     def messages(self, request: Request, pk: str) -> Response:
         """All messages in the order they were written; `parent` makes the tree."""
         return Response(MessageSerializer(self.get_object().messages.defer("tokens").order_by("pk"), many=True).data)

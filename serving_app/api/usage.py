@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
 from rest_framework import serializers, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,6 +20,7 @@ from serving_app.selectors import usage_summary
 DEFAULT = timedelta(days=30)
 
 
+@extend_schema_serializer(many=False)
 class UsageSerializer(serializers.Serializer[Any]):
     """Sums of requests, tokens and seconds."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_serializer
 from rest_framework import serializers, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -30,6 +30,7 @@ class RunCostSerializer(serializers.Serializer[Any]):
     tokens = serializers.IntegerField(source="num_tokens")
 
 
+@extend_schema_serializer(many=False)
 class CostSerializer(serializers.Serializer[Any]):
     """Device-seconds and dollars; dollars are at the price that a run was launched with."""
 
