@@ -22,9 +22,11 @@ TIMES = {"created_after": "created_at__gte", "created_before": "created_at__lt"}
 
 
 class CommonFilters(BaseFilterBackend):
-    """`q` in the name, `created_after` and `created_before`."""
+    """`q` in the name, `created_after` and `created_before`. One thing is found by its id alone: there `q` is its own."""
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
+        if getattr(view, "detail", False):
+            return queryset
         model = queryset.model
         if _has(model, "created_at"):
             for name, lookup in TIMES.items():

@@ -175,8 +175,8 @@ def parse(kind: type[B], data: bytes, *, served_name: str) -> B:
     for number, message in enumerate(body.messages if isinstance(body, ChatBody) else []):
         _refuse_more(message, HARMLESS_OF_A_MESSAGE, OF_A_MESSAGE, place=f"messages.{number}.")
     if isinstance(body, ChatBody) and body.continue_final_message and (body.messages[-1].role != "assistant" or not body.begun):
-        message = "The last message is no answer that has begun; send one of the role “assistant” with its text."
-        raise Refused(400, message, param="continue_final_message")
+        sentence = "The last message is no answer that has begun; send one of the role “assistant” with its text."
+        raise Refused(400, sentence, param="continue_final_message")
     if body.stream and body.n > 1:
         raise Refused(400, "A stream has one completion; ask for n=1 or without stream.", param="n")
     return body

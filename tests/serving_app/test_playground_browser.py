@@ -94,3 +94,35 @@ def test_a_message_that_was_too_long_is_edited_and_the_code_follows_the_branch(
     code = page.locator("#chat-code pre").first
     expect(code).to_contain_text("What is 2 + 2?")
     expect(code).not_to_contain_text("17 + 25")
+
+
+def test_judging_by_clicks_stays_on_the_page(site: Site, project: Project, alice: User, node: Node) -> None:
+    checkpoint = make_checkpoint(make_run(project), node)
+    old, new = make_deployment(project, checkpoint), make_deployment(project, checkpoint, name="sums-new")
+    conversation = make_conversation(project, alice, old)
+    first = conversation.messages.get(role="assistant")
+    Message.objects.filter(pk=first.pk).update(column=0, deployment=old, tokens=[["It", -0.1, [["It", -0.1], ["No", -2.3]]]])
+    second = Message.objects.create(
+        conversation=conversation, parent=first.parent, role="assistant", content="43", column=1, deployment=new
+    )
+    site.hello = {"type": "snapshot", "conversation": {"id": conversation.pk}, "messages": []}
+    page = site.open(reverse("conversation", args=[conversation.pk]))
+    left, right = (page.locator(f"[data-message='{m.pk}']") for m in (first, second))
+    right.get_by_role("button", name="This is better").click()
+    expect(right.locator(".badge")).to_have_text("Your choice")
+    expect(page.locator("[data-composer] [name=parent]")).to_have_value(str(second.pk))
+    left.get_by_role("button", name="Bad", exact=True).click()
+    left.get_by_text("Say why").click()
+    left.get_by_label("Wrong", exact=True).check()
+    left.get_by_role("button", name="Save").click()
+    expect(left.locator(".why .tag")).to_have_text("Wrong")
+    left.get_by_text("Token probabilities").click()
+    left.locator(".token summary").click()
+    expect(left.locator(".token .menu-item")).to_contain_text("No")
+    left.locator(".token .menu-item").click()
+    expect(page.locator("[data-waiting]")).to_have_count(1)
+    assert Message.objects.latest("pk").prefix == "No"
+    page.goto(page.url.split("/playground/")[0] + reverse("review-queue"))
+    page.keyboard.press("j")
+    page.keyboard.press("a")
+    expect(page.locator("[data-judged]")).to_have_count(1)
