@@ -82,8 +82,9 @@ def moment(name: str, given: str) -> datetime:
 
 
 def _model(view: Any) -> type[Model] | None:
+    """What the view lists; None of an action on one thing, whose answer is no list of these rows."""
     queryset = getattr(view, "queryset", None)
-    return None if queryset is None else queryset.model
+    return None if queryset is None or getattr(view, "detail", False) else queryset.model
 
 
 def _has(model: type[Model] | None, name: str) -> bool:
