@@ -42,6 +42,7 @@ def message_rate(
     text = with_thinking(message)
     _check_ended(message)
     before = Judgement.objects.filter(user=user, message=message, kind=JudgementKind.RATING)
+    _one_at_a_time(message)
     if value == 0:
         before.delete()
         _tell(message)
@@ -61,7 +62,7 @@ def message_rewrite(*, message: Message, user: User, content: str, reasoning: st
     _check_owner(message, user)
     _check_ended(message)
     original = message.edit_of or message
-    Conversation.objects.select_for_update().get(pk=message.conversation_id)
+    _one_at_a_time(message)
     said, thought = _text(content, "content"), _text(reasoning, "reasoning")
     if not said:
         raise ConfigError("The answer is empty. Write how it should have been.", field="content")
@@ -96,6 +97,7 @@ def message_prefer(
     for one in answers:
         _check_ended(one)
     said = _comment(comment)
+    _one_at_a_time(message)
     there = [m.pk for m in answers]
     Judgement.objects.filter(Q(message__in=there) & Q(other__in=there), user=user, kind=JudgementKind.CHOICE).delete()
     pairs = [(a, b) for i, a in enumerate(answers) for b in answers[i + 1 :]] if tie else [(message, m) for m in over]
@@ -153,6 +155,11 @@ def _tell(message: Message) -> None:
     pk = message.conversation_id
     Conversation.objects.filter(pk=pk).update(updated_at=Now())
     transaction.on_commit(lambda: publish(f"chat.{pk}", "conversation", conversation=pk))
+
+
+def _one_at_a_time(message: Message) -> None:
+    """Until the end of the transaction nobody else judges in this conversation, so that one judgement takes another's place."""
+    Conversation.objects.select_for_update().get(pk=message.conversation_id)
 
 
 def _check_owner(message: Message, user: User) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries
@@ -235,6 +236,25 @@ def test_the_queue_is_filtered_and_counts_its_queries(
     assert len(found.context["rows"]) == 1
     assert len(client_erin.get(reverse("review-queue"), {"state": "accepted"}).context["rows"]) == 0
     assert len(client_erin.get(reverse("review-queue"), {"kind": "edit", "state": "all"}).context["rows"]) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_judgements_at_once_are_one_after_the_other(conversation: Conversation, other: Deployment, alice: User) -> None:
+    """A double click is no error: the later one takes the earlier one's place."""
+    first = answer_of(conversation)
+    second = beside(first, other, "43")
+
+    def judge(value: int) -> None:
+        try:
+            services.message_rate(message=first, user=alice, value=value)
+            services.message_prefer(message=first, user=alice, over=[second])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(judge, value) for value in (1, -1) * 6]:
+            done.result()
+    assert sorted(Judgement.objects.values_list("kind", flat=True)) == ["choice", "rating"]
 
 
 def accept_all(project: Project, user: User) -> None:
