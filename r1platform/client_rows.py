@@ -131,8 +131,8 @@ class Deployment(TypedDict):
 
 
 class Metrics(TypedDict):
-    """Columns of each series; a bucket of level k holds 4**k steps."""
+    """Columns of each series; a bucket holds `width` steps."""
 
     series: list[dict[str, Any]]
     last_event_id: int
-    level: int
+    width: int

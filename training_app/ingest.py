@@ -24,7 +24,7 @@ from r1platform.lib.live import publish
 from r1platform.lib.storage import run_dir
 from r1platform.lib.tail import read_lines, wait_for_growth
 from r1platform.lib.transitions import StaleFence
-from training_app import pyramid
+from training_app import buckets, pyramid
 from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunAttempt, RunEvent
 from training_app.states import AttemptState
 
@@ -39,7 +39,10 @@ class _Batch:
     """What the lines of one batch amount to."""
 
     rows: list[tuple[int, float, str, str]] = field(default_factory=list)
-    points: dict[str, list[pyramid.Bucket]] = field(default_factory=dict)
+    stamps: buckets.Stamps = field(default_factory=list)
+    points: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    """Of each scalar the numbers of its stamps, and its values."""
+    newest_step: int = -1
     summary: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] | None = None
     checkpoints: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -89,7 +92,7 @@ class Ingest:
         """All of the batch or nothing; returns the id of the newest event of the run."""
         self._own()
         last_id = self._write_events(batch)
-        self._write_points(batch.points)
+        self._write_points(batch)
         for kind, payload in batch.checkpoints:
             self._write_checkpoint(kind, payload)
         self._write_run(batch)
@@ -148,21 +151,18 @@ class Ingest:
             cursor.execute(f"SELECT max(id) FROM {_EVENTS} WHERE run_id = %s", [run])  # noqa: S608 (our own table)
             return int(cursor.fetchone()[0] or 0)
 
-    def _write_points(self, points: dict[str, list[pyramid.Bucket]]) -> None:
+    def _write_points(self, batch: _Batch) -> None:
         """Writes the points; those of a step that is there already replace what follows from it on."""
-        written: dict[int, list[pyramid.Bucket]] = {}
-        for name, found in points.items():
-            series = self._series.get(name) or self._new_series(name, found[0].start_step)
-            if series.num_points and found[0].start_step <= series.last_step:
-                pyramid.cut(series.pk, found[0].start_step)
-                series.num_points = series.buckets.filter(level=0).count()
-            written[series.pk] = found
-            series.num_points += len(found)
-            series.last_step, series.last_value = found[-1].last_step, found[-1].last_value
+        written = []
+        for name, (rows, values) in batch.points.items():
+            stamps = [batch.stamps[row] for row in rows]
+            first = stamps[0][0]
+            series = self._series.get(name) or self._new_series(name, first)
+            if series.num_points and first <= series.last_step:
+                pyramid.cut(series, first)
+            written.append((series, buckets.points(stamps, values)))
         if written:
             pyramid.write(written)
-            changed = [self._series[name] for name in points]
-            MetricSeries.objects.bulk_update(changed, ["num_points", "last_step", "last_value"])
 
     def _new_series(self, name: str, step: int) -> MetricSeries:
         made, _ = MetricSeries.objects.get_or_create(
@@ -215,15 +215,18 @@ def _sort_use(batch: _Batch, payload: dict[str, Any]) -> None:
 def _sort_scalars(batch: _Batch, at: float, payload: dict[str, Any]) -> None:
     step, tokens, seconds = int(payload["step"]), int(payload["tokens"]), float(payload["process_seconds"])
     batch.num_tokens, batch.process_seconds = tokens, seconds
+    goes_back, number = step <= batch.newest_step, len(batch.stamps)
+    batch.newest_step = max(step, batch.newest_step)
+    batch.stamps.append((step, at, tokens, seconds))
     for name, value in payload["values"].items():
         if value is None:
             continue
-        number = value if isinstance(value, int | float) and math.isfinite(value) else None
-        made = pyramid.point(step, number, time=at, tokens=tokens, process_seconds=seconds)
-        found = batch.points.setdefault(name, [])
-        while found and found[-1].start_step >= step:
-            found.pop()
-        found.append(made)
+        rows, values = batch.points.get(name) or batch.points.setdefault(name, ([], []))
+        while goes_back and rows and batch.stamps[rows[-1]][0] >= step:
+            rows.pop()
+            values.pop()
+        rows.append(number)
+        values.append(value if isinstance(value, int | float) else math.nan)
         batch.summary[name] = value
 
 

@@ -13,9 +13,9 @@ from r1platform.demo.pages import PAGES, addresses
 from r1platform.models import Node, Project
 from tests.browser.signed_in import Site
 from tests.pages.b_rows import RESULT, make_checkpoint, make_conversation, make_deployment, make_event
-from tests.training_app.rows import make_version
+from tests.training_app.rows import make_version, put_series
 from training_app import services
-from training_app.models import MetricBucket, MetricSeries, PhaseRun
+from training_app.models import PhaseRun
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 SERIOUS = {"serious", "critical"}
@@ -44,14 +44,7 @@ def ids(project: Project, alice: User, node: Node) -> dict[str, int]:
     make_event(run, node, 20, "progress", step=20, total=48)
     make_event(run, node, 21, "experts", **LOAD)
     for name in ("loss", "reward/total", "moe/max_vio"):
-        series, _ = MetricSeries.objects.get_or_create(run=run, name=name, defaults={"num_points": 20, "first_step": 1, "last_step": 20})
-        MetricBucket.objects.bulk_create(
-            MetricBucket(
-                series=series, level=0, start_step=step, num_points=1, num_nonfinite=0, minimum=1 / step, maximum=1 / step,
-                last_step=step, last_value=1 / step, last_time=1.8e9 + step, last_tokens=step * 100, last_process_seconds=step / 2,
-            )
-            for step in range(1, 21)
-        )  # fmt: skip
+        put_series(run, name, {step: 1 / step for step in range(1, 21)})
     deployment = make_deployment(project, make_checkpoint(run, node))
     chat = make_conversation(project, alice, deployment)
     return {

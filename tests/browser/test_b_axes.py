@@ -11,7 +11,8 @@ from playwright.sync_api import Page, expect
 from r1platform.models import Node, Project
 from tests.browser.signed_in import Site
 from tests.pages.b_rows import make_event, make_run
-from training_app.models import MetricBucket, MetricSeries, PhaseRun
+from tests.training_app.rows import put_series
+from training_app.models import MetricSeries, PhaseRun
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 HELD = {0: 0.64, 24: 0.977}
@@ -19,35 +20,14 @@ HELD = {0: 0.64, 24: 0.977}
 SPARSE = {0: 0.1, 10: 0.2, 30: 0.6, 40: 0.5}
 
 
-def add_series(run: PhaseRun, name: str, values: dict[int, float]) -> None:
-    series = MetricSeries.objects.create(run=run, name=name, num_points=len(values), first_step=min(values), last_step=max(values))
-    MetricBucket.objects.bulk_create(
-        MetricBucket(
-            series=series,
-            level=0,
-            start_step=step,
-            num_points=1,
-            num_nonfinite=0,
-            minimum=value,
-            maximum=value,
-            last_step=step,
-            last_value=value,
-            last_time=1.8e9 + step,
-            last_tokens=step * 100,
-            last_process_seconds=step / 2,
-        )
-        for step, value in values.items()
-    )
-
-
 @pytest.fixture
 def run(project: Project, node: Node) -> PhaseRun:
     made = make_run(project, state="succeeded")
     make_event(made, node, 1, "progress", step=24, total=24)
     MetricSeries.objects.filter(run=made).delete()
-    add_series(made, "eval/accuracy", HELD)
-    add_series(made, "eval/quality", SPARSE)
-    add_series(made, "loss", {step: 0.01 * step for step in range(41)})
+    put_series(made, "eval/accuracy", HELD)
+    put_series(made, "eval/quality", SPARSE)
+    put_series(made, "loss", {step: 0.01 * step for step in range(41)})
     return made
 
 
@@ -85,7 +65,7 @@ def test_a_log_axis_says_what_it_cannot_draw_and_shows_the_rest_as_a_point(
 
 
 def test_a_log_axis_of_values_draws_no_line_to_zero(site: Site, run: PhaseRun) -> None:
-    add_series(run, "reward/mean", {1: 0.0, 2: 0.5, 3: 0.0})
+    put_series(run, "reward/mean", {1: 0.0, 2: 0.5, 3: 0.0})
     page = open_charts(site, run, "?logy=1&smooth=0")
     chart = page.locator("[data-name='reward/mean']")
     chart.scroll_into_view_if_needed()

@@ -16,7 +16,8 @@ from r1platform.models import Node, Project
 from serving_app.models import Message
 from tests.browser.signed_in import Site
 from tests.pages.b_rows import RESULT, make_checkpoint, make_conversation, make_deployment, make_event, make_run
-from training_app.models import MetricBucket, MetricSeries, PhaseRun
+from tests.training_app.rows import put_series
+from training_app.models import PhaseRun
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 NUM_STEPS = 40
@@ -28,26 +29,7 @@ def run(project: Project, node: Node) -> PhaseRun:
     made = make_run(project, summary={"perf/tok_s": 7140.0})
     make_event(made, node, NUM_STEPS, "progress", step=NUM_STEPS, total=100)
     for name in ("loss", "kl", *(f"perf/extra_{n}" for n in range(36))):
-        series, _ = MetricSeries.objects.get_or_create(run=made, name=name)
-        MetricBucket.objects.bulk_create(
-            MetricBucket(
-                series=series,
-                level=0,
-                start_step=step,
-                num_points=1,
-                num_nonfinite=int(step == 7),
-                minimum=None if step == 7 else 1 / step,
-                maximum=None if step == 7 else 1 / step,
-                last_step=step,
-                last_value=None if step == 7 else 1 / step,
-                last_time=1.8e9 + step,
-                last_tokens=step * 100,
-                last_process_seconds=step / 2,
-            )
-            for step in range(1, NUM_STEPS + 1)
-        )
-        series.num_points, series.first_step, series.last_step = NUM_STEPS, 1, NUM_STEPS
-        series.save()
+        put_series(made, name, {step: None if step == 7 else 1 / step for step in range(1, NUM_STEPS + 1)})
     return made
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db import transaction
 
 from model_core.config import RunConfig
 from model_core.rundir import COMPLETE, RunDir, write_json
 from r1platform.lib.storage import run_dir
 from r1platform.models import Node, Project
-from training_app.models import Dataset, DatasetVersion, PhaseRun, RunAttempt
+from training_app import buckets, pyramid
+from training_app.models import Dataset, DatasetVersion, MetricSeries, PhaseRun, RunAttempt
 
 
 def make_version(project: Project, **values: Any) -> DatasetVersion:
@@ -67,3 +69,14 @@ def tell(rundir: RunDir, seq: int, kind: str, **payload: Any) -> None:
 
 def scalars(step: int, **values: Any) -> dict[str, Any]:
     return {"step": step, "tokens": step * 100, "process_seconds": step / 2, "values": values}
+
+
+def put_series(run: PhaseRun, name: str, values: dict[int, float | None]) -> MetricSeries:
+    """A series with these values by step, None for what is no number, as ingestion leaves it."""
+    MetricSeries.objects.filter(run=run, name=name).delete()
+    series = MetricSeries.objects.create(run=run, name=name, first_step=min(values))
+    stamps = [(step, 1.8e9 + step, step * 100, step / 2) for step in values]
+    numbers = [float("nan") if value is None else value for value in values.values()]
+    with transaction.atomic():
+        pyramid.write([(series, buckets.points(stamps, numbers))])
+    return series

@@ -15,7 +15,7 @@ from r1platform.models import Node, Project
 from tests.training_app.rows import make_attempt, make_run, rundir_of, scalars, tell
 from training_app import ingest as ingesting
 from training_app.ingest import Ingest, device_seconds_of
-from training_app.models import Checkpoint, MetricBucket, MetricSeries, PhaseRun, RunAttempt, RunEvent
+from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunAttempt, RunEvent
 from training_app.selectors import run_events, run_metrics
 from training_app.verdict import attempt_finish
 
@@ -64,8 +64,8 @@ def test_what_was_told_is_in_the_tables(run: PhaseRun, attempt: RunAttempt, rund
     assert run.summary["loss"] == 2.5 and run.summary["evaluation"]["quality"] == 0.5
     assert run.summary["accuracy_before"] == 0.25 and "examples" not in run.summary["evaluation"]
     assert Checkpoint.objects.get().metrics == {"accuracy": 0.5}
-    lr = MetricBucket.objects.get(series__name="lr", level=0)
-    assert lr.num_nonfinite == 1 and lr.last_value is None and lr.minimum is None
+    (lr,) = run_metrics(run, names=["lr"])["series"]
+    assert (lr["nonfinite"], lr["last"], lr["min"]) == ([1], [None], [None])
     assert not MetricSeries.objects.filter(name="skipped").exists()
 
 
@@ -119,7 +119,7 @@ def test_a_supervisor_that_dies_in_the_middle_leaves_all_or_nothing(
         patch.setattr(Ingest, "_write_run", die)
         with pytest.raises(KeyboardInterrupt):
             broken.take()
-    assert not RunEvent.objects.exists() and not MetricBucket.objects.exists()
+    assert not RunEvent.objects.exists() and not MetricSeries.objects.exists()
     drain(attempt)
     drain(attempt)
     assert RunEvent.objects.count() == 20
@@ -143,7 +143,18 @@ def test_small_batches_are_the_same_as_one(
         tell(rundir, step, "scalars", **scalars(step, loss=1 / step))
     drain(attempt)
     assert losses(run) == {step: 1 / step for step in range(1, 60)}
-    assert MetricBucket.objects.filter(level=9).get().num_points == 59
+    assert MetricSeries.objects.get().num_points == 59
+
+
+def test_scalars_of_one_step_may_come_in_several_events(run: PhaseRun, attempt: RunAttempt, rundir: RunDir) -> None:
+    """An evaluation tells of the step that was told already; only what is told of again is replaced."""
+    for seq, values in enumerate([{"loss": 1.0}, {"loss": 2.0}, {"eval/accuracy": 0.5}], start=1):
+        tell(rundir, seq, "scalars", **scalars(min(seq, 2), **values))
+    tell(rundir, 4, "scalars", **scalars(1, loss=9.0))
+    drain(attempt)
+    assert losses(run) == {1: 9.0}
+    (accuracy,) = run_metrics(run, names=["eval/accuracy"])["series"]
+    assert (accuracy["x"], accuracy["last"]) == ([2], [0.5])
 
 
 def test_the_next_attempt_goes_on_from_its_checkpoint(run: PhaseRun, attempt: RunAttempt, rundir: RunDir, node: Node) -> None:

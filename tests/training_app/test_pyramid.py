@@ -1,81 +1,153 @@
-"""The pyramid holds at every level what a pass over the points gives, whatever order they came in."""
+"""Whatever range is read, at whatever width and whatever order points came in: it is what a pass over the points gives."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from r1platform.models import Project
-from tests.training_app.rows import make_run
-from training_app import pyramid
-from training_app.models import MetricBucket, MetricSeries
+from tests.training_app.rows import make_run, put_series
+from training_app import buckets, pyramid
+from training_app.models import MetricChunk, MetricSeries, PhaseRun
+from training_app.selectors import run_metrics, runs_metrics
 
 pytestmark = pytest.mark.django_db
+Truth = dict[int, float]
 
 
 @pytest.fixture
-def series(project: Project, alice: User) -> MetricSeries:
-    return MetricSeries.objects.create(run=make_run(project, alice), name="loss")
+def run(project: Project, alice: User) -> PhaseRun:
+    return make_run(project, alice)
 
 
-def points(steps: range, seed: int = 0) -> list[pyramid.Bucket]:
+@pytest.fixture
+def series(run: PhaseRun) -> MetricSeries:
+    return MetricSeries.objects.create(run=run, name="loss")
+
+
+def some(steps: Any, seed: int = 0) -> Truth:
     values = random.Random(seed)
-    return [
-        pyramid.point(
-            step, None if step % 7 == 3 else values.gauss(0, 1), time=1e9 + step, tokens=step * 3, process_seconds=step / 4
-        )
-        for step in steps
-    ]
+    return {step: float("nan") if step % 7 == 3 else values.gauss(0, 1) for step in steps}
 
 
-def expected(given: list[pyramid.Bucket], level: int) -> dict[int, tuple[Any, ...]]:
-    """By brute force: (count, nonfinite, min, max, last step, last value) of each bucket."""
-    size = 4**level
-    grouped: dict[int, list[pyramid.Bucket]] = {}
-    for one in given:
-        grouped.setdefault(one.start_step // size * size, []).append(one)
-    found = {}
-    for start, members in grouped.items():
-        finite = [m.last_value for m in members if m.last_value is not None]
+def add(series: MetricSeries, given: Truth) -> None:
+    with transaction.atomic():
+        stamps = [(step, 1e9 + step, step * 3, step / 4) for step in given]
+        pyramid.write([(series, buckets.points(stamps, list(given.values())))])
+
+
+def expected(truth: Truth, first: int, last: int, width: int) -> list[tuple[Any, ...]]:
+    """By brute force: step, points, without a number, min, max, value and time of each bucket."""
+    grouped: dict[int, list[int]] = {}
+    for step in truth:
+        if first <= step <= last:
+            grouped.setdefault(step // width, []).append(step)
+    found = []
+    for steps in grouped.values():
+        finite = [truth[step] for step in steps if truth[step] == truth[step]]
         ends = (min(finite), max(finite)) if finite else (None, None)
-        found[start] = (len(members), len(members) - len(finite), *ends, members[-1].last_step, members[-1].last_value)
+        value = truth[steps[-1]]
+        found.append((steps[-1], len(steps), len(steps) - len(finite), *ends, value if value == value else None, 1e9 + steps[-1]))
     return found
 
 
-def stored(series: MetricSeries, level: int) -> dict[int, tuple[Any, ...]]:
-    names = ("start_step", "num_points", "num_nonfinite", "minimum", "maximum", "last_step", "last_value")
-    rows = MetricBucket.objects.filter(series=series, level=level).values_list(*names)
-    return {row[0]: tuple(row[1:]) for row in rows}
+def read(series: MetricSeries, first: int, last: int, width: int) -> list[tuple[Any, ...]]:
+    fresh = MetricSeries.objects.get(pk=series.pk)
+    found = buckets.fold(pyramid.read([fresh], first=first, last=last, level=buckets.level_of(width))[fresh.pk], width)
+    return list(zip(*(buckets.numbers(found[name]) for name in ("step", "n", "nonfinite", "min", "max", "last", "time")), strict=True))
 
 
-@pytest.mark.parametrize("size", [1, 3, 50, 400])
-def test_any_batching_gives_the_same_pyramid(series: MetricSeries, size: int) -> None:
-    given = points(range(1, 300))
-    for start in range(0, len(given), size):
-        with transaction.atomic():
-            pyramid.write({series.pk: given[start : start + size]})
-    for level in range(pyramid.NUM_LEVELS):
-        assert stored(series, level) == expected(given, level)
+def holds(series: MetricSeries, truth: Truth, seed: int = 0) -> None:
+    """Ranges drawn at random, and all of it, at several widths."""
+    draw, newest = random.Random(seed), max(truth)
+    ranges = [(0, newest), *(sorted((draw.randrange(newest + 9), draw.randrange(newest + 9))) for _ in range(8))]
+    for first, last in ranges:
+        for width in (1, 4, 12, 64, 80, 1024):
+            assert read(series, first, last, width) == expected(truth, first, last, width), (first, last, width)
+    assert MetricSeries.objects.get(pk=series.pk).num_points == len(truth)
 
 
-@pytest.mark.parametrize("step", [1, 16, 17, 100, 255])
+@pytest.mark.parametrize("size", [7, 50, 400, 9000])
+def test_any_batching_and_any_range_give_what_the_points_give(series: MetricSeries, size: int) -> None:
+    truth = some(range(5, 700 if size < 10 else 6000))
+    steps = list(truth)
+    for start in range(0, len(steps), size):
+        add(series, {step: truth[step] for step in steps[start : start + size]})
+    holds(series, truth)
+
+
+def test_steps_far_apart_are_as_good(series: MetricSeries) -> None:
+    truth = some(sorted(random.Random(3).sample(range(2_000_000), 300)))
+    steps = list(truth)
+    for start in range(0, 300, 37):
+        add(series, {step: truth[step] for step in steps[start : start + 37]})
+    holds(series, truth)
+
+
+def test_coarse_levels_are_read_and_not_points(series: MetricSeries) -> None:
+    truth = some(range(70_000))
+    add(series, truth)
+    with CaptureQueriesContext(connection):
+        found = pyramid.read([series], first=0, last=69_999, level=4)[series.pk]
+    assert len(found) < 1000 and found["n"].sum() == 70_000
+
+
+@pytest.mark.parametrize("step", [0, 1, 63, 64, 100, 255, 256, 1000, 1279, 1280, 1299])
 def test_a_resumed_attempt_replaces_what_followed(series: MetricSeries, step: int) -> None:
-    first, again = points(range(1, 256)), points(range(step, 300), seed=1)
+    first, again = some(range(1300)), some(range(step, 1500), seed=1)
+    add(series, first)
     with transaction.atomic():
-        pyramid.write({series.pk: first})
-        pyramid.cut(series.pk, step)
-        pyramid.write({series.pk: again})
-    truth = [one for one in first if one.start_step < step] + again
-    for level in range(pyramid.NUM_LEVELS):
-        assert stored(series, level) == expected(truth, level)
+        pyramid.cut(series, step)
+    assert MetricSeries.objects.get(pk=series.pk).num_points == step
+    add(series, again)
+    holds(series, {**{at: value for at, value in first.items() if at < step}, **again})
 
 
-@pytest.mark.parametrize("num_steps", [1, 999, 1000, 1001, 4000, 123_456, 10**7])
-def test_a_range_is_at_most_the_buckets_asked_for(num_steps: int) -> None:
-    level = pyramid.level_for(num_steps, 1000)
-    assert -(-num_steps // 4**level) + 1 <= 1000 or level == pyramid.NUM_LEVELS - 1
-    assert level == 0 or -(-num_steps // 4 ** (level - 1)) + 1 > 1000
+def test_a_cut_in_a_gap_goes_back_to_the_point_before_it(series: MetricSeries) -> None:
+    truth = some([3, 40, 5000, 5001, 90_000])
+    add(series, truth)
+    with transaction.atomic():
+        pyramid.cut(series, 4990)
+    assert (series.last_step, series.num_points) == (40, 2)
+    holds(series, some([3, 40]) | {3: truth[3], 40: truth[40]})
+    with transaction.atomic():
+        pyramid.cut(series, 0)
+    assert not MetricChunk.objects.exists() and MetricSeries.objects.get().num_points == 0 and read(series, 0, 9, 1) == []
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 999, 1000, 1001, 4000, 123_456, 10**6, 10**7])
+@pytest.mark.parametrize("most", [2, 200, 1000])
+def test_a_range_is_at_most_the_buckets_asked_for_and_not_far_fewer(num_steps: int, most: int) -> None:
+    width = buckets.width_for(num_steps, most)
+    assert (num_steps - 1) // width + 2 <= max(most, 2) or width == 1
+    assert width == 1 or width <= 2 * -(-num_steps // (most - 1))
+    assert width % 4 ** buckets.level_of(width) == 0
+
+
+def test_many_runs_are_read_in_two_queries_and_few_buckets(project: Project, alice: User) -> None:
+    runs = [make_run(project, alice) for _ in range(5)]
+    for place, run in enumerate(runs):
+        put_series(run, "loss", {step: float(np.sin(step) * (place + 1)) for step in range(3000)})
+    with CaptureQueriesContext(connection) as queries:
+        found = runs_metrics(runs, names=["loss"], max_buckets=100, columns=["x", "min", "max"])
+    assert len(queries) == 2
+    assert [one["run"] for one in found["runs"]] == [run.pk for run in runs]
+    for place, one in enumerate(found["runs"]):
+        (column,) = one["series"]
+        truth = [float(np.sin(step) * (place + 1)) for step in range(3000)]
+        assert set(column) == {"name", "unit", "x", "min", "max"} and len(column["x"]) <= 100
+        assert (min(column["min"]), max(column["max"])) == (min(truth), max(truth))
+
+
+def test_an_answer_of_many_series_is_bounded_in_all(run: PhaseRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training_app.selectors.metrics.MAX_BUCKETS_IN_ALL", 60)
+    for name in "abc":
+        put_series(run, name, dict.fromkeys(range(500), 1.0))
+    found = run_metrics(run)
+    assert all(len(one["x"]) <= 20 and sum(one["n"]) == 500 for one in found["series"])

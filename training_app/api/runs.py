@@ -14,7 +14,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from r1platform.api import ProjectViewSet, wanted_project
+from r1platform.compressed import compressed
 from training_app import selectors, services
+from training_app.api.comparing import RANGE, ComparingRuns, MetricsSerializer, range_of
 from training_app.api.datasets import UploadField
 from training_app.api.fields import CheckpointField, VersionField, query_number, user_of, values_of
 from training_app.api.filters import RunFilter
@@ -148,14 +150,6 @@ class CheckpointSerializer(serializers.ModelSerializer[Checkpoint]):
         read_only_fields = fields
 
 
-class MetricsSerializer(serializers.Serializer[Any]):
-    """Columns of each series; a bucket of level k holds 4**k steps."""
-
-    series = serializers.ListField(child=serializers.DictField())
-    last_event_id = serializers.IntegerField()
-    level = serializers.IntegerField()
-
-
 class CheckpointFileSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     size_bytes = serializers.IntegerField()
@@ -199,7 +193,7 @@ class ExpertsHistorySerializer(serializers.Serializer[Any]):
     bias = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()), help_text="Of `layer` by expert.")
 
 
-class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, RolloutReadings, RouteReadings, ProjectViewSet):
+class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, RolloutReadings, RouteReadings, ComparingRuns):
     """Phase runs."""
 
     queryset = PhaseRun.objects.select_related("project", "retried_as")
@@ -291,26 +285,11 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, Rollou
         services.gate_override(run=run, user=user_of(request), reason=values["reason"])
         return self._now()
 
-    @extend_schema(
-        parameters=[
-            OpenApiParameter("names", str, description="Series, separated by commas; by default all."),
-            OpenApiParameter("from", int, description="First step."),
-            OpenApiParameter("to", int, description="Last step."),
-            OpenApiParameter("buckets", int, description="At most about so many points a series; by default 1000."),
-        ],
-        responses=MetricsSerializer,
-    )
+    @extend_schema(parameters=RANGE, responses=MetricsSerializer)
     @action(**PLAIN)
     def metrics(self, request: Request, pk: str) -> Response:
         """Scalars of any range, with the extremes of what was folded together."""
-        names = [name for name in request.query_params.get("names", "").split(",") if name]
-        buckets = query_number(request, "buckets")
-        return Response(
-            selectors.run_metrics(
-                self.get_object(), names=names or None, x_from=query_number(request, "from"),
-                x_to=query_number(request, "to"), max_buckets=min(buckets, 10_000) if buckets else 1000,
-            )
-        )  # fmt: skip
+        return compressed(request, Response(selectors.run_metrics(self.get_object(), **range_of(request))))
 
     @extend_schema(
         parameters=[
