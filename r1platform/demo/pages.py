@@ -11,6 +11,7 @@ PAGES: dict[str, str] = {
     "runs": "/runs/", "run-charts": "/runs/{run}/", "run-rollouts": "/runs/{run}/rollouts/", "run-rewards": "/runs/{run}/rewards/",
     "run-experts": "/runs/{run}/experts/", "run-logs": "/runs/{run}/logs/", "run-checkpoints": "/runs/{run}/checkpoints/",
     "run-config": "/runs/{run}/config/", "run-history": "/runs/{run}/history/", "run-new": "/runs/new/?phase=reinforcement",
+    "compare": "/runs/compare/?runs={run}",
     "pipeline-code": "/pipelines/{pipeline}/code/", "phase-new": "/pipelines/{pipeline}/phases/new/",
     "evaluations": "/evaluations/", "evaluation-new": "/evaluations/new/", "cost": "/usage/training/",
     "deployments": "/deployments/", "deployment": "/deployments/{deployment}/",

@@ -18,7 +18,7 @@ from r1platform.templatetags.r1 import duration, percent
 from training_app import selectors
 from training_app.models import PhaseRun
 from training_app.states import RunState
-from training_app.views import run_words, runs_actions, runs_new, runs_page, runs_retry
+from training_app.views import run_words, runs_actions, runs_compare, runs_new, runs_page, runs_retry
 
 PER_PAGE = 50
 ROWS = {"launch": "launch", "version": "dataset_version", "from": "starts_from__run"}
@@ -115,6 +115,7 @@ def _row(run: PhaseRun) -> dict[str, Any]:
 
 urlpatterns = [
     path("runs/", run_list, name="run-list"),
+    path("runs/compare/", runs_compare.run_compare, name="runs-compare"),
     path("runs/new/", runs_new.run_new, name="run-new"),
     path("runs/new/rates/", runs_new.run_rates, name="run-rates"),
     path("runs/<int:run_id>/", runs_page.run_detail, name="run-detail"),

@@ -1,8 +1,8 @@
 // The grid of charts: which are in view, what must be fetched, and when to draw. A chart outside the view or a
 // hidden tab costs nothing; what changed meanwhile is drawn on return.
-import { ApiError, read } from "./api.js";
+import { ApiError } from "./api.js";
 import { Panel } from "./panel.js";
-import { MAX_BUCKETS, Series, stepRange } from "./series.js";
+import { stepRange } from "./series.js";
 
 const GATHER_MS = 40; // charts that ask within this time share a request
 const MIN_GAP_MS = 100;
@@ -10,8 +10,9 @@ const MAX_GAP_MS = 200;
 const COST_FACTOR = 4; // drawing takes at most about a fifth of the time
 
 export class Board {
-  constructor({ root, view, metricsUrl, describe }) {
-    Object.assign(this, { root, view, metricsUrl, describe });
+  /** `source` makes the lines of a chart and reads them; see sources.js. */
+  constructor({ root, view, source, describe }) {
+    Object.assign(this, { root, view, source, describe });
     this.panels = new Map();
     this.asked = new Set();
     this.waiting = []; // scalars events while answers are on their way
@@ -26,16 +27,17 @@ export class Board {
   }
 
   add(name, element) {
-    const panel = new Panel(element, new Series(name), this.view, this.describe(name));
+    const panel = new Panel(element, name, this.source.lines(name), this.view, this.describe(name));
     this.panels.set(name, panel);
     this.seen.observe(element);
+    return panel;
   }
 
   looked(entries) {
     for (const { target, isIntersecting } of entries) {
       const panel = this.panels.get(target.dataset.name);
       panel.visible = isIntersecting;
-      if (isIntersecting && !panel.series.loaded) this.ask([panel]);
+      if (isIntersecting && !panel.loaded) this.ask([panel]);
     }
     this.schedule();
   }
@@ -43,17 +45,23 @@ export class Board {
   changed(keys) {
     for (const panel of this.panels.values()) panel.stale = true;
     if (keys.has("x") && this.view.zoomed) this.view.set({ from: null, to: null });
-    if (keys.has("from") || keys.has("to")) this.ask([...this.panels.values()].filter((p) => p.visible), true);
+    if (keys.has("from") || keys.has("to") || (keys.has("x") && this.source.readsOneAxis)) this.again();
     this.schedule(true);
+  }
+
+  /** Reads anew what is in view, and the rest when it comes into view. */
+  again() {
+    this.ask([...this.panels.values()].filter((p) => p.visible), true);
   }
 
   /** Fetches the range in view for some panels, all that ask within a moment in one request. */
   ask(panels, again = false) {
+    const forget = (panel) => panel.lines.forEach(({ series }) => (series.loaded = false));
     for (const panel of panels) {
-      if (again) panel.series.loaded = false;
+      if (again) forget(panel);
       this.asked.add(panel);
     }
-    if (again) for (const panel of this.panels.values()) if (!panel.visible) panel.series.loaded = false;
+    if (again) for (const panel of this.panels.values()) if (!panel.visible) forget(panel);
     clearTimeout(this.gathering);
     this.gathering = setTimeout(() => this.fetch(), GATHER_MS);
   }
@@ -66,36 +74,33 @@ export class Board {
     for (const panel of panels) panel.turn = turn;
     const { zoomed } = this.view;
     try {
-      if (zoomed) await this.survey(panels.filter((p) => !p.series.overview && !p.series.buckets.length));
+      if (zoomed) await this.survey(panels.filter((p) => p.lines.some(({ series }) => !series.overview && !series.buckets.length)));
       const range = this.steps(panels);
-      const answer = await this.read(panels, range);
-      this.answered(panels.filter((p) => p.turn === turn), answer, zoomed ? range : null);
+      const found = await this.source.read(panels.map((p) => p.name), range, this.view.axis);
+      this.answered(panels.filter((p) => p.turn === turn), found, zoomed ? range : null);
     } catch (error) {
       this.failed(panels, error);
     }
     this.schedule(true);
   }
 
-  read(panels, [from, to]) {
-    return read(this.metricsUrl, { names: panels.map((p) => p.series.name).join(","), from, to, buckets: MAX_BUCKETS });
-  }
-
   async survey(panels) {
     if (!panels.length) return;
-    const found = byName(await this.read(panels, [null, null]));
-    for (const { series } of panels) series.survey(found.get(series.name) ?? {});
+    const found = await this.source.read(panels.map((p) => p.name), [null, null], this.view.axis);
+    for (const { name, lines } of panels) for (const { key, series } of lines) series.survey(found.columns(name, key));
   }
 
-  answered(panels, answer, range) {
-    const found = byName(answer);
+  answered(panels, found, range) {
     const back = [];
     for (const panel of panels) {
-      const [given, last] = [found.get(panel.series.name) ?? {}, answer.last_event_id ?? 0];
-      if (range) panel.series.loadWindow(given, last, range);
-      else if (!panel.series.load(given, last, this.waiting)) back.push(panel);
+      for (const { key, series } of panel.lines) {
+        const columns = found.columns(panel.name, key);
+        if (range) series.loadWindow(columns, found.last, range);
+        else if (!series.load(columns, found.last, this.waiting)) back.push(panel);
+      }
       panel.stale = true;
     }
-    if ([...this.panels.values()].every((p) => p.series.loaded || !p.visible)) this.waiting.splice(0, this.waiting.length - 200);
+    if ([...this.panels.values()].every((p) => p.loaded || !p.visible)) this.waiting.splice(0, this.waiting.length - 200);
     if (back.length) setTimeout(() => this.ask(back, true), 1000);
   }
 
@@ -110,8 +115,11 @@ export class Board {
     const { values, axis } = this.view;
     if (!this.view.zoomed) return [null, null];
     if (values.x === "step") return [Math.floor(values.from), Math.ceil(values.to)];
-    const longest = panels.map((p) => p.series.overview ?? p.series.buckets).sort((a, b) => b.length - a.length)[0] ?? [];
-    return stepRange(longest, axis.key, values.from, values.to);
+    const ranges = panels.flatMap((p) => p.lines.map(({ series }) => series.overview ?? series.buckets)).filter((list) => list.length)
+      .map((list) => stepRange(list, axis.key, values.from, values.to));
+    if (!ranges.length) return [null, null];
+    const lows = ranges.map(([low]) => low ?? 0);
+    return [Math.min(...lows), ranges.some(([, high]) => high === null) ? null : Math.max(...ranges.map(([, high]) => high))];
   }
 
   /** Takes a `scalars` event from the socket. */
@@ -123,13 +131,13 @@ export class Board {
     for (const name of Object.keys(event.payload.values ?? {})) {
       const panel = this.panels.get(name);
       if (!panel) this.dispatch("new-series", name);
-      else if (panel.series.loaded) this.append(panel, event);
+      else if (panel.loaded) this.append(panel, event);
     }
     this.schedule();
   }
 
   append(panel, event) {
-    const outcome = panel.series.append(event);
+    const outcome = panel.lines[0].series.append(event);
     if (outcome === "added") {
       panel.stale = true;
       panel.appliedSeq = event.seq;
@@ -185,8 +193,4 @@ export class Board {
       for (const panel of this.panels.values()) if (panel.visible) panel.resize();
     }, 150);
   }
-}
-
-function byName(answer) {
-  return new Map(answer.series.map((series) => [series.name, series]));
 }

@@ -1,15 +1,17 @@
-// One chart: fetches nothing, decides nothing about time; draws the buckets of its series as the view asks.
-// Layers from back to front: the band of extremes, the raw line faint, the smoothed line, points that stand alone, marks
-// for what is no number. What an axis cannot show is said in words under the chart.
+// One chart: fetches nothing, decides nothing about time; draws the buckets of its lines as the view asks. Most charts have one
+// line; where runs are compared each has one. What an axis cannot show is said in words under the chart.
 import { below, crossed, logTicks, placed, unplaced, windowWords } from "./axis.js";
 import { h } from "./dom.js";
 import { figure, react, resize } from "../plots.js";
 import { number } from "./words.js";
-import { twema } from "./smoothing.js";
+import { limitsOf, lineTraces } from "./traces.js";
+
+const MOST_VALUES = 8;
 
 export class Panel {
-  constructor(element, series, view, words) {
-    Object.assign(this, { element, series, view, words });
+  /** `lines` are {series, colour, label, key}; `label` is empty where there is only one. */
+  constructor(element, name, lines, view, words) {
+    Object.assign(this, { element, name, lines, view, words });
     this.plot = element.querySelector("[data-plot]");
     this.readout = element.querySelector("[data-readout]");
     this.note = element.querySelector("[data-note]");
@@ -17,31 +19,43 @@ export class Panel {
     this.stale = true; // has data or settings that are not drawn
     this.drawn = false;
     this.appliedSeq = 0;
+    this.shown = [];
+  }
+
+  get loaded() {
+    return this.lines.every(({ series }) => series.loaded);
   }
 
   /** Draws what is there; answers when the picture stands. */
   async draw() {
     this.stale = false;
-    this.shown = placed(this.series.buckets, this.view);
+    const { hidden } = this.view;
+    this.shown = this.lines.filter(({ key }) => !hidden.has(key)).map((line) => ({ line, buckets: placed(line.series.buckets, this.view) }));
     const why = this.nothing();
     this.note.hidden = !why;
     this.plot.hidden = Boolean(why);
     this.note.textContent = why;
-    this.say(why ? "" : [unplaced(this.series.buckets, this.view), below(this.shown, this.view)].filter(Boolean).join(" "));
+    this.say(why ? "" : [unplaced(this.buckets(), this.view), below(this.shown.flatMap((s) => s.buckets), this.view)].filter(Boolean).join(" "));
     if (why) return;
-    const { traces, layout } = this.picture(this.shown);
+    const { traces, layout } = this.picture();
     await react(this.plot, traces, layout);
     if (!this.drawn) this.listen();
     this.drawn = true;
   }
 
+  buckets() {
+    return this.shown.flatMap(({ line }) => line.series.buckets);
+  }
+
   /** Why there is nothing to draw; "" when there is. */
   nothing() {
-    const { series, view, shown } = this;
-    if (!series.buckets.length && !series.loaded) return "Loading…";
-    if (view.zoomed && !crossed(shown, view)) return windowWords(view);
-    if (!series.buckets.length) return this.words.empty;
-    return shown.length ? "" : unplaced(series.buckets, view);
+    const { view, shown } = this;
+    const all = this.buckets();
+    if (!all.length && !this.loaded) return "Loading…";
+    if (!shown.length) return "Every run is hidden; choose one above.";
+    if (view.zoomed && !shown.some(({ buckets }) => crossed(buckets, view))) return windowWords(view);
+    if (!all.length) return this.words.empty;
+    return shown.some(({ buckets }) => buckets.length) ? "" : unplaced(all, view);
   }
 
   /** A sentence under the chart, for what it leaves out. */
@@ -52,38 +66,35 @@ export class Panel {
     this.aside.hidden = !sentence;
   }
 
-  picture(buckets) {
-    const { values, axis } = this.view;
-    this.xs = buckets.map(axis.of);
-    const places = this.xs.map(Number);
-    const fits = (y) => (values.logy && !(y > 0) ? null : y); // Plotly would draw a line down to nowhere
-    const all = buckets.map((b) => b.last);
-    this.smoothed = twema(places, all, values.smooth);
-    const raw = all.map(fits);
-    const shown = values.smooth > 0 ? this.smoothed.map(fits) : raw;
-    const colour = this.words.colour;
-    const traces = [
-      ...band(buckets, this.xs, colour, fits),
-      line(this.xs, raw, colour, { width: 1, opacity: values.smooth > 0 ? 0.25 : 1 }),
-      line(this.xs, shown, colour, { width: 1.8 }),
-      alone(this.xs, raw, colour),
-      marks(buckets, this.xs, values.logy),
-    ].filter(Boolean);
-    return { traces, layout: this.layout(buckets, all) };
+  picture() {
+    const limits = this.view.values.fit ? limitsOf(this.shown.map((s) => s.buckets), this.view) : null;
+    const traces = [];
+    for (const one of this.shown) {
+      const made = lineTraces(one.line, one.buckets, this.view, { count: this.shown.length, limits });
+      Object.assign(one, { xs: made.xs, smoothed: made.smoothed });
+      traces.push(...made.traces);
+    }
+    return { traces, layout: this.layout(limits) };
   }
 
-  layout(buckets, raw) {
+  layout(limits) {
     const { values, axis, logx } = this.view;
+    const buckets = this.shown.flatMap((s) => s.buckets);
     const inView = this.view.zoomed ? [values.from, values.to] : buckets.map((b) => b[axis.key]);
-    const heights = buckets.flatMap((b) => [b.last, b.min, b.max]);
+    const heights = limits ? [limits.low, limits.high] : buckets.flatMap((b) => [b.last, b.min, b.max]);
     const range = this.view.zoomed ? { range: this.zoomRange(), autorange: false } : { autorange: true };
+    const [low, high] = limits ? [limits.low, limits.high].map(values.logy ? Math.log10 : Number) : [];
     return figure({
       xaxis: { type: scale(this.view), title: { text: axis.title }, nticks: values.x === "time" ? 4 : 7, tickangle: 0, ...range,
         ...(logx ? logTicks(inView) : {}) },
-      yaxis: { type: values.logy ? "log" : "linear", title: { text: this.series.unit || "" }, ...(values.logy ? logTicks(heights) : {}),
-        rangemode: raw.every((y) => y === null || y >= 0) ? "nonnegative" : "normal" },
+      yaxis: { type: values.logy ? "log" : "linear", title: { text: this.unit() }, ...(values.logy ? logTicks(heights) : {}),
+        ...(limits ? { range: [low, high], autorange: false } : { rangemode: buckets.every((b) => b.last === null || b.last >= 0) ? "nonnegative" : "normal" }) },
       meta: { label: [`${this.words.title} by ${axis.title}`, this.aside?.textContent].filter(Boolean).join(". ") },
     });
+  }
+
+  unit() {
+    return this.lines.find(({ series }) => series.unit)?.series.unit ?? "";
   }
 
   zoomRange() {
@@ -116,27 +127,42 @@ export class Panel {
     this.element.dispatchEvent(new CustomEvent(type, { detail, bubbles: true }));
   }
 
-  /** Shows the value at `x` (a place on the shared axis) above the chart, and a hairline in it. */
+  /** Shows what every line is at `x` (a place on the shared axis), and a hairline there. */
   point(x) {
-    if (!this.drawn || !this.xs) return;
-    const index = x === null ? -1 : nearest(this.xs.map(Number), x);
-    const bucket = this.shown[index];
-    this.readout.textContent = bucket ? this.sentence(bucket, index) : "";
-    this.hairline(index);
+    if (!this.drawn || this.plot.hidden) return;
+    const alone = this.lines.length === 1;
+    const reaches = ({ xs }) => xs?.length && (alone || (xs[0] <= x && x <= xs.at(-1)));
+    const found = x === null ? [] : this.shown.filter(reaches).map((s) => at(s, x));
+    if (alone) this.readout.textContent = found.length ? this.sentence(found[0]) : "";
+    else this.list(found);
+    const nearest = found.sort((a, b) => Math.abs(a.x - x) - Math.abs(b.x - x))[0];
+    this.hairline(nearest?.x ?? null);
   }
 
-  sentence(bucket, index) {
-    const smoothed = this.view.values.smooth > 0 ? ` (${number(this.smoothed[index], 3)} smoothed)` : "";
+  sentence({ bucket, smoothed }) {
+    const also = this.view.values.smooth > 0 ? ` (${number(smoothed, 3)} smoothed)` : "";
     const many = bucket.n > 1 ? `, ${number(bucket.min, 3)} to ${number(bucket.max, 3)}` : "";
-    return `step ${bucket.step}: ${number(bucket.last, 3)}${smoothed}${many}`;
+    return `step ${bucket.step}: ${number(bucket.last, 3)}${also}${many}`;
   }
 
-  hairline(index) {
+  /** The lines at the cursor, highest first. */
+  list(found) {
+    this.values ??= this.plot.parentElement.appendChild(h("div.plot-values", { "data-values": "", role: "status" }));
+    const shown = (one) => (this.view.values.smooth > 0 ? one.smoothed : one.bucket.last);
+    const ranked = found.filter((one) => shown(one) !== null).sort((a, b) => shown(b) - shown(a));
+    const rows = ranked.slice(0, MOST_VALUES).map((one) =>
+      h("div", {}, h("i.swatch", { style: { background: one.line.colour } }), `${one.line.label} `, h("b", {}, number(shown(one), 4))));
+    if (ranked.length > MOST_VALUES) rows.push(h("div.muted", {}, `and ${ranked.length - MOST_VALUES} below`));
+    this.values.replaceChildren(...rows);
+    this.values.hidden = !rows.length;
+  }
+
+  hairline(x) {
     this.hair ??= this.plot.parentElement.querySelector("[data-hairline]");
     const { xaxis } = this.plot._fullLayout ?? {};
-    this.hair.hidden = index < 0 || !xaxis;
+    this.hair.hidden = x === null || !xaxis;
     if (this.hair.hidden) return;
-    const left = xaxis.d2p(this.view.values.x === "time" ? this.xs[index].getTime() : this.xs[index]);
+    const left = xaxis.d2p(x);
     this.hair.hidden = left < 0 || left > xaxis._length; // a neighbour outside the window
     this.hair.style.left = `${xaxis._offset + left}px`;
   }
@@ -146,6 +172,12 @@ export class Panel {
   }
 }
 
+/** A line's bucket next to `x`. */
+function at({ line, buckets, xs, smoothed }, x) {
+  const index = nearest(xs, x);
+  return { line, bucket: buckets[index], smoothed: smoothed[index], x: xs[index] };
+}
+
 function scale(view) {
   if (view.values.x === "time") return "date";
   return view.logx ? "log" : "linear";
@@ -153,45 +185,6 @@ function scale(view) {
 
 function plain(value) {
   return typeof value === "string" ? new Date(value.replace(" ", "T")).getTime() : value;
-}
-
-function line(x, y, colour, { width, opacity = 1 }) {
-  return { x, y, mode: "lines", line: { color: colour, width }, opacity, connectgaps: false, hoverinfo: "none", type: "scatter" };
-}
-
-/** Points that no line reaches, because both neighbours are missing: each gets a dot. */
-function alone(x, y, colour) {
-  const stands = y.map((v) => v !== null);
-  const lonely = stands.map((here, i) => here && !stands[i - 1] && !stands[i + 1]);
-  if (!lonely.some(Boolean)) return null;
-  const only = (list) => list.filter((_, i) => lonely[i]);
-  return { x: only(x), y: only(y), mode: "markers", marker: { color: colour, size: 6 }, hoverinfo: "none", type: "scatter" };
-}
-
-function band(buckets, x, colour, fits) {
-  if (!buckets.some((b) => b.n > 1)) return [];
-  const edge = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", type: "scatter", connectgaps: false };
-  return [
-    { ...edge, y: buckets.map((b) => fits(b.min)) },
-    { ...edge, y: buckets.map((b) => (fits(b.min) === null ? null : b.max)), fill: "tonexty", fillcolor: `${colour}26` },
-  ];
-}
-
-/** Crosses at the foot of the chart where a value was NaN or infinite, or cannot stand on a log axis. */
-function marks(buckets, x, logy) {
-  const what = buckets.map((b) => mark(b, logy));
-  if (!what.some(Boolean)) return null;
-  const floor = buckets.reduce((low, b) => (b.min !== null && (!logy || b.min > 0) ? Math.min(low, b.min) : low), Infinity);
-  const foot = Number.isFinite(floor) ? floor : logy ? 1 : 0;
-  return { x: x.filter((_, i) => what[i]), y: what.filter(Boolean).map(() => foot), text: what.filter(Boolean), type: "scatter",
-    mode: "markers", marker: { symbol: "x-thin", size: 8, line: { width: 2, color: "#d55e00" } }, hoverinfo: "text",
-    cliponaxis: false };
-}
-
-function mark(bucket, logy) {
-  if (bucket.nonfinite) return `step ${bucket.step}: ${bucket.nonfinite} of ${bucket.n} values are not numbers`;
-  if (logy && bucket.min !== null && bucket.min <= 0) return `step ${bucket.step}: ${bucket.min} has no place on a log axis`;
-  return "";
 }
 
 function nearest(sorted, x) {

@@ -1,4 +1,4 @@
-// What the charts show — smoothing, axis, scales, range, filter — kept in the address, so that a link is the view.
+// What the charts show — smoothing, axis, scales, range, filter, hidden runs — kept in the address, so that a link is the view.
 
 export const AXES = {
   step: { title: "step", noun: "step", of: (b) => b.step, key: "step" },
@@ -6,7 +6,7 @@ export const AXES = {
   process: { title: "process time (s)", noun: "process time", of: (b) => b.process, key: "process" },
   tokens: { title: "tokens", noun: "token", of: (b) => b.tokens, key: "tokens" },
 };
-const DEFAULTS = { x: "step", smooth: 0.95, logx: false, logy: false, from: null, to: null, q: "" };
+const DEFAULTS = { x: "step", smooth: 0.95, logx: false, logy: false, fit: false, from: null, to: null, q: "", hide: "" };
 
 export class View extends EventTarget {
   constructor(search = location.search) {
@@ -16,10 +16,11 @@ export class View extends EventTarget {
     if (Object.hasOwn(AXES, given.get("x") ?? "")) this.values.x = given.get("x");
     const smooth = Number.parseFloat(given.get("smooth"));
     if (smooth >= 0 && smooth < 1) this.values.smooth = smooth;
-    for (const key of ["logx", "logy"]) this.values[key] = given.get(key) === "1";
+    for (const key of ["logx", "logy", "fit"]) this.values[key] = given.get(key) === "1";
     const [from, to] = ["from", "to"].map((key) => number(given.get(key)));
     if (from !== null && to !== null && from < to) Object.assign(this.values, { from, to });
     this.values.q = given.get("q") ?? "";
+    this.values.hide = (given.get("hide") ?? "").split(",").filter((key) => /^\d+$/.test(key)).join(",");
   }
 
   get axis() {
@@ -29,6 +30,11 @@ export class View extends EventTarget {
   /** Whether the x axis is logarithmic; times have no logarithm. */
   get logx() {
     return this.values.logx && this.values.x !== "time";
+  }
+
+  /** Keys of the lines that are not drawn. */
+  get hidden() {
+    return new Set(this.values.hide.split(",").filter(Boolean));
   }
 
   get zoomed() {
