@@ -13,12 +13,12 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def write(name: str, *, packages: tuple[str, ...], **values: Any) -> None:
-    """Writes `results/NAME.json` and prints it."""
+def write(name: str, *, packages: tuple[str, ...], peers: dict[str, str] | None = None, **values: Any) -> None:
+    """Writes `results/NAME.json` and prints it. `peers` are the versions of what is not installed here."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
     result = {
-        "name": name, **values, "versions": {package: version(package) for package in packages},
+        "name": name, **values, "versions": {package: version(package) for package in packages} | (peers or {}),
         "machine": {"cpu": cpu or platform.machine(), "num_cpus": len(os.sched_getaffinity(0))},
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
