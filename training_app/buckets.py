@@ -116,4 +116,6 @@ def numbers(column: NDArray[Any]) -> list[Any]:
     gone = np.isnan(column)
     if not gone.any():
         return list(column.tolist())
-    return list(np.where(gone, None, column.astype(object)).tolist())
+    found = column.astype(object)
+    found[gone] = None
+    return list(found.tolist())

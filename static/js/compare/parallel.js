@@ -7,6 +7,8 @@ import { figure, react } from "../plots.js";
 import { h } from "../run/dom.js";
 import { View } from "../run/view.js";
 
+const TITLE_WIDTH = 120; // of an axis, in pixels: where they have less, titles lie aslant
+
 const comparison = carried("comparison");
 const runs = drawn(comparison.runs);
 const axes = axesOf(comparison);
@@ -54,7 +56,7 @@ function layout(shown) {
   return figure({
     hovermode: "closest", dragmode: false, annotations: ends, margin: { l: 48, r: 48, t: 28, b: 60 },
     shapes: shown.map((_, i) => ({ type: "line", x0: i, x1: i, y0: 0, y1: 1, line: { width: 1, color: "#8c8c8c" }, layer: "below" })),
-    xaxis: { tickvals: shown.map((_, i) => i), ticktext: shown.map(({ title }) => title), tickangle: 0, range: [-0.4, shown.length - 0.6], side: "bottom" },
+    xaxis: { tickvals: shown.map((_, i) => i), ticktext: shown.map(({ title }) => title), tickangle: plot.clientWidth < shown.length * TITLE_WIDTH ? -40 : 0, automargin: true, range: [-0.4, shown.length - 0.6], side: "bottom" },
     yaxis: { visible: false, range: [-0.12, 1.12] },
     meta: { label: `Parallel coordinates of ${runs.length} runs over ${shown.map(({ title }) => title).join(", ")}` },
   });
