@@ -6,7 +6,9 @@ What runs there is in the benchmark's own file, called with the peer's interpret
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,8 +56,17 @@ def serving(argv: list[str], url: str, **options: Any) -> Iterator[None]:
             time.sleep(0.2)
         yield
     finally:
-        os.killpg(child.pid, 15)
-        child.wait(30)
+        _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ends the group of a server, firmly where it does not go by itself: nothing of it is kept."""
+    os.killpg(child.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(20)
 
 
 def _answers(url: str) -> bool:
