@@ -51,8 +51,9 @@ def succeed(run: PhaseRun, node: Node, number: int = 1) -> Checkpoint:
 
 
 def test_phases_are_added_moved_and_removed(pipeline: Pipeline, alice: User) -> None:
-    with pytest.raises(ConfigError, match="whole budget"):
+    with pytest.raises(ConfigError, match="whole budget") as refused:
         services.phase_add(pipeline=pipeline, user=alice, phase="distillation", rollouts_from="rejection-sampling")
+    assert refused.value.field == "budget_fraction"
     pipeline.phases.filter(name="reinforcement").update(budget_fraction=0.5)
     with pytest.raises(ConfigError, match="reinforcement keeps none") as refused:
         services.phase_add(pipeline=pipeline, user=alice, phase="distillation", rollouts_from="reinforcement")

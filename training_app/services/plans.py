@@ -74,7 +74,9 @@ def phase_add(*, pipeline: Pipeline, user: User, position: int | None = None, **
         raise ConfigError("There is a phase of that name already. Give this one another.", field="name")
     left = 1.0 - sum(one.budget_fraction for one in phases)
     if "budget_fraction" not in values and left < LEAST_SHARE:
-        raise ConfigError("The other phases have the whole budget. Lower the share of one first, in its settings.", field="phase")
+        raise ConfigError(
+            "The other phases have the whole budget. Lower the share of one first, in its settings.", field="budget_fraction"
+        )
     given = {"budget_fraction": round(left, 6), **values}
     if given["budget_fraction"] > left + 1e-6:
         raise ConfigError(f"The other phases leave {left:.4g} of the budget. Lower this share.", field="budget_fraction")
