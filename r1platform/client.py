@@ -35,6 +35,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 TRIES = 4
 RETRIED = {429, 502, 503, 504}
 MAX_WAIT_SECONDS = 30.0
+KEYLESS = " No key was sent: make one under Settings, API keys, and put it into R1_API_KEY."
 Row = TypeVar("Row")
 
 
@@ -130,7 +131,8 @@ class Client:
         answer = self._send(method, url, sent, options)
         if answer.is_success:
             return answer.json() if answer.content else None
-        raise _refused(method, url, answer)
+        keyless = "Authorization" not in self.http.headers and "sessionid" not in self.http.cookies
+        raise _refused(method, url, answer, hint=KEYLESS if answer.status_code == 401 and keyless else "")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], options: Mapping[str, Any]) -> httpx.Response:
         """Whether something was carried out is unknown when the way breaks; the key of a POST makes asking again safe."""
@@ -142,8 +144,8 @@ class Client:
                 answer = self.http.request(method, url, headers=dict(headers), **options)
             except httpx.TransportError as error:
                 if last or isinstance(error, httpx.ConnectError):
-                    why = f"The platform at {self.base_url} does not answer: {error or type(error).__name__}"
-                    raise PlatformError(why) from None
+                    why = f"The platform at {self.base_url} does not answer: {error or type(error).__name__}."
+                    raise PlatformError(f"{why} R1_URL names another.") from None
             else:
                 if last or answer.status_code not in RETRIED:
                     return answer
@@ -215,7 +217,7 @@ class Runs(Resource[Run]):
         return cast(Run, self.client.wait(path, lambda run: run["finished_at"] is not None, seconds=seconds, what="The run"))
 
 
-def _refused(method: str, url: str, answer: httpx.Response) -> Refused:
+def _refused(method: str, url: str, answer: httpx.Response, *, hint: str = "") -> Refused:
     try:
         body = answer.json()
     except ValueError:
@@ -224,5 +226,5 @@ def _refused(method: str, url: str, answer: httpx.Response) -> Refused:
     errors = body.get("errors") or {}
     detail = str(body.get("detail") or body.get("title") or body)
     sentence = f"{detail} {errors}" if errors else detail
-    message = f"{method} {url} was answered {answer.status_code}: {sentence}"
+    message = f"{method} {url} was answered {answer.status_code}: {sentence}{hint}"
     return Refused(message, status=answer.status_code, detail=detail, errors=errors)

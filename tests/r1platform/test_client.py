@@ -120,8 +120,18 @@ def test_what_is_not_safe_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_platform_that_is_not_there_is_told_at_once() -> None:
-    with pytest.raises(PlatformError, match="does not answer"), Client("http://127.0.0.1:9") as client:
+    with pytest.raises(PlatformError, match=r"does not answer: .* R1_URL names another"), Client("http://127.0.0.1:9") as client:
         client.get("runs/")
+
+
+def test_who_sent_no_key_is_told_where_to_get_one(live_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("R1_API_KEY", raising=False)
+    with Client(live_server.url) as client, pytest.raises(Refused, match=r"Settings, API keys.*R1_API_KEY") as refused:
+        client.get("runs/")
+    assert refused.value.status == 401
+    with Client(live_server.url, key="r1_wrong") as client, pytest.raises(Refused) as refused:
+        client.get("runs/")
+    assert refused.value.status == 401 and "No key was sent" not in str(refused.value)
 
 
 KINDS = {int: {"integer"}, str: {"string"}, float: {"number"}, bool: {"boolean"}, dict: {"object"}, list: {"array"}, type(None): {"null"}}
