@@ -101,6 +101,7 @@ class ComparingRuns(ProjectViewSet):
     """What a caller may ask of several runs at once."""
 
     @extend_schema(
+        operation_id="runs_metrics_of_many",
         parameters=[
             RUNS,
             *RANGE,
