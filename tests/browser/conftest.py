@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.signed_in import Site
 
-expect.set_options(timeout=20_000)
-"""Milliseconds: three workers share two cores, and a page may wait longer for its numbers than the five seconds that are usual."""
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
