@@ -9,6 +9,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from playwright.sync_api import Browser, Page, WebSocketRoute
 
+SETTLED = """() => document.readyState === "complete"
+    && ![...document.querySelectorAll("[data-note]")].some((one) => one.offsetParent && one.getBoundingClientRect().top < innerHeight
+        && one.textContent.startsWith("Loading"))"""
+"""What is in sight has what it asked the server for."""
+
 
 class Site:
     """Pages of `alice` at `url`; `sockets` are the connections so far, `errors` what the browser complained about."""

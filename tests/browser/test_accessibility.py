@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from r1platform.demo.pages import PAGES, addresses
 from r1platform.models import Node, Project
-from tests.browser.signed_in import Site
+from tests.browser.signed_in import SETTLED, Site
 from tests.pages.b_rows import RESULT, make_checkpoint, make_conversation, make_deployment, make_event
 from tests.training_app.rows import make_version, put_series
 from training_app import services
@@ -26,9 +26,6 @@ COLOURS: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": ["color-con
 CONTEXT = {"exclude": [[".plot"]]}
 NO_PLOTS = "window.Plotly = { react: async () => {}, Plots: { resize() {} } };"
 """Plots are pictures with a label, which is checked; what is drawn inside is not, and takes most of the time."""
-SETTLED = """() => document.readyState === "complete"
-    && ![...document.querySelectorAll("[data-note]")].some((one) => one.offsetParent && one.getBoundingClientRect().top < innerHeight
-        && one.textContent.startsWith("Loading"))"""
 LOAD = {"step": 20, "layers": [[0.2, 0.3, 0.5, 0.0]] * 2, "bias": [[0.0, 0.1, -0.1, 0.0]] * 2, "max_violation": [0.5, 0.4]}
 
 

@@ -53,6 +53,7 @@ def test_a_short_cold_start_is_held_at_its_gate(tmp_path: Path, dataset: Path) -
     assert verdict(result, 0.75) == GateVerdict.HELD
 
 
+@pytest.mark.slow
 def test_a_cold_start_passes_its_gate_and_not_that_of_reinforcement(tmp_path: Path, dataset: Path) -> None:
     result = trained(tmp_path, dataset)
     assert verdict(result, 0.75) == GateVerdict.PASSED

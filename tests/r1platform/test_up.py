@@ -102,7 +102,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def test_up_from_start_to_end(up: Up) -> None:
-    """One life: ready, a link that signs in once, a second `up` is refused, a dead web comes back, an end without rest."""
+    """Two lives: ready, a link that signs in once, a second `up` is refused, a dead web comes back; killed, what it left
+    alive is ended or adopted by the next one, which ends without rest."""
     state = up.wait_ready()
     assert (up.home / "up.json").stat().st_mode & 0o077 == 0, "it holds a sign-in link"
     assert httpx.get(f"{state['base_url']}/livez").is_success
@@ -158,6 +159,7 @@ def test_up_from_start_to_end(up: Up) -> None:
     in_the_way.rmdir()
     wait_until(lambda: up.state()["children"]["web"] != state["children"]["web"], up.log.read_text)
 
+    start_after_a_kill(up)
     refs = up.everything()
     assert len(refs) == 5
     up.process.send_signal(signal.SIGINT)
@@ -166,9 +168,9 @@ def test_up_from_start_to_end(up: Up) -> None:
     assert not (up.home / "up.json").exists()
 
 
-def test_up_after_kill_9(up: Up) -> None:
-    """What a killed `up` left alive is ended or adopted by the next one."""
-    before = up.wait_ready()
+def start_after_a_kill(up: Up) -> None:
+    """kill -9 for `up` itself, and another in its home."""
+    before = up.state()
     up.process.kill()
     up.process.wait(10)
     old = [ProcessRef(**values) for values in before["children"].values()]

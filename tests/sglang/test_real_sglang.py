@@ -14,7 +14,7 @@ import pytest
 import torch
 from openai import AuthenticationError, OpenAI
 
-from model_core.config import ModelConfig, TokenizerConfig
+from model_core.config import TokenizerConfig
 from model_core.data.dataset import Row
 from model_core.data.tokenizer import prompt_ids, train_tokenizer
 from model_core.errors import EngineError
@@ -24,30 +24,31 @@ from model_core.rollout.remote_weights import WeightSync
 from model_core.serving.engines import ENGINES
 from model_core.training.start import load_tokenizer
 from r1platform.lib.processes import child_environment, group_pids, is_alive, spawn, stop_group
+from tests.sglang.same_tokens import KEY, from_transformers, say_the_same
 
 MISSING = ENGINES.get("sglang")().installed()
 pytestmark = [
     pytest.mark.sglang, pytest.mark.timeout(240), pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
 ]  # fmt: skip
-KEY, NAME = "engine-key", "tiny"
+NAME = "tiny"
 TEXT = "What is 17 + 25? <think>7+5=12 carry 1; 1+2+1=4</think>42"
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some of its answers begin with thinking and end it, some never end it, some have none."""
-    torch.manual_seed(0)
+    """All that a V3 directory can say. Some of its answers begin with thinking and end it, some never end it, some have none."""
+    directory = tmp_path_factory.mktemp("model")
     rows = [Row(prompt=TEXT, completion=TEXT, answer="42", task="", meta={})]
     tokenizer = train_tokenizer(TokenizerConfig(kind="byte_bpe", vocab_size=300), rows)
-    model = Transformer(ModelConfig.parse({"vocab_size": len(tokenizer), "max_position_embeddings": 256}))
+    model = from_transformers("v3", directory, len(tokenizer))
+    torch.manual_seed(14)
     with torch.no_grad():
         model.lm_head.weight.normal_(0, 0.5)
         model.lm_head.weight[tokenizer.convert_tokens_to_ids("</think>")] *= 2
-        torch.manual_seed(2)
+        torch.manual_seed(114)
         model.lm_head.weight[tokenizer.convert_tokens_to_ids("<think>")].normal_(0, 3)
-    directory = tmp_path_factory.mktemp("model")
-    save_pretrained(model, directory, tokenizer)
-    return directory
+    save_pretrained(model, directory / "ours", tokenizer)
+    return directory / "ours"
 
 
 def serve(name: str, model_dir: Path, directory: Path, seconds: float) -> Iterator[str]:
@@ -121,6 +122,10 @@ def test_both_engines_give_the_same_greedy_answers(sglang: str, builtin: str) ->
     for url in (builtin, sglang):
         told = [event for event in ask(url, plain, stream=True) if event.choices and said_in(event.choices[0].delta)]
         assert len(told) > 5, "an answer without thinking is not held until its end"
+
+
+def test_transformers_and_our_sampler_say_the_same_tokens(sglang: str, model_dir: Path) -> None:
+    say_the_same(sglang, load_pretrained(model_dir), model_dir)
 
 
 def test_it_streams_and_counts(sglang: str) -> None:

@@ -32,7 +32,7 @@ class Rewards {
   }
 
   async load() {
-    if (!this.names.size) return;
+    if (!this.names.size) return this.soon();
     this.loading = true;
     try {
       const answer = await read(this.url, { names: [...this.names].join(","), buckets: MAX_BUCKETS });

@@ -58,15 +58,15 @@ def test_a_full_disk_is_known_whoever_writes(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def two(tmp_path: Path, dataset: Path) -> Iterator[Running]:
-    """Two processes that have begun to train."""
+def two(request: pytest.FixtureRequest, tmp_path: Path, dataset: Path) -> Iterator[Running]:
+    """Two processes that have begun to train, by DeepSpeed's launcher for the test that asks for it."""
     rundir = RunDir.create(tmp_path / "run", run=RunConfig.parse(TWO), paths=RunPaths(dataset=str(dataset)))
-    with Running(rundir, num_processes=2) as running:
+    with Running(rundir, num_processes=2, launcher=getattr(request, "param", False)) as running:
         running.until(lambda: running.has_told("experts"))
         yield running
 
 
-@pytest.mark.parametrize("rank", [1, 0])
+@pytest.mark.parametrize(("two", "rank"), [(True, 1), (False, 0)], indirect=["two"], ids=["launched", "forked"])
 def test_a_killed_rank_is_told_by_one_that_lives(two: Running, rank: int) -> None:
     two.rank(rank).kill()
     trained = two.ended()

@@ -17,7 +17,7 @@ def test_a_killed_part_of_the_model_is_told(layout: dict[str, int], tmp_path: Pa
     config = RunConfig.parse({**BASE, **cold_start(
         steps=100_000, parallel={"num_processes": 2, **layout}, phase_config={"optimizer": "adamw", "max_micro_tokens": 160})})
     rundir = RunDir.create(tmp_path / "run", run=config, paths=RunPaths(dataset=str(dataset)))
-    with Running(rundir, num_processes=2) as running:
+    with Running(rundir, num_processes=2, launcher=True) as running:
         running.until(lambda: running.has_told("experts"))
         running.rank(1).kill()
         ended = running.ended(seconds=60)

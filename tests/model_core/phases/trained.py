@@ -70,11 +70,11 @@ def execute(rundir: RunDir, *, num_processes: int = 1, launcher: bool = False) -
 
 
 class Running:
-    """A trainer at work, two ranks under the launcher and one alone; leaving the block kills what is left of it."""
+    """A trainer at work, by DeepSpeed's launcher if asked; leaving the block kills what is left of it."""
 
-    def __init__(self, rundir: RunDir, *, num_processes: int = 1) -> None:
+    def __init__(self, rundir: RunDir, *, num_processes: int = 1, launcher: bool = False) -> None:
         self.rundir = rundir
-        self.process = Launched(rundir, num_processes) if num_processes > 1 else Alone(rundir)
+        self.process = Launched(rundir, num_processes) if launcher else Forked(rundir, num_processes)
         self.pid = self.process.pid
 
     def __enter__(self) -> Running:
@@ -96,9 +96,8 @@ class Running:
         return path.exists() and f'"kind": "{kind}"' in path.read_text()
 
     def rank(self, number: int) -> psutil.Process:
-        """The process of a rank under the launcher."""
-        children = psutil.Process(self.pid).children()
-        return next(child for child in children if child.environ().get("RANK") == str(number))
+        """The process of a rank."""
+        return self.process.rank(number)
 
     def ended(self, *, seconds: float = 60) -> Trained:
         """What it left when it ends by itself in time."""
@@ -116,6 +115,11 @@ class Launched:
             self._process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         self.pid = self._process.pid
 
+    def rank(self, number: int) -> psutil.Process:
+        """A child of the launcher."""
+        children = psutil.Process(self.pid).children()
+        return next(child for child in children if child.environ().get("RANK") == str(number))
+
     def status(self, seconds: float) -> int | None:
         """Its exit status; None when it is at work so many seconds from now."""
         with suppress(subprocess.TimeoutExpired):
@@ -129,22 +133,30 @@ class Launched:
         self._process.wait()
 
 
-class Alone:
-    """One process."""
+class Forked:
+    """The ranks without a launcher, so that nobody ends them but themselves."""
 
-    def __init__(self, rundir: RunDir) -> None:
-        (self._process,) = forked.start(["train", str(rundir.path)], output=rundir.log)
-        self.pid = self._process.pid or 0
+    def __init__(self, rundir: RunDir, num_processes: int) -> None:
+        self._ranks = forked.start(["train", str(rundir.path)], output=rundir.log, num_processes=num_processes)
+        self.pid = self._ranks[0].pid or 0
+
+    def rank(self, number: int) -> psutil.Process:
+        """A process of ours."""
+        return psutil.Process(self._ranks[number].pid)
 
     def status(self, seconds: float) -> int | None:
-        """Its exit status; None when it is at work so many seconds from now."""
-        self._process.join(seconds)
-        return self._process.exitcode
+        """The first exit status that is not 0; None when one is at work so many seconds from now."""
+        deadline = time.monotonic() + seconds
+        for rank in self._ranks:
+            rank.join(max(0.0, deadline - time.monotonic()))
+        statuses = [rank.exitcode for rank in self._ranks]
+        return None if None in statuses else next((status for status in statuses if status), 0)
 
     def end(self) -> None:
-        """Kills it."""
-        self._process.kill()
-        self._process.join()
+        """Kills them."""
+        for rank in self._ranks:
+            rank.kill()
+            rank.join()
 
 
 def _launching(rundir: RunDir, num_processes: int) -> tuple[list[str], dict[str, str]]:

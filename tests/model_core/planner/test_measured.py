@@ -38,19 +38,15 @@ def case(model: str, rows: int, tokens: int, *, optimizer: str = "adamw", **run:
     return {"model": MODELS[model], "rows": rows, "tokens": tokens, "optimizer": optimizer, "run": run}
 
 
-ALONE = {
-    "tiny": case("tiny", 16, 52, optimizer="muon"), "small": case("small", 4, 128),
-    "small, checkpointed": case("small", 4, 128, precision=RECOMPUTED), "medium": case("medium", 1, 160),
-    "Qwen2": case("qwen2", 4, 64),
-}  # fmt: skip
-STUDENTS = {
+ALONE = {"tiny": case("tiny", 16, 52, optimizer="muon"), "small": case("small", 4, 128), "medium": case("medium", 1, 160)}
+MORE_ALONE = {
+    "small, checkpointed": case("small", 4, 128, precision=RECOMPUTED), "Qwen2": case("qwen2", 4, 64),
     "Qwen2 under Muon": case("qwen2", 4, 128, optimizer="muon"), "Qwen2, long": case("qwen2", 1, 512),
     "Qwen3": case("qwen3", 8, 128), "Llama, checkpointed": case("llama", 8, 128, precision=RECOMPUTED),
 }  # fmt: skip
-TOGETHER = {
-    "tiny, expert 2": case("tiny", 16, 52, parallel={**TWO, "expert": 2}), "small, ZeRO 1": case("small", 4, 128, parallel=TWO),
-}  # fmt: skip
+TOGETHER = {"tiny, expert 2": case("tiny", 16, 52, parallel={**TWO, "expert": 2})}
 MORE_TOGETHER = {
+    "small, ZeRO 1": case("small", 4, 128, parallel=TWO),
     "medium, ZeRO 1": case("medium", 1, 160, parallel=TWO), "medium, expert 2": case("medium", 1, 160, parallel={**TWO, "expert": 2}),
     "small, ZeRO 2": case("small", 4, 128, parallel={**TWO, "zero_stage": 2}),
 }  # fmt: skip
@@ -58,7 +54,7 @@ MORE_TOGETHER = {
 
 @pytest.mark.parametrize(
     ("num_processes", "cases"), [
-        (1, ALONE), (2, TOGETHER), pytest.param(1, STUDENTS, marks=pytest.mark.slow),
+        (1, ALONE), (2, TOGETHER), pytest.param(1, MORE_ALONE, marks=pytest.mark.slow),
         pytest.param(2, MORE_TOGETHER, marks=pytest.mark.slow),
     ],
 )

@@ -23,15 +23,20 @@ CASES = [
     Case({"num_processes": 2, "zero_stage": 1}), Case({"num_processes": 2, "zero_stage": 2}),
     Case({"num_processes": 2, "zero_stage": 3}, TIED, {"gradient_checkpointing": True}),
     Case({"num_processes": 2, "expert": 2}, GROUPS),
-    Case({"num_processes": 2, "expert": 2, "zero_stage": 3}, V2),
     Case({"num_processes": 2, "pipeline": 2}, TIED, {"gradient_checkpointing": True}),
     Case({"num_processes": 2, "tensor": 2}, {"q_lora_rank": 8}),
-    Case({"num_processes": 4, "pipeline": 2, "expert": 2}),
-    Case({"num_processes": 4, "tensor": 2, "zero_stage": 3}),
+    Case({"num_processes": 4, "pipeline": 2, "expert": 2}, V2),
 ]
+MORE = [Case({"num_processes": 2, "expert": 2, "zero_stage": 3}, V2), Case({"num_processes": 4, "tensor": 2, "zero_stage": 3})]
 
 
-@pytest.mark.parametrize("case", CASES, ids=names(CASES))
+def each(often: list[Case], seldom: list[Case]) -> pytest.MarkDecorator:
+    """A test for every case; those that put together what stands alone in another are slow ones."""
+    rare = [pytest.param(case, marks=pytest.mark.slow) for case in seldom]
+    return pytest.mark.parametrize("case", [*often, *rare], ids=names([*often, *seldom]))
+
+
+@each(CASES, MORE)
 def test_a_layout_changes_nothing(case: Case, tmp_path: Path) -> None:
     model = case.model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -50,15 +55,17 @@ def test_a_layout_changes_nothing(case: Case, tmp_path: Path) -> None:
 
 
 HALF = [
-    Case({"num_processes": 2, "zero_stage": 3}, precision={"dtype": "bfloat16"}),
     Case({"num_processes": 2, "tensor": 2}, precision={"dtype": "bfloat16"}),
+    Case({"num_processes": 2, "expert": 2}, precision={"dtype": "float16"}),
+]
+MORE_HALF = [
+    Case({"num_processes": 2, "zero_stage": 3}, precision={"dtype": "bfloat16"}),
     Case({"num_processes": 4, "pipeline": 2, "expert": 2}, precision={"dtype": "bfloat16"}),
     Case({"num_processes": 2, "zero_stage": 3}, precision={"dtype": "float16"}),
-    Case({"num_processes": 2, "expert": 2}, precision={"dtype": "float16"}),
 ]
 
 
-@pytest.mark.parametrize("case", HALF, ids=names(HALF))
+@each(HALF, MORE_HALF)
 def test_half_precision_differs_by_its_rounding_only(case: Case, tmp_path: Path) -> None:
     """By one unit of its eight or eleven bits at the size of the loss, which is about 3; a wrong scale would be far outside."""
     num_bits = {"bfloat16": 8, "float16": 11}[case.precision["dtype"]]
