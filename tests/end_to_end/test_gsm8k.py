@@ -84,7 +84,7 @@ def start_run(page: Page) -> int:
     page.get_by_label("Preset").select_option("small")
     values = {
         "tokenizer.kind": "byte_bpe", "tokenizer.vocab_size": "1024", "phase_config.steps": str(STEPS),
-        "phase_config.batch_size": "4", "held_out.num_problems": "16", "held_out.max_new_tokens": "48",
+        "phase_config.batch_size": "2", "held_out.num_problems": "8", "held_out.max_new_tokens": "48",
         "parallel.num_processes": "2", "parallel.expert": "2",
     }  # fmt: skip
     for name, value in values.items():
