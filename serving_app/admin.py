@@ -20,17 +20,23 @@ from serving_app.models import (
     Preset,
     Replica,
     ReplicaTransition,
+    RevisionTransition,
     UsageRecord,
 )
 
 
 class RevisionInline(ReadOnlyInline):
     model = DeploymentRevision
-    fields = ["number", "checkpoint", "engine", "engine_config", "created_by", "created_at"]
+    fields = ["number", "state", "share", "checkpoint", "engine", "engine_config", "created_by", "created_at"]
 
 
 class DeploymentTransitionInline(ReadOnlyInline):
     model = DeploymentTransition
+    fields = ["before", "after", "reason", "user", "at"]
+
+
+class RevisionTransitionInline(ReadOnlyInline):
+    model = RevisionTransition
     fields = ["before", "after", "reason", "user", "at"]
 
 
@@ -62,9 +68,10 @@ class DeploymentAdmin(ModelAdmin):  # type: ignore[misc]
 
 @admin.register(DeploymentRevision)
 class RevisionAdmin(ReadOnly):
-    list_display = ["deployment", "number", "checkpoint", "engine", "created_at"]
-    list_filter = ["engine"]
+    list_display = ["deployment", "number", "state", "share", "checkpoint", "engine", "created_at"]
+    list_filter = ["state", "engine"]
     list_select_related = ["deployment", "checkpoint"]
+    inlines = [RevisionTransitionInline]
 
 
 @admin.register(Replica)
@@ -82,6 +89,12 @@ class ReplicaAdmin(ReadOnly):
 class DeploymentTransitionAdmin(ReadOnly):
     list_display = ["deployment", "before", "after", "reason", "user", "at"]
     list_select_related = ["deployment", "user"]
+
+
+@admin.register(RevisionTransition)
+class RevisionTransitionAdmin(ReadOnly):
+    list_display = ["revision", "before", "after", "reason", "user", "at"]
+    list_select_related = ["revision", "user"]
 
 
 @admin.register(ReplicaTransition)

@@ -88,6 +88,8 @@ class Answer:
         self.spent = Spent()
         self.finish_reason: str | None = None
         self.error_code: str | None = None
+        self.status = 502
+        self.revision_id: int | None = None
         self.exchange: Exchange | None = None
         self.route: Route | None = None
         self._fresh: list[tuple[str, str]] = []
@@ -108,6 +110,7 @@ class Answer:
             to, reason = GenerationState.STOPPED, ""
         except GatewayError as error:
             to, reason, self.error_code = GenerationState.FAILED, error.message, error.code
+            self.status, self.revision_id = error.status, error.revision_id
         finally:
             beat.cancel()
             ending = asyncio.ensure_future(self._end(request, to, reason))
@@ -304,13 +307,14 @@ class Answer:
             UsageRecord(
                 project_id=self.route.project_id,
                 deployment_id=self.route.deployment_id,
+                revision_id=self.exchange.upstream.revision_id if self.exchange is not None else self.revision_id,
                 model_name=self.route.name,
                 user_id=request.user_id,
                 api_key_id=self.key_id,
                 prompt_tokens=usage["prompt_tokens"] or 0,
                 completion_tokens=usage["completion_tokens"] or 0,
                 reasoning_tokens=usage["reasoning_tokens"] or 0,
-                status=200 if to in {GenerationState.DONE, GenerationState.STOPPED} else 502,
+                status=200 if to in {GenerationState.DONE, GenerationState.STOPPED} else self.status,
                 ttft_seconds=usage["ttft_seconds"],
                 seconds=usage["seconds"],
             )

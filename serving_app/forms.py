@@ -15,6 +15,7 @@ from model_core.serving.engines import ENGINES
 from r1platform.models import Project
 from serving_app.models import Conversation, Deployment
 from serving_app.services.deployments import name_taken
+from serving_app.shifting import ShiftPlan
 from serving_app.states import DeploymentState
 from training_app.models import Checkpoint
 from training_app.schema_forms import SchemaForm
@@ -96,6 +97,13 @@ class EngineForm(SchemaForm):
 
     def __init__(self, *args: Any, engine: str, values: dict[str, Any] | None = None) -> None:
         super().__init__(*args, model=ENGINES.get(engine).Config, values=values, prefix=PREFIX)
+
+
+class ShiftForm(SchemaForm):
+    """How a revision takes over; `config()` is the validated JSON."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args, model=ShiftPlan, prefix="plan")
 
 
 class ConversationForm(forms.Form):

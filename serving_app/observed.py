@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 
 from serving_app.models import Deployment, DeploymentRevision, Replica
-from serving_app.states import REPLICA_ENDS, DeploymentState, ReplicaState
+from serving_app.states import REPLICA_ENDS, REVISION_ON_ITS_WAY, DeploymentState, ReplicaState, RevisionState
 
 MAX_FAILURES = 5
 """Failed starts in a row after which a revision is given up until a person asks again."""
@@ -24,8 +24,8 @@ def observed(deployment: Deployment) -> tuple[str, str]:
     replicas = list(live_replicas(deployment))
     if deployment.desired_replicas == 0:
         return _ending(replicas)
-    ready = traffic(deployment, replicas)
-    revision = deployment.revisions.first()
+    ready = [replica for replica, _share in traffic(replicas)]
+    revision = current_revision(deployment)
     failures = recent_failures(revision) if revision is not None else []
     if ready:
         return _serving(deployment, replicas, ready, failures)
@@ -45,21 +45,34 @@ def live_replicas(deployment: Deployment) -> list[Replica]:
     return list(found.select_related("revision").order_by("-revision__number", "number"))
 
 
-def traffic(deployment: Deployment, replicas: Sequence[Replica]) -> list[Replica]:
-    """The replicas that answer: those of the newest revision that is ready in full, else of the newest ready at all."""
-    by_revision: dict[int, list[Replica]] = {}
-    for replica in replicas:
-        if replica.state == ReplicaState.READY and not replica.stop_wanted:
-            by_revision.setdefault(replica.revision.number, []).append(replica)
-    full = [number for number, ready in by_revision.items() if len(ready) >= deployment.desired_replicas]
-    chosen = max(full or by_revision, default=None)
-    return by_revision[chosen] if chosen is not None else []
+def current_revision(deployment: Deployment) -> DeploymentRevision | None:
+    """The revision that the deployment stands on."""
+    return deployment.revisions.filter(state=RevisionState.CURRENT).first()
+
+
+def coming_revision(deployment: Deployment) -> DeploymentRevision | None:
+    """The revision that is to take over, if there is one."""
+    return deployment.revisions.filter(state__in=REVISION_ON_ITS_WAY).first()
+
+
+def traffic(replicas: Sequence[Replica]) -> list[tuple[Replica, int]]:
+    """The replicas that answer, each with the percent of the requests that its revision gets.
+
+    One that takes over shares with the current one. When neither has a replica ready, whatever else is ready answers.
+    """
+    ready = [r for r in replicas if r.state == ReplicaState.READY and not r.stop_wanted]
+    meant = [r for r in ready if r.revision.share > 0]
+    if not meant:
+        return [(replica, 100) for replica in ready]
+    coming = next((r.revision.share for r in meant if r.revision.state == RevisionState.SHIFTING), 0)
+    return [(r, coming if r.revision.state == RevisionState.SHIFTING else 100 - coming) for r in meant]
 
 
 def recent_failures(revision: DeploymentRevision) -> list[Replica]:
-    """Replicas that failed or were lost in a row, newest first, since a person last asked for a start."""
+    """Replicas that failed or were lost in a row, newest first, since a person last asked for a start or it began a step."""
     asked = revision.deployment.transitions.filter(after=DeploymentState.PENDING).order_by("-id").first()
-    since: datetime = max(revision.created_at, asked.at) if asked else revision.created_at
+    moments = [revision.created_at, revision.step_started_at, asked.at if asked else None]
+    since: datetime = max(moment for moment in moments if moment is not None)
     ended = Replica.objects.filter(revision=revision, finished_at__gte=since).exclude(
         Q(state=ReplicaState.STOPPED) & Q(stop_wanted=True)
     )
@@ -85,18 +98,17 @@ def _ending(replicas: Sequence[Replica]) -> tuple[str, str]:
 def _serving(
     deployment: Deployment, replicas: Sequence[Replica], ready: Sequence[Replica], failures: Sequence[Replica]
 ) -> tuple[str, str]:
-    newest = deployment.revisions.first()
-    serving = ready[0].revision
-    if newest is not None and serving.pk != newest.pk and given_up(failures):
-        why = failures[0].state_reason
-        reason = f"Revision {newest.number} does not start, revision {serving.number} still answers. {why}"
-        return DeploymentState.DEGRADED, reason
-    if len(ready) >= deployment.desired_replicas:
-        rolling = newest is not None and serving.pk != newest.pk
-        return DeploymentState.READY, f"Revision {newest.number} is on its way." if rolling and newest else ""
-    waiting = next((r for r in replicas if r.state != ReplicaState.READY and r.revision_id == serving.pk), None)
+    current = [r for r in ready if r.revision.state == RevisionState.CURRENT]
+    if len(current) >= deployment.desired_replicas:
+        return DeploymentState.READY, ""
+    if not current:
+        why = failures[0].state_reason if failures else ""
+        reason = f"No replica of the current revision is ready; revision {ready[0].revision.number} answers. {why}"
+        return DeploymentState.DEGRADED, reason.strip()
+    serving = current[0].revision_id
+    waiting = next((r for r in replicas if r.state != ReplicaState.READY and r.revision_id == serving), None)
     why = _words(waiting) if waiting is not None else (failures[0].state_reason if failures else "")
-    return DeploymentState.DEGRADED, f"{len(ready)} of {deployment.desired_replicas} replicas are ready. {why}".strip()
+    return DeploymentState.DEGRADED, f"{len(current)} of {deployment.desired_replicas} replicas are ready. {why}".strip()
 
 
 def _was_stable(replica: Replica) -> bool:

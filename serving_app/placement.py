@@ -1,7 +1,8 @@
 """Makes what runs equal to what is wanted: one short, repeatable step per deployment.
 
-Compares `desired_replicas` of the newest revision with the living replicas, adds and stops, finds a node for those that
-are queued, and has silent ones adopted. Two steps at once are one: the second finds the lock taken and leaves.
+Compares `desired_replicas` with the living replicas of the current revision and of one that is to take over, adds and
+stops, finds a node for those that are queued, and has silent ones adopted. Two steps at once are one: the second finds the
+lock taken and leaves.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import DeviceKind, DeviceLease, Node
 from serving_app.asking import ask_to_supervise
 from serving_app.models import Deployment, DeploymentRevision, Replica
-from serving_app.observed import given_up, live_replicas, recent_failures
+from serving_app.observed import coming_revision, current_revision, given_up, live_replicas, recent_failures
 from serving_app.states import REPLICA_ENDS, ReplicaState
+from serving_app.takeover import takeover_step
 from serving_app.transitions import deployment_refresh, replica_transition
 
 logger = logging.getLogger(__name__)
@@ -29,14 +31,23 @@ SILENT = timedelta(seconds=20)
 """A supervisor that has not written for longer is taken for dead; another adopts its engine."""
 LOST = timedelta(seconds=150)
 """After this long without its node a replica is given up and replaced."""
+DRAIN_SECONDS = 30
+"""How long answers may go on when the deployment is stopped."""
+UNHURRIED_SECONDS = 900
+"""How long answers may go on at a replica that is only replaced, or one too many; longer than any that says something."""
 BACKOFF_SECONDS = (1, 2, 5, 15, 30)
 _LOCK_CLASS = 0x5E21
 _DEVICE_KEYS = ("tensor_parallel_size", "tp_size", "num_devices")
 
 
-@transaction.atomic
 def reconcile_deployment(deployment_id: int) -> bool:
     """One step for one deployment; False when another process is at it."""
+    takeover_step(deployment_id)
+    return _reconcile(deployment_id)
+
+
+@transaction.atomic
+def _reconcile(deployment_id: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [_LOCK_CLASS, deployment_id])
         if not cursor.fetchone()[0]:
@@ -67,20 +78,32 @@ def deployments_to_reconcile() -> list[int]:
 
 
 def _meet_wanted(deployment: Deployment) -> None:
-    newest = deployment.revisions.first()
-    if newest is None:
-        return
-    living = [r for r in live_replicas(deployment) if not r.stop_wanted]
-    current = [r for r in living if r.revision_id == newest.pk]
     wanted = deployment.desired_replicas
-    if len(current) < wanted and _may_start(newest):
-        _add(newest, wanted - len(current))
-    for replica in _surplus(current, len(current) - wanted):
-        _stop(replica, "Fewer replicas are wanted." if wanted else "The deployment is stopped.")
-    if sum(r.state == ReplicaState.READY for r in current) >= wanted:
-        for replica in living:
-            if replica.revision_id != newest.pk:
-                _stop(replica, f"Revision {newest.number} has taken over." if wanted else "The deployment is stopped.")
+    living = [r for r in live_replicas(deployment) if not r.stop_wanted]
+    kept = [one for one in (current_revision(deployment), coming_revision(deployment)) if one is not None]
+    for revision in kept:
+        own = [r for r in living if r.revision_id == revision.pk]
+        if len(own) < wanted and _may_start(revision):
+            _add(revision, wanted - len(own))
+        for replica in _surplus(own, len(own) - wanted):
+            _stop(replica, "Fewer replicas are wanted." if wanted else "The deployment is stopped.", ends=not wanted)
+    for replica in living:
+        if replica.revision not in kept:
+            _stop(replica, _why_over(replica) if wanted else "The deployment is stopped.", ends=not wanted)
+    if not wanted:
+        _hasten(deployment)
+
+
+def _why_over(replica: Replica) -> str:
+    """Why a revision that has replicas is to have none."""
+    revision = replica.revision
+    return f"{revision} is {revision.get_state_display().lower()}. {revision.state_reason}".strip()
+
+
+def _hasten(deployment: Deployment) -> None:
+    """Replicas that were let finish their answers have less time once nothing of the deployment is wanted."""
+    draining = Replica.objects.filter(revision__deployment=deployment, stop_wanted=True, drain_seconds__gt=DRAIN_SECONDS)
+    draining.exclude(state__in=REPLICA_ENDS).update(drain_seconds=DRAIN_SECONDS)
 
 
 def _may_start(revision: DeploymentRevision) -> bool:
@@ -105,12 +128,13 @@ def _surplus(replicas: list[Replica], number: int) -> list[Replica]:
     return sorted(replicas, key=lambda r: (r.state == ReplicaState.READY, -r.number))[: max(number, 0)]
 
 
-def _stop(replica: Replica, reason: str) -> None:
-    """Ends a queued replica at once; asks the supervisor of any other."""
+def _stop(replica: Replica, reason: str, *, ends: bool) -> None:
+    """Ends a queued replica at once; asks the supervisor of any other, which has little time when the deployment `ends`."""
+    drain = DRAIN_SECONDS if ends else UNHURRIED_SECONDS
     if replica.state == ReplicaState.QUEUED:
         replica_transition(replica=replica, to=ReplicaState.STOPPED, reason=reason, fields={"stop_wanted": True})
     else:
-        Replica.objects.filter(pk=replica.pk).update(stop_wanted=True, state_reason=reason)
+        Replica.objects.filter(pk=replica.pk).update(stop_wanted=True, state_reason=reason, drain_seconds=drain)
 
 
 def _place(replica: Replica) -> None:

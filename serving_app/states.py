@@ -31,6 +31,26 @@ DEPLOYMENT_MOVES: dict[str, set[str]] = {
 }
 
 
+class RevisionState(TextChoices):
+    """Where a revision stands between being made and being replaced; at most one is current, at most one on its way."""
+
+    WARMING = "warming", "Warming up"
+    SHIFTING = "shifting", "Taking over"
+    CURRENT = "current", "Current"
+    RETIRED = "retired", "Replaced"
+    ROLLED_BACK = "rolled_back", "Rolled back"
+
+
+REVISION_MOVES: dict[str, set[str]] = {
+    RevisionState.WARMING: {RevisionState.SHIFTING, RevisionState.CURRENT, RevisionState.ROLLED_BACK},
+    RevisionState.SHIFTING: {RevisionState.SHIFTING, RevisionState.CURRENT, RevisionState.ROLLED_BACK},
+    RevisionState.CURRENT: {RevisionState.RETIRED},
+    RevisionState.RETIRED: {RevisionState.WARMING},
+    RevisionState.ROLLED_BACK: {RevisionState.WARMING},
+}
+"""A step of the traffic is a move from shifting to shifting; an earlier revision comes back through warming up."""
+
+
 class ReplicaState(TextChoices):
     """One engine process."""
 
@@ -93,6 +113,9 @@ REVIEW_MOVES: dict[str, set[str]] = {
     ReviewState.ACCEPTED: {ReviewState.REJECTED, ReviewState.PENDING},
     ReviewState.REJECTED: {ReviewState.ACCEPTED, ReviewState.PENDING},
 }
+
+REVISION_ON_ITS_WAY = frozenset({RevisionState.WARMING, RevisionState.SHIFTING})
+"""States of a revision that is to take over."""
 
 REPLICA_ENDS = frozenset({ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST})
 """States that a replica does not leave; a restart is a new row."""

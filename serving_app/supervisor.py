@@ -47,7 +47,6 @@ STARTUP_SECONDS = 1800
 MISSES_ALLOWED = 3
 HUNG_SECONDS = 120
 """An engine that has not answered for so long while its process lives is ended and replaced."""
-DRAIN_SECONDS = 30
 SEEN_SECONDS = 2 * FRESH_SECONDS
 """After so long every web process that has traffic has read a table without this replica."""
 _PHASES = [ReplicaState.STARTING, ReplicaState.LOADING, ReplicaState.WARMING, ReplicaState.READY]
@@ -176,10 +175,11 @@ class ReplicaSupervisor:
 
     def _beat(self) -> None:
         """Reads what is wanted; writes heartbeat and metrics every two seconds. Raises StaleFence."""
-        found = self.row.values("fence", "stop_wanted", "state").first()
+        found = self.row.values("fence", "stop_wanted", "state", "drain_seconds").first()
         if found is None or found["fence"] != self.fence:
             raise StaleFence("Replica", self.replica.pk, self.fence)
         self.replica.stop_wanted, self.replica.state = found["stop_wanted"], found["state"]
+        self.replica.drain_seconds = found["drain_seconds"]
         if time.monotonic() >= self._beat_due:
             self._write(heartbeat_at=Now(), metrics=self.metrics)
             self._beat_due = time.monotonic() + PROBE_SECONDS
@@ -255,7 +255,7 @@ class ReplicaSupervisor:
         """No new requests, the running ones to their end, then SIGTERM, grace, SIGKILL, and proof."""
         self.replica.refresh_from_db(fields=["state_reason"])
         reason = reason or self.replica.state_reason
-        had_traffic = self.replica.state in {ReplicaState.READY, ReplicaState.UNREACHABLE}
+        had_traffic = self.replica.ready_at is not None or self.replica.state in {ReplicaState.READY, ReplicaState.UNREACHABLE}
         if self.replica.state not in REPLICA_ENDS:
             self._move(ReplicaState.STOPPING, reason)
         if to == ReplicaState.STOPPED and had_traffic:
@@ -279,8 +279,8 @@ class ReplicaSupervisor:
         while time.monotonic() < seen and is_alive(ref):
             self._beat()
             time.sleep(0.05)
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline and is_alive(ref):
+        began = time.monotonic()
+        while time.monotonic() < began + self.replica.drain_seconds and is_alive(ref):
             asked = self._threads.submit(self._ask_health)
             while not asked.done():
                 self._beat()

@@ -1,4 +1,4 @@
-"""The only writers of the states of deployments, replicas, answers and reviews.
+"""The only writers of the states of deployments, revisions, replicas, answers and reviews.
 
 A deployment's state follows from its replicas (`observed`): every move of a replica ends with `deployment_refresh`.
 """
@@ -17,11 +17,13 @@ from r1platform.lib.transitions import transition
 from serving_app.gateway.routing import TABLE
 from serving_app.models import (
     Deployment,
+    DeploymentRevision,
     DeploymentTransition,
     Judgement,
     Message,
     Replica,
     ReplicaTransition,
+    RevisionTransition,
 )
 from serving_app.observed import observed
 from serving_app.states import (
@@ -30,6 +32,7 @@ from serving_app.states import (
     REPLICA_ENDS,
     REPLICA_MOVES,
     REVIEW_MOVES,
+    REVISION_MOVES,
     DeploymentState,
     ReplicaState,
     ReviewState,
@@ -55,6 +58,31 @@ def deployment_transition(
     return transition(
         Deployment, pk=pk, to=to, moves=DEPLOYMENT_MOVES, history=DeploymentTransition, link="deployment",
         reason=reason, user=user, fields=fields, on_commit=tell,
+    )  # fmt: skip
+
+
+def revision_transition(
+    *,
+    revision: DeploymentRevision,
+    to: str,
+    share: int,
+    reason: str,
+    user: User | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> bool:
+    """Moves the revision and the percent of the requests it gets; a new step begins. Raises IllegalTransition.
+
+    Called by `takeover.takeover_apply`, which keeps one revision current and the deployment's state true.
+    """
+    deployment_id, number = revision.deployment_id, revision.number
+
+    def tell() -> None:
+        TABLE.expire()
+        publish(f"deployment.{deployment_id}", "revision", deployment=deployment_id, revision=number, state=str(to))
+
+    return transition(
+        DeploymentRevision, pk=revision.pk, to=to, moves=REVISION_MOVES, history=RevisionTransition, link="revision",
+        reason=reason, user=user, fields={"share": share, "step_started_at": Now(), **(fields or {})}, on_commit=tell,
     )  # fmt: skip
 
 

@@ -24,14 +24,17 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 TONES: dict[str, str] = {
     **dict.fromkeys(("queued", "pending", "waiting", "none", "new", "empty"), "queued"),
     **dict.fromkeys(
-        ("claimed", "starting", "running", "preparing", "loading", "warming", "thinking", "answering", "stopping", "pausing"),
+        ("claimed", "starting", "running", "preparing", "loading", "warming", "thinking", "answering", "stopping", "pausing",
+         "shifting"),
         "running",
     ),
-    **dict.fromkeys(("held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden"), "waiting"),
-    **dict.fromkeys(("succeeded", "ready", "passed", "done", "online", "free", "active", "accepted"), "succeeded"),
+    **dict.fromkeys(
+        ("held", "gate_failed", "paused", "degraded", "draining", "unreachable", "overridden", "rolled_back"), "waiting"
+    ),
+    **dict.fromkeys(("succeeded", "ready", "passed", "done", "online", "free", "active", "accepted", "current"), "succeeded"),
     **dict.fromkeys(("failed", "error", "revoked"), "failed"),
     **dict.fromkeys(("lost", "interrupted", "silent"), "lost"),
-    **dict.fromkeys(("stopped", "removed", "expired", "rejected"), "stopped"),
+    **dict.fromkeys(("stopped", "removed", "expired", "rejected", "retired"), "stopped"),
 }
 """The token of colour and icon that each state of any entity has; `static/css/r1.css` knows the seven."""
 

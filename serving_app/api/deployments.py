@@ -1,4 +1,4 @@
-"""`/api/v1/deployments/`: create, revise, start, stop, scale, delete; replicas and their logs."""
+"""`/api/v1/deployments/`: create, revise, shift, roll back, start, stop, scale, delete; history, replicas and their logs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from serving_app import selectors, services
 from serving_app.api.serializers import (
     DeploymentPatchSerializer,
     DeploymentSerializer,
+    HistorySerializer,
     LogSerializer,
     NewDeploymentSerializer,
     NewRevisionSerializer,
     ReplicaSerializer,
     RevisionSerializer,
+    RollbackSerializer,
+    ShiftSerializer,
     StartSerializer,
 )
 from serving_app.models import Deployment, DeploymentRevision, Replica
@@ -91,10 +94,35 @@ class Deployments(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewS
     @extend_schema(request=NewRevisionSerializer, responses={201: RevisionSerializer})
     @revisions.mapping.post
     def revise(self, request: Request, pk: str) -> Response:
-        """A new revision; the old one answers until it is ready."""
+        """A new revision, started beside the present one; it takes over as its plan says."""
         deployment, values = self.get_object(), self._values(NewRevisionSerializer, request)
         made = services.revision_create(deployment=deployment, user=_user(request), **values)
+        made.refresh_from_db()
         return Response(RevisionSerializer(made).data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=ShiftSerializer, responses=DeploymentSerializer)
+    @action(detail=True, methods=["post"])
+    def shift(self, request: Request, pk: str) -> Response:
+        """Gives the revision that takes over another share of the requests."""
+        deployment, values = self.get_object(), self._values(ShiftSerializer, request)
+        number = values.pop("revision")
+        services.revision_shift(deployment=deployment, user=_user(request), number=number, **values)
+        return self._now()
+
+    @extend_schema(request=RollbackSerializer, responses=DeploymentSerializer)
+    @action(detail=True, methods=["post"])
+    def rollback(self, request: Request, pk: str) -> Response:
+        """Takes back the revision that takes over, or goes back to an earlier one."""
+        deployment, values = self.get_object(), self._values(RollbackSerializer, request)
+        number = values.pop("revision", None)
+        services.revision_rollback(deployment=deployment, user=_user(request), number=number, **values)
+        return self._now()
+
+    @extend_schema(responses=HistorySerializer(many=True))
+    @action(detail=True, pagination_class=None, filterset_fields=None)
+    def history(self, request: Request, pk: str) -> Response:
+        """The last moves of the deployment and its revisions, newest first, with who and why."""
+        return Response(HistorySerializer(selectors.deployment_history(self.get_object()), many=True).data)
 
     @extend_schema(responses=ReplicaSerializer(many=True))
     @action(detail=True, pagination_class=None, filterset_fields=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.urls import reverse
@@ -9,20 +10,40 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from serving_app.models import Conversation, ConversationShare, Deployment, DeploymentRevision, Message, Replica
+from serving_app.shifting import measured
+from serving_app.states import REVISION_ON_ITS_WAY, RevisionState
 from training_app.models import Checkpoint
 
 MAX_ID = (1 << 63) - 1
 """Largest number that an id can be."""
 
 
+class MeasuredSerializer(serializers.Serializer[Any]):
+    """What a revision has answered since its share was last changed; an error is a status of 500 and more."""
+
+    num_healthy = serializers.IntegerField()
+    num_errors = serializers.IntegerField()
+    ttft_seconds = serializers.FloatField(allow_null=True)
+    seconds = serializers.FloatField()
+
+
 class RevisionSerializer(serializers.ModelSerializer[DeploymentRevision]):
     run = serializers.IntegerField(source="checkpoint.run_id", read_only=True)
     step = serializers.IntegerField(source="checkpoint.step", read_only=True)
+    measured = serializers.SerializerMethodField()
 
     class Meta:
         model = DeploymentRevision
-        fields = ["id", "number", "checkpoint", "run", "step", "engine", "engine_config", "created_at"]
+        fields = [
+            "id", "number", "checkpoint", "run", "step", "engine", "engine_config", "state", "state_reason", "share", "plan",
+            "measured", "created_at",
+        ]  # fmt: skip
         read_only_fields = fields
+
+    @extend_schema_field(MeasuredSerializer(allow_null=True))
+    def get_measured(self, revision: DeploymentRevision) -> Any:
+        """Of a revision that takes over."""
+        return MeasuredSerializer(measured(revision)).data if revision.state == RevisionState.SHIFTING else None
 
 
 class ReplicaSerializer(serializers.ModelSerializer[Replica]):
@@ -42,20 +63,29 @@ class ReplicaSerializer(serializers.ModelSerializer[Replica]):
 
 class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
     revision = serializers.SerializerMethodField()
+    coming = serializers.SerializerMethodField()
 
     class Meta:
         model = Deployment
         fields = [
-            "id", "project", "name", "description", "state", "state_reason", "desired_replicas", "revision",
+            "id", "project", "name", "description", "state", "state_reason", "desired_replicas", "revision", "coming",
             "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
     @extend_schema_field(RevisionSerializer(allow_null=True))
     def get_revision(self, deployment: Deployment) -> Any:
-        """The newest revision."""
-        revisions = list(deployment.revisions.all())
-        return RevisionSerializer(revisions[0]).data if revisions else None
+        """The current revision."""
+        return self._in(deployment, {RevisionState.CURRENT})
+
+    @extend_schema_field(RevisionSerializer(allow_null=True))
+    def get_coming(self, deployment: Deployment) -> Any:
+        """The revision that is to take over, if there is one."""
+        return self._in(deployment, REVISION_ON_ITS_WAY)
+
+    def _in(self, deployment: Deployment, states: Collection[str]) -> Any:
+        found = next((one for one in deployment.revisions.all() if one.state in states), None)
+        return RevisionSerializer(found).data if found is not None else None
 
 
 class CheckpointField(serializers.PrimaryKeyRelatedField[Checkpoint]):
@@ -77,6 +107,36 @@ class NewRevisionSerializer(serializers.Serializer[Any]):
     checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), required=False)
     engine = serializers.CharField(max_length=40, required=False)
     engine_config = serializers.DictField(required=False)
+    plan = serializers.DictField(
+        required=False,
+        help_text="How it takes over: mode, steps, step_requests, step_seconds, max_error_fraction, max_ttft_seconds.",
+    )
+
+
+class ShiftSerializer(serializers.Serializer[Any]):
+    """How many percent of the requests the revision that takes over is to get; 100 makes it the current one."""
+
+    revision = serializers.IntegerField(help_text="Its number, so that nobody shifts another than they saw.")
+    share = serializers.IntegerField(help_text="Percent, 1 to 100.")
+    reason = serializers.CharField(required=False, allow_blank=True)
+
+
+class RollbackSerializer(serializers.Serializer[Any]):
+    """Without a number the revision that takes over is taken back; with one the deployment goes back to that revision."""
+
+    revision = serializers.IntegerField(required=False, help_text="Number of an earlier revision.")
+    reason = serializers.CharField(required=False, allow_blank=True)
+
+
+class HistorySerializer(serializers.Serializer[Any]):
+    """One move of the deployment, or of one of its revisions."""
+
+    at = serializers.DateTimeField()
+    revision = serializers.IntegerField(allow_null=True, help_text="Number; null is the deployment itself.")
+    before = serializers.CharField()
+    after = serializers.CharField()
+    reason = serializers.CharField()
+    user = serializers.CharField(allow_null=True, help_text="Null is the platform.")
 
 
 class NewDeploymentSerializer(serializers.Serializer[Any]):

@@ -29,6 +29,12 @@ class GatewayError(Exception):
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.revision_id: int | None = None
+
+    def by(self, revision_id: int) -> GatewayError:
+        """The same error, of an engine of this revision."""
+        self.revision_id = revision_id
+        return self
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer, and of the last event of a stream that breaks."""

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from serving_app.gateway.errors import GatewayError
-from serving_app.gateway.routing import BUSY, TABLE, Route, Upstream
+from serving_app.gateway.routing import BUSY, TABLE, Route, Upstream, opening_of
 from serving_app.gateway.stream import StreamFilter
 
 CONNECT_SECONDS = 3.0
@@ -111,31 +111,34 @@ async def open_exchange(route: Route, path: str, body: dict[str, Any]) -> Exchan
     prompt that is too long) with the engine's own sentence.
     """
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
-    exchange = await _ask_one_of(route, route.upstreams, path, content)
+    opening = opening_of(body)
+    exchange = await _ask_one_of(route, route.upstreams, path, content, opening)
     if exchange is None:
         newer = await TABLE.anew(route.name)
         if newer is None or not newer.upstreams:
             raise GatewayError(503, (newer or route).why_not, code="model_not_ready", retry_after=5)
         untried = tuple(upstream for upstream in newer.upstreams if upstream not in route.upstreams)
-        exchange = await _ask_one_of(newer, untried, path, content)
+        exchange = await _ask_one_of(newer, untried, path, content, opening)
     if exchange is None:
         message = f"No replica of “{route.name}” can be reached. Try again in a few seconds; its page says more."
         raise GatewayError(502, message, code="engine_unreachable", retry_after=2)
     if exchange.response.status_code != httpx.codes.OK:
-        raise await _refused(exchange)
+        raise (await _refused(exchange)).by(exchange.upstream.revision_id)
     return exchange
 
 
-async def _ask_one_of(route: Route, upstreams: tuple[Upstream, ...], path: str, content: bytes) -> Exchange | None:
+async def _ask_one_of(
+    route: Route, upstreams: tuple[Upstream, ...], path: str, content: bytes, opening: bytes
+) -> Exchange | None:
     """The answer of the first replica to which a connection can be made; None when there is none."""
     started = time.monotonic()
-    for upstream in BUSY.order(upstreams):
+    for upstream in BUSY.order(upstreams, opening):
         try:
             response = await _send(upstream, path, content)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             continue
         except httpx.HTTPError as error:
-            raise _broke_off(route, error) from error
+            raise _broke_off(route, error).by(upstream.revision_id) from error
         return Exchange(route, upstream, response, started)
     return None
 

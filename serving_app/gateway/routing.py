@@ -1,4 +1,7 @@
-"""Which engine answers: the table of deployments with their ready replicas, and the least busy one of them.
+"""Which engine answers: the table of deployments with their ready replicas, and the one of them that suits best.
+
+Revisions get the share of the requests that they are meant to, in turn. Within a revision the same opening goes to the
+same replica, which has it in its prefix cache, unless that one is busier than others.
 
 The table is read at most once a second and shared by all requests of this process. A name that is missing, or a replica
 that does not answer, has it read anew, so what it says late it never says wrong.
@@ -7,10 +10,12 @@ that does not answer, has it read anew, so what it says late it never says wrong
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from serving_app.background import in_database
@@ -21,6 +26,12 @@ from serving_app.states import DeploymentState, ReplicaState
 FRESH_SECONDS = 1.0
 STALE_SECONDS = 10.0
 """Between the two ages the table is used once more while it is read anew beside the request."""
+SLACK = 4
+"""A replica may run so many requests more than the least busy one before the prefix cache is given up for an even load."""
+MAX_KEPT = 10_000
+"""Revisions whose turn is remembered."""
+OPENING_BYTES = 2048
+"""How much of a request's beginning says which replica has it in its cache; a request that shares it shares the cache."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,9 @@ class Upstream:
     base_url: str
     key: str
     engine: str
+    revision_id: int = 0
+    share: int = 100
+    """Percent of the requests that its revision is meant to get."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +135,10 @@ def read_routes() -> dict[str, Route]:
     for replica in rows.select_related("revision"):
         ready.setdefault(replica.revision.deployment_id, []).append(replica)
     deployments = Deployment.objects.filter(deleted_at=None).select_related("project")
-    return {d.name: _route(d, traffic(d, ready.get(d.pk, []))) for d in deployments}
+    return {d.name: _route(d, traffic(ready.get(d.pk, []))) for d in deployments}
 
 
-def _route(deployment: Deployment, replicas: list[Replica]) -> Route:
+def _route(deployment: Deployment, replicas: list[tuple[Replica, int]]) -> Route:
     return Route(
         deployment_id=deployment.pk,
         project_id=deployment.project_id,
@@ -133,24 +147,57 @@ def _route(deployment: Deployment, replicas: list[Replica]) -> Route:
         state=deployment.state,
         reason=deployment.state_reason,
         created=int(deployment.created_at.timestamp()),
-        upstreams=tuple(Upstream(r.pk, r.base_url, r.engine_key, r.revision.engine) for r in replicas),
+        upstreams=tuple(
+            Upstream(r.pk, r.base_url, r.engine_key, r.revision.engine, r.revision_id, share) for r, share in replicas
+        ),
     )
 
 
 class Busy:
-    """Requests that run on each replica, from this process; the least busy goes first, in turn among equals."""
+    """Requests that run on each replica, from this process, and whose turn it is."""
 
     def __init__(self) -> None:
         self.running: Counter[int] = Counter()
         self._turn = itertools.count()
+        self._due: dict[int, int] = {}
 
-    def order(self, upstreams: tuple[Upstream, ...]) -> list[Upstream]:
-        """All upstreams in the order in which they are to be tried."""
+    def order(self, upstreams: tuple[Upstream, ...], opening: bytes = b"") -> list[Upstream]:
+        """All upstreams in the order in which they are to be tried; those of the revision whose turn it is come first."""
         if len(upstreams) < 2:
             return list(upstreams)
+        shares = {upstream.revision_id: upstream.share for upstream in upstreams}
+        chosen = self._revision(shares) if len(shares) > 1 else upstreams[0].revision_id
         first = next(self._turn) % len(upstreams)
         turned = upstreams[first:] + upstreams[:first]
-        return sorted(turned, key=lambda upstream: self.running[upstream.replica_id])
+        least = min(self.running[u.replica_id] for u in upstreams if u.revision_id == chosen)
+
+        def rank(upstream: Upstream) -> tuple[bool, int, int]:
+            running = self.running[upstream.replica_id]
+            if not opening or running > least + SLACK:
+                return upstream.revision_id != chosen, running + SLACK + 1, 0
+            return upstream.revision_id != chosen, 0, _place(opening, upstream.replica_id)
+
+        return sorted(turned, key=rank)
+
+    def _revision(self, shares: dict[int, int]) -> int:
+        """The revision whose turn it is: of any hundred requests in a row each gets its share, spread evenly."""
+        due = {revision: self._due.get(revision, 0) + share for revision, share in shares.items()}
+        chosen = max(due, key=lambda revision: due[revision])
+        due[chosen] -= sum(shares.values())
+        self._due = {**self._due, **due} if len(self._due) < MAX_KEPT else due
+        return chosen
+
+
+def opening_of(body: dict[str, Any]) -> bytes:
+    """What a conversation keeps from turn to turn: its first messages up to the user's first, or the beginning of a prompt."""
+    said = body.get("messages") or [{"role": "user", "content": body.get("prompt")}]
+    turn = next((place for place, message in enumerate(said) if message["role"] == "user"), 0)
+    return "\n".join(str(message["content"]) for message in said[: turn + 1])[:OPENING_BYTES].encode(errors="replace")
+
+
+def _place(opening: bytes, replica_id: int) -> int:
+    """Where a replica stands for an opening; each opening has its own order of replicas, whoever comes and goes."""
+    return int.from_bytes(hashlib.blake2b(opening, digest_size=8, key=replica_id.to_bytes(8, "big")).digest(), "big")
 
 
 TABLE = RoutingTable()

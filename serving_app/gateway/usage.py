@@ -17,7 +17,7 @@ from prometheus_client import Counter
 
 from r1platform.models import ApiKey, Project
 from serving_app.background import call
-from serving_app.models import Deployment, UsageRecord
+from serving_app.models import Deployment, DeploymentRevision, UsageRecord
 
 logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 1.0
@@ -86,7 +86,8 @@ def _write(batch: list[UsageRecord]) -> None:
 def _forget_deleted(batch: list[UsageRecord]) -> None:
     """Empties references to rows that were deleted between the request and now; the record itself stays."""
     references: list[tuple[str, type[Model]]] = [
-        ("project_id", Project), ("deployment_id", Deployment), ("api_key_id", ApiKey), ("user_id", User),
+        ("project_id", Project), ("deployment_id", Deployment), ("revision_id", DeploymentRevision), ("api_key_id", ApiKey),
+        ("user_id", User),
     ]  # fmt: skip
     for name, model in references:
         wanted = {getattr(record, name) for record in batch}

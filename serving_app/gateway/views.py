@@ -101,6 +101,7 @@ async def _complete(request: HttpRequest, kind: type[Body], path: str) -> HttpRe
             booking.close(200)
             return JsonResponse(answer)
     except GatewayError as error:
+        booking.revision_id = error.revision_id
         await _abandon(booking, error.status)
         raise
     except BaseException:
@@ -182,6 +183,7 @@ class Booking:
         self.route = route
         self.started = time.monotonic()
         self.exchange: Exchange | None = None
+        self.revision_id: int | None = None
         self._open = True
 
     def abandon(self) -> None:
@@ -202,6 +204,7 @@ class Booking:
             UsageRecord(
                 project_id=self.route.project_id,
                 deployment_id=self.route.deployment_id,
+                revision_id=self.exchange.upstream.revision_id if self.exchange is not None else self.revision_id,
                 model_name=self.route.name,
                 api_key_id=self.caller.key_id,
                 user_id=self.caller.user_id,

@@ -8,11 +8,13 @@ from serving_app.models.deployments import (
     DeploymentTransition,
     Replica,
     ReplicaTransition,
+    RevisionTransition,
 )
 from serving_app.models.judgements import Judgement, JudgementKind
 from serving_app.models.usage import UsageRecord
 
 __all__ = [
     "DELETED_NAME", "Conversation", "ConversationShare", "Deployment", "DeploymentRevision", "DeploymentTransition", "Judgement",
-    "JudgementKind", "Message", "Preset", "Replica", "ReplicaTransition", "UsageRecord",
+    "JudgementKind", "Message", "Preset", "Replica", "ReplicaTransition", "RevisionTransition",
+    "UsageRecord",
 ]  # fmt: skip

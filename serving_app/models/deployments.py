@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
 from r1platform.models import Node, Project
-from serving_app.states import DeploymentState, ReplicaState
+from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, ReplicaState, RevisionState
 from training_app.models import Checkpoint
 
 DELETED_NAME = r"--deleted-\d+$"
@@ -64,7 +64,7 @@ class DeploymentTransition(models.Model):
 
 
 class DeploymentRevision(models.Model):
-    """What a deployment serves: checkpoint, engine, arguments. Immutable; a change makes a new one."""
+    """What a deployment serves: checkpoint, engine, arguments. These never change; a change makes a new revision."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="revisions")
     number = models.PositiveIntegerField()
@@ -72,12 +72,50 @@ class DeploymentRevision(models.Model):
     engine = models.CharField(max_length=40)
     """Name of a file in `model_core/serving/engines`."""
     engine_config = models.JSONField(default=dict)
+    state = models.CharField(max_length=12, choices=RevisionState.choices, default=RevisionState.CURRENT)
+    state_reason = models.TextField(blank=True, default="")
+    share = models.PositiveSmallIntegerField(default=100)
+    """Percent of the requests that it is meant to answer."""
+    plan = models.JSONField(default=dict)
+    """How it takes over: a complete `shifting.ShiftPlan`; empty for the first revision of a deployment."""
+    step_started_at = models.DateTimeField(null=True, blank=True)
+    """Since when it has had this share; what it answered before does not count for the step."""
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         ordering = ["-number"]
-        constraints = [models.UniqueConstraint(fields=["deployment", "number"], name="revision_number_once")]
+        constraints = [
+            one_of("state", RevisionState, name="revision_state"),
+            models.UniqueConstraint(fields=["deployment", "number"], name="revision_number_once"),
+            models.UniqueConstraint(fields=["deployment"], condition=Q(state="current"), name="revision_one_current"),
+            models.UniqueConstraint(
+                fields=["deployment"], condition=Q(state__in=sorted(REVISION_ON_ITS_WAY)), name="revision_one_on_its_way"
+            ),
+            models.CheckConstraint(
+                condition=Q(state="current", share=100)
+                | Q(state="shifting", share__gte=1, share__lte=99)
+                | Q(state__in=["warming", "retired", "rolled_back"], share=0),
+                name="revision_share_of_state",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Revision {self.number}"
+
+
+class RevisionTransition(models.Model):
+    """One move of a revision, steps of its share too."""
+
+    revision = models.ForeignKey(DeploymentRevision, on_delete=models.CASCADE, related_name="transitions")
+    before = models.CharField(max_length=12)
+    after = models.CharField(max_length=12)
+    reason = models.TextField(blank=True, default="")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["id"]
 
 
 class Replica(models.Model):
@@ -88,6 +126,8 @@ class Replica(models.Model):
     state = models.CharField(max_length=12, choices=ReplicaState.choices, default=ReplicaState.QUEUED)
     state_reason = models.TextField(blank=True, default="")
     stop_wanted = models.BooleanField(default=False)
+    drain_seconds = models.PositiveIntegerField(default=30)
+    """How long requests that run may go on once its stop is wanted."""
     node = models.ForeignKey(Node, null=True, blank=True, on_delete=models.PROTECT, related_name="replicas")
     fence = models.PositiveIntegerField(default=1)
     supervisor_pid = models.IntegerField(null=True, blank=True)

@@ -16,6 +16,8 @@ class UsageRecord(models.Model):
     project = models.ForeignKey(Project, null=True, on_delete=models.SET_NULL, related_name="usage")
     deployment = models.ForeignKey(Deployment, null=True, on_delete=models.SET_NULL, related_name="usage")
     model_name = models.CharField(max_length=80)
+    revision = models.ForeignKey("serving_app.DeploymentRevision", null=True, on_delete=models.SET_NULL, related_name="usage")
+    """Whose engine answered or failed; empty when no engine was reached."""
     api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.SET_NULL, related_name="usage")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     prompt_tokens = models.PositiveIntegerField(default=0)

@@ -10,6 +10,7 @@ from serving_app.selectors.conversations import (
 from serving_app.selectors.deployments import (
     checkpoints_deployable,
     deployment_detail,
+    deployment_history,
     deployment_list,
     ready_replicas,
     replica_log,
@@ -31,6 +32,7 @@ __all__ = [
     "conversation_messages",
     "conversation_tree",
     "deployment_detail",
+    "deployment_history",
     "deployment_list",
     "judged_checkpoint",
     "judged_versions",

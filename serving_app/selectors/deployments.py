@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextChoices
 from django.utils import timezone
 
 from r1platform.access import for_user
 from r1platform.lib.storage import replica_dir
 from r1platform.lib.tail import MAX_LOG_BYTES, read_log
 from r1platform.models import Project
-from serving_app.models import Deployment, Replica
+from serving_app.models import Deployment, Replica, RevisionTransition
 from serving_app.observed import live_replicas, recent_failures, traffic
+from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, RevisionState
 from training_app.models import Checkpoint
 from training_app.reward_models import PHASE as REWARD_MODEL
 
@@ -31,18 +32,30 @@ def deployment_detail(*, deployment: Deployment) -> dict[str, Any]:
     revisions = list(deployment.revisions.select_related("checkpoint__run", "created_by"))
     replicas = Replica.objects.filter(revision__deployment=deployment).select_related("node", "revision")[:MAX_SHOWN]
     answering = {replica.pk for replica in ready_replicas(deployment)}
+    current = next((revision for revision in revisions if revision.state == RevisionState.CURRENT), None)
     rows = [_replica(replica, replica.pk in answering) for replica in replicas]
     return {
         "deployment": deployment,
         "revisions": revisions,
         "replicas": sorted(rows, key=lambda row: (row["finished"], -row["replica"].pk)),
-        "failures": recent_failures(revisions[0]) if revisions else [],
+        "current": current,
+        "coming": next((revision for revision in revisions if revision.state in REVISION_ON_ITS_WAY), None),
+        "failures": recent_failures(current) if current is not None else [],
     }
+
+
+def deployment_history(deployment: Deployment) -> list[dict[str, Any]]:
+    """The last moves of the deployment (its `revision` is None) and of its revisions, newest first, with who and why."""
+    own = deployment.transitions.select_related("user").order_by("-id")[:MAX_SHOWN]
+    theirs = RevisionTransition.objects.filter(revision__deployment=deployment).select_related("user", "revision")
+    rows = [_move(move, None, DeploymentState) for move in own]
+    rows += [_move(move, move.revision.number, RevisionState) for move in theirs.order_by("-id")[:MAX_SHOWN]]
+    return sorted(rows, key=lambda row: row["at"], reverse=True)[:MAX_SHOWN]
 
 
 def ready_replicas(deployment: Deployment) -> list[Replica]:
     """The replicas that get the traffic now."""
-    return traffic(deployment, live_replicas(deployment))
+    return [replica for replica, _share in traffic(live_replicas(deployment))]
 
 
 def replica_log(replica: Replica, *, offset: int | None = None, max_bytes: int = MAX_LOG_BYTES) -> dict[str, Any]:
@@ -55,6 +68,13 @@ def checkpoints_deployable(*, user: User | AnonymousUser, project: Project) -> Q
     there = Checkpoint.objects.filter(removed_at=None, run__project=project).exclude(run__phase=REWARD_MODEL)
     found = for_user(there, user, path="run__project")
     return found.select_related("run", "attempt").order_by("-id")
+
+
+def _move(move: Any, revision: int | None, states: type[TextChoices]) -> dict[str, Any]:
+    labels = {"before_label": states(move.before).label, "after_label": states(move.after).label}
+    user = move.user.get_username() if move.user is not None else None
+    told = {"at": move.at, "before": move.before, "after": move.after, "reason": move.reason, "user": user}
+    return {"revision": revision, **told, **labels}
 
 
 def _replica(replica: Replica, answers: bool) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from serving_app.services.deployments import (
     deployment_start,
     deployment_stop,
     deployment_update,
-    revision_create,
 )
 from serving_app.services.judged_datasets import accepted_rows, judged_version_create
 from serving_app.services.judgements import judgement_review, message_prefer, message_rate, message_rewrite
+from serving_app.services.revisions import revision_create, revision_rollback, revision_shift
 from serving_app.services.sharing import conversation_share, conversation_unshare, preset_create, preset_delete
 from serving_app.transitions import (
     deployment_refresh,
@@ -32,6 +32,7 @@ from serving_app.transitions import (
     judgement_transition,
     message_transition,
     replica_transition,
+    revision_transition,
 )
 
 __all__ = [
@@ -69,6 +70,9 @@ __all__ = [
     "preset_delete",
     "replica_transition",
     "revision_create",
+    "revision_rollback",
+    "revision_shift",
+    "revision_transition",
     "serving_of",
     "why_not",
 ]

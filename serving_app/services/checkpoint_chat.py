@@ -12,7 +12,7 @@ from r1platform.models import Project
 from serving_app.models import Conversation, Deployment, DeploymentRevision
 from serving_app.services.conversations import conversation_create, message_send
 from serving_app.services.deployments import deployment_create, deployment_start
-from serving_app.states import DeploymentState
+from serving_app.states import DeploymentState, RevisionState
 from training_app.models import Checkpoint
 
 _LAST_RESORT = (DeploymentState.STOPPED, DeploymentState.FAILED)
@@ -21,10 +21,10 @@ _FIRST_ENGINE = "builtin"
 
 
 def serving_of(*, project: Project, checkpoint: Checkpoint) -> Deployment | None:
-    """The deployment whose newest revision serves the checkpoint, one that runs before one that does not."""
-    newest = DeploymentRevision.objects.filter(deployment=OuterRef("pk")).order_by("-number").values("checkpoint")[:1]
+    """The deployment whose current revision serves the checkpoint, one that runs before one that does not."""
+    current = DeploymentRevision.objects.filter(deployment=OuterRef("pk"), state=RevisionState.CURRENT)
     found = Deployment.objects.filter(project=project, deleted_at=None).exclude(state=DeploymentState.STOPPING)
-    serving = found.annotate(serves=Subquery(newest)).filter(serves=checkpoint.pk).order_by("-pk")
+    serving = found.annotate(serves=Subquery(current.values("checkpoint"))).filter(serves=checkpoint.pk).order_by("-pk")
     return min(serving, key=lambda one: one.state in _LAST_RESORT, default=None)
 
 

@@ -48,7 +48,7 @@ def deployment_create(
     if re.search(DELETED_NAME, name):
         raise ConfigError(f"“{name}” ends as the names of deleted deployments do. Choose another name.", field="name")
     _check_replicas(replicas, lowest=1)
-    resolved = _resolve(project, checkpoint, engine, engine_config)
+    resolved = engine_resolved(project, checkpoint, engine, engine_config)
     try:
         with transaction.atomic():
             deployment = Deployment.objects.create(
@@ -57,39 +57,10 @@ def deployment_create(
     except IntegrityError:
         raise ConfigError(name_taken(name), field="name") from None
     deployment.refresh_from_db()
-    _revision(deployment, user, checkpoint, engine, resolved)
-    _audit(deployment, user, "deployment.create", engine=engine, checkpoint=checkpoint.pk, replicas=replicas)
+    revision_add(deployment, user, checkpoint, engine, resolved)
+    deployment_audit(deployment, user, "deployment.create", engine=engine, checkpoint=checkpoint.pk, replicas=replicas)
     ask_to_reconcile(deployment.pk)
     return deployment
-
-
-@transaction.atomic
-def revision_create(
-    *,
-    deployment: Deployment,
-    user: User,
-    checkpoint: Checkpoint | None = None,
-    engine: str | None = None,
-    engine_config: dict[str, Any] | None = None,
-) -> DeploymentRevision:
-    """Another checkpoint, engine or settings under the same name; what is not given stays as it was.
-
-    The old revision answers until the new one is ready. Another engine without a config takes its defaults.
-    """
-    locked = _locked(deployment)
-    now = locked.revisions.first()
-    assert now is not None, "a deployment has a revision from its first moment"
-    if engine_config is None and engine in {None, now.engine}:
-        engine_config = now.engine_config
-    checkpoint, engine = checkpoint or now.checkpoint, engine or now.engine
-    resolved = _resolve(locked.project, checkpoint, engine, engine_config)
-    revision = _revision(locked, user, checkpoint, engine, resolved)
-    _audit(locked, user, "deployment.revise", number=revision.number, engine=engine, checkpoint=checkpoint.pk)
-    if locked.state == DeploymentState.FAILED:
-        reason = f"Revision {revision.number} is to be tried."
-        deployment_transition(deployment=locked, to=DeploymentState.PENDING, reason=reason, user=user)
-    ask_to_reconcile(locked.pk)
-    return revision
 
 
 @transaction.atomic
@@ -98,7 +69,7 @@ def deployment_start(*, deployment: Deployment, user: User, replicas: int | None
 
     Raises IllegalTransition in any other state.
     """
-    locked = _locked(deployment)
+    locked = deployment_locked(deployment)
     wanted = (locked.desired_replicas or locked.replicas_before_stop) if replicas is None else replicas
     _check_replicas(wanted, lowest=1)
     if not deployment_transition(
@@ -106,20 +77,20 @@ def deployment_start(*, deployment: Deployment, user: User, replicas: int | None
         fields={"desired_replicas": wanted},
     ):  # fmt: skip
         raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.PENDING)
-    _audit(locked, user, "deployment.start", replicas=wanted)
+    deployment_audit(locked, user, "deployment.start", replicas=wanted)
     ask_to_reconcile(locked.pk)
 
 
 @transaction.atomic
 def deployment_stop(*, deployment: Deployment, user: User) -> None:
     """Stops all replicas; requests that run are finished first, up to the grace time. Raises IllegalTransition."""
-    locked = _locked(deployment)
+    locked = deployment_locked(deployment)
     if not deployment_transition(
         deployment=locked, to=DeploymentState.STOPPING, reason="Stopped by a person.", user=user,
         fields={"desired_replicas": 0, "replicas_before_stop": locked.desired_replicas},
     ):  # fmt: skip
         raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.STOPPING)
-    _audit(locked, user, "deployment.stop")
+    deployment_audit(locked, user, "deployment.stop")
     deployment_refresh(deployment_id=locked.pk)
     ask_to_reconcile(locked.pk)
 
@@ -128,7 +99,7 @@ def deployment_stop(*, deployment: Deployment, user: User) -> None:
 def deployment_scale(*, deployment: Deployment, user: User, replicas: int) -> None:
     """Sets the wanted number of replicas; 0 stops, a number starts what was stopped."""
     _check_replicas(replicas, lowest=0)
-    locked = _locked(deployment)
+    locked = deployment_locked(deployment)
     if replicas == 0:
         deployment_stop(deployment=locked, user=user)
     elif locked.state == DeploymentState.STOPPED:
@@ -137,7 +108,7 @@ def deployment_scale(*, deployment: Deployment, user: User, replicas: int) -> No
         raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.PENDING)
     else:
         Deployment.objects.filter(pk=locked.pk).update(desired_replicas=replicas)
-        _audit(locked, user, "deployment.scale", before=locked.desired_replicas, after=replicas)
+        deployment_audit(locked, user, "deployment.scale", before=locked.desired_replicas, after=replicas)
         deployment_refresh(deployment_id=locked.pk)
         ask_to_reconcile(locked.pk)
 
@@ -151,13 +122,13 @@ def deployment_update(*, deployment: Deployment, user: User, description: str) -
             f"The description has {len(description)} characters; at most 2000 fit. Shorten it.", field="description"
         )
     Deployment.objects.filter(pk=deployment.pk).update(description=description)
-    _audit(deployment, user, "deployment.update")
+    deployment_audit(deployment, user, "deployment.update")
 
 
 @transaction.atomic
 def deployment_delete(*, deployment: Deployment, user: User) -> None:
     """Takes the name away at once and stops what runs; requests that run are finished, usage and conversations stay."""
-    locked = _locked(deployment)
+    locked = deployment_locked(deployment)
     if locked.state not in {DeploymentState.STOPPING, DeploymentState.STOPPED}:
         deployment_transition(
             deployment=locked, to=DeploymentState.STOPPING, reason="Deleted by a person.", user=user,
@@ -165,7 +136,7 @@ def deployment_delete(*, deployment: Deployment, user: User) -> None:
         )  # fmt: skip
     suffix = f"--deleted-{locked.pk}"
     Deployment.objects.filter(pk=locked.pk).update(deleted_at=Now(), name=locked.name[: 80 - len(suffix)] + suffix)
-    _audit(locked, user, "deployment.delete", name=locked.name)
+    deployment_audit(locked, user, "deployment.delete", name=locked.name)
     transaction.on_commit(TABLE.expire)
     deployment_refresh(deployment_id=locked.pk)
     ask_to_reconcile(locked.pk)
@@ -179,7 +150,8 @@ def name_taken(name: str) -> str:
     )
 
 
-def _locked(deployment: Deployment) -> Deployment:
+def deployment_locked(deployment: Deployment) -> Deployment:
+    """The row as it is now, held until the transaction ends."""
     return (
         Deployment.objects.select_for_update(of=("self",))
         .select_related("project")
@@ -192,9 +164,10 @@ def _check_replicas(replicas: int, *, lowest: int) -> None:
         raise ConfigError(f"{lowest} to {MAX_REPLICAS} replicas are possible, not {replicas}.", field="replicas")
 
 
-def _resolve(
+def engine_resolved(
     project: Project, checkpoint: Checkpoint, engine: str, engine_config: dict[str, Any] | None
 ) -> dict[str, Any]:
+    """The complete settings of the engine. Raises ConfigError, CheckpointError or UnknownName at the field that is wrong."""
     if checkpoint.run.project_id != project.pk:
         raise CheckpointError(
             "The checkpoint belongs to another project. Choose one of this project.", field="checkpoint"
@@ -209,17 +182,18 @@ def _resolve(
     return resolved
 
 
-def _revision(
-    deployment: Deployment, user: User, checkpoint: Checkpoint, engine: str, resolved: dict[str, Any]
+def revision_add(
+    deployment: Deployment, user: User, checkpoint: Checkpoint, engine: str, resolved: dict[str, Any], **fields: Any
 ) -> DeploymentRevision:
+    """The next revision as a row."""
     last = deployment.revisions.aggregate(number=Max("number"))["number"] or 0
     revision = DeploymentRevision.objects.create(
         deployment=deployment, number=last + 1, checkpoint=checkpoint, engine=engine, engine_config=resolved,
-        created_by=user,
+        created_by=user, **fields,
     )  # fmt: skip
     revision.refresh_from_db()
     return revision
 
 
-def _audit(deployment: Deployment, user: User, action: str, **detail: Any) -> None:
+def deployment_audit(deployment: Deployment, user: User, action: str, **detail: Any) -> None:
     audit(user=user, project=deployment.project, action=action, target=f"deployment:{deployment.pk}", detail=detail)

@@ -16,8 +16,9 @@ from model_core.errors import ModelCoreError
 from r1platform.access import current_project, require_role, signed_in
 from r1platform.models import Project, Role
 from serving_app import selectors, services
-from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, engine_choices
+from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, ShiftForm, engine_choices
 from serving_app.models import Deployment, DeploymentRevision
+from serving_app.observed import current_revision
 from serving_app.views.deployments import deployment_of
 from training_app.models import Checkpoint
 
@@ -52,18 +53,20 @@ def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
     """Another checkpoint, engine or settings under the same name; a POST makes the revision."""
     deployment = deployment_of(request, deployment_id)
     require_role(request.user, deployment.project, Role.EDITOR)
-    now = deployment.revisions.order_by("-number").first()
+    now = current_revision(deployment)
     checkpoints = selectors.checkpoints_deployable(user=request.user, project=deployment.project)
     form = RevisionForm(request.POST or None, checkpoints=checkpoints, initial=_initial_revision(request, now))
     engine = _engine_form(request, form, values=now.engine_config if now else None)
-    if _valid(request, form, engine) and _revise(request, deployment, form, engine):
+    plan = ShiftForm(request.POST or None)
+    if _valid(request, form, engine, plan) and _revise(request, deployment, form, engine, plan):
         messages.success(
-            request, f"A new revision of “{deployment.name}” starts; the old one answers until it is ready."
+            request, f"A new revision of “{deployment.name}” starts beside the present one, which answers until it is ready."
         )
         return redirect("deployment-detail", deployment_id=deployment.pk)
     context = {
         "form": form,
         "engine_form": engine,
+        "plan_form": plan,
         "deployment": deployment,
         "engines": form.engines,
         "project": deployment.project,
@@ -81,11 +84,10 @@ def engine_fields(request: HttpRequest) -> HttpResponse:
     return render(request, "serving_app/deployments/_engine.html", {"engine_form": EngineForm(engine=name)})
 
 
-def _valid(request: HttpRequest, form: DeploymentForm, engine: EngineForm) -> bool:
-    if request.method != "POST":
-        return False
-    first, second = form.is_valid(), engine.is_valid()
-    return first and second
+def _valid(request: HttpRequest, *shown: forms.Form) -> bool:
+    """Whether all are in order; each is looked at, so that every mistake is shown at once."""
+    wrong = [form for form in shown if not form.is_valid()]
+    return request.method == "POST" and not wrong
 
 
 def _engine_form(request: HttpRequest, form: DeploymentForm, values: dict[str, Any] | None = None) -> EngineForm:
@@ -134,7 +136,9 @@ def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine
     return None
 
 
-def _revise(request: HttpRequest, deployment: Deployment, form: DeploymentForm, engine: EngineForm) -> bool:
+def _revise(
+    request: HttpRequest, deployment: Deployment, form: DeploymentForm, engine: EngineForm, plan: ShiftForm
+) -> bool:
     values = form.cleaned_data
     try:
         services.revision_create(
@@ -143,6 +147,7 @@ def _revise(request: HttpRequest, deployment: Deployment, form: DeploymentForm, 
             checkpoint=values["checkpoint"],
             engine=values["engine"],
             engine_config=engine.config(),
+            plan=plan.config(),
         )
     except ModelCoreError as error:
         _place(form, engine, error)

@@ -21,10 +21,12 @@ from serving_app.forms import as_json
 from serving_app.models import Deployment, DeploymentRevision, Replica
 from serving_app.placement import holder_of
 from serving_app.services.deployments import MAX_REPLICAS
-from serving_app.states import DeploymentState, ReplicaState
+from serving_app.shifting import WHOLE, ShiftPlan, is_ready, measured, next_share
+from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, ReplicaState, RevisionState
 from serving_app.views.snippets import chat_snippets
 
 PER_PAGE = 50
+EARLIER = frozenset({RevisionState.RETIRED, RevisionState.ROLLED_BACK})
 ENDED = frozenset({ReplicaState.STOPPED, ReplicaState.FAILED, ReplicaState.LOST})
 METRICS = (
     ("running", "Running", "requests"),
@@ -44,7 +46,7 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
     project = current_project(request)
     if project is None:
         return redirect("overview")
-    found = _with_newest(selectors.deployment_list(user=request.user, project=project))
+    found = _with_revisions(selectors.deployment_list(user=request.user, project=project))
     if text := request.GET.get("q", "").strip():
         found = found.filter(name__icontains=text)
     if state := request.GET.get("state"):
@@ -97,7 +99,7 @@ def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> Js
 
 @require_POST
 def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpResponse:
-    """Stops, starts, scales or deletes; a new revision has a page of its own (`deployment_new`)."""
+    """Stops, starts, scales, shifts, rolls back or deletes; a new revision has a page of its own (`deployment_new`)."""
     deployment = deployment_of(request, deployment_id)
     if verb not in _VERBS:
         raise Http404(f"A deployment cannot “{verb}”.")
@@ -129,9 +131,7 @@ def _start(request: HttpRequest, deployment: Deployment) -> str:
 
 
 def _scale(request: HttpRequest, deployment: Deployment) -> str:
-    given = request.POST.get("replicas", "").strip()
-    wanted = int(given) if given.isdecimal() and len(given) < 9 else 0
-    if not wanted:
+    if not (wanted := _number(request, "replicas")):
         raise ModelCoreError("Nothing was changed. Write how many replicas are wanted; to have none, stop it.")
     services.deployment_scale(deployment=deployment, user=signed_in(request), replicas=wanted)
     return f"“{deployment.name}” goes to {wanted} replica{'' if wanted == 1 else 's'}."
@@ -144,10 +144,35 @@ def _delete(request: HttpRequest, deployment: Deployment) -> str:
     return f"“{deployment.name}” is deleted. Its checkpoint, usage and conversations are kept."
 
 
+def _shift(request: HttpRequest, deployment: Deployment) -> str:
+    number, share = _number(request, "revision"), _number(request, "share")
+    reason = request.POST.get("reason", "")
+    services.revision_shift(deployment=deployment, user=signed_in(request), number=number, share=share, reason=reason)
+    if share == WHOLE:
+        return f"Revision {number} has taken over. The replicas before it end when their answers have ended."
+    return f"Revision {number} gets {share} % of the requests."
+
+
+def _rollback(request: HttpRequest, deployment: Deployment) -> str:
+    number = _number(request, "revision") if request.POST.get("revision") else None
+    reason = request.POST.get("reason", "")
+    services.revision_rollback(deployment=deployment, user=signed_in(request), number=number, reason=reason)
+    if number is None:
+        return "It is rolled back: the revision before it has all requests again."
+    return f"Revision {number} is started again and takes over as soon as it is ready."
+
+
+def _number(request: HttpRequest, name: str) -> int:
+    given = request.POST.get(name, "").strip()
+    return int(given) if given.isdecimal() and len(given) < 9 else 0
+
+
 _VERBS: dict[str, Callable[[HttpRequest, Deployment], str]] = {
     "stop": _stop,
     "start": _start,
     "scale": _scale,
+    "shift": _shift,
+    "rollback": _rollback,
     "delete": _delete,
 }
 
@@ -157,7 +182,7 @@ def deployment_of(request: HttpRequest, deployment_id: int) -> Deployment:
     return get_object_or_404(selectors.deployment_list(user=request.user), pk=deployment_id)
 
 
-def _with_newest(deployments: QuerySet[Deployment]) -> QuerySet[Deployment]:
+def _with_revisions(deployments: QuerySet[Deployment]) -> QuerySet[Deployment]:
     revisions = DeploymentRevision.objects.select_related("checkpoint__run").order_by("-number")
     replicas = Replica.objects.exclude(state__in=ENDED)
     return deployments.prefetch_related(
@@ -175,7 +200,8 @@ def _row(deployment: Any) -> dict[str, Any]:
     speeds = [r.metrics["tokens_per_second"] for r in living if r.metrics.get("tokens_per_second") is not None]
     return {
         "deployment": deployment,
-        "revision": revisions[0] if revisions else None,
+        "revision": next((one for one in revisions if one.state == RevisionState.CURRENT), None),
+        "coming": next((one for one in revisions if one.state in REVISION_ON_ITS_WAY), None),
         "ready": sum(r.state == ReplicaState.READY for r in living),
         "speed": sum(speeds) if speeds else None,
         "running": sum(r.metrics.get("running") or 0 for r in living),
@@ -189,12 +215,13 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
     ended = [row["replica"] for row in found["replicas"] if row["finished"]][:10]
     return {
         "deployment": deployment,
-        "revisions": [{"revision": r, "config": as_json(r.engine_config)} for r in revisions],
-        "revision": revisions[0] if revisions else None,
+        "revisions": [{"revision": r, "config": as_json(r.engine_config), "earlier": r.state in EARLIER} for r in revisions],
+        "revision": found["current"],
+        "takeover": _takeover(found, [row["replica"] for row in living]),
         "living": living,
         "ended": ended,
         "logged": [*(row["replica"] for row in living), *ended][:10],
-        "history": _history(deployment),
+        "history": selectors.deployment_history(deployment),
         "num_ready": sum(row["replica"].state == ReplicaState.READY for row in living),
         "holds_devices": _holds_devices([row["replica"] for row in living]),
         "may_edit": role_in(request.user, deployment.project) in {Role.EDITOR, Role.OWNER},
@@ -205,11 +232,20 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
     }
 
 
-def _history(deployment: Deployment) -> list[dict[str, Any]]:
-    moves = deployment.transitions.select_related("user").order_by("-id")[:50]
-    return [
-        {"move": m, "before": DeploymentState(m.before).label, "after": DeploymentState(m.after).label} for m in moves
-    ]
+def _takeover(found: dict[str, Any], replicas: list[Replica]) -> dict[str, Any] | None:
+    """The revision that takes over, what it has answered at this step, and the shares it can be given by hand."""
+    revision = found["coming"]
+    if revision is None:
+        return None
+    plan = ShiftPlan.parse(revision.plan)
+    return {
+        "revision": revision,
+        "plan": plan,
+        "seen": measured(revision) if revision.share else None,
+        "following": next_share(plan, revision.share),
+        "is_ready": is_ready(found["deployment"], revision, replicas),
+        "shares": [share for share in (*plan.steps, WHOLE) if share != revision.share],
+    }
 
 
 def _holds_devices(replicas: list[Replica]) -> bool:

@@ -60,7 +60,7 @@ def test_the_log_of_a_replica_is_read_through_its_own_deployment_only(
     assert client_alice.get(reverse("replica-log", args=[deployment.pk, theirs.pk])).status_code == 404
 
 
-@pytest.mark.parametrize("verb", ["stop", "start", "scale", "delete"])
+@pytest.mark.parametrize("verb", ["stop", "start", "scale", "shift", "rollback", "delete"])
 def test_only_editors_act(
     verb: str, deployment: Deployment, client_bob: Client, client_charlie: Client, client_erin: Client, client: Client
 ) -> None:

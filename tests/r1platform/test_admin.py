@@ -18,7 +18,15 @@ from r1platform.keys import api_key_create, api_key_find
 from r1platform.lib.leases import leases_claim
 from r1platform.models import ApiKey, AuditEntry, Node, Project, Role, Webhook
 from r1platform.webhooks import webhook_create, webhook_send
-from serving_app.models import ConversationShare, DeploymentTransition, Judgement, Replica, ReplicaTransition, UsageRecord
+from serving_app.models import (
+    ConversationShare,
+    DeploymentTransition,
+    Judgement,
+    Replica,
+    ReplicaTransition,
+    RevisionTransition,
+    UsageRecord,
+)
 from serving_app.services import conversation_share, message_rate, preset_create
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_event, make_launch, make_run
 from training_app.models import Alert, AlertRule, Dataset, DatasetVersion, Evaluation, Upload
@@ -55,6 +63,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     replica = Replica.objects.get()
     Replica.objects.update(engine_key=ENGINE_KEY)
     DeploymentTransition.objects.create(deployment=deployment, before="queued", after="ready")
+    RevisionTransition.objects.create(revision=replica.revision, before="warming", after="current")
     ReplicaTransition.objects.create(replica=replica, before="queued", after="ready")
     chat = make_conversation(project, alice, deployment)
     message_rate(message=chat.messages.get(role="assistant"), user=alice, value=1)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.db import connections, transaction
@@ -217,7 +218,8 @@ def test_new_revision_takes_over_and_no_request_fails(
     monkeypatch.setattr(transitions, "TABLE", routing.RoutingTable())
     made = reconciled(create(), "ready")
     (old,) = replicas(made)
-    services.revision_create(deployment=made, user=alice, engine_config={"ready_after": 0.6})
+    at_once = {"mode": "at_once"}
+    services.revision_create(deployment=made, user=alice, engine_config={"ready_after": 0.6}, plan=at_once)
     seen, key, answers = set(), key_of(alice), []
 
     def taken_over() -> bool:
@@ -238,13 +240,39 @@ def test_new_revision_takes_over_and_no_request_fails(
 def test_revision_that_does_not_start_leaves_the_old_one(create: Any, alice: User) -> None:
     made = reconciled(create(), "ready")
     services.revision_create(deployment=made, user=alice, engine_config={"crash": True})
-    until(lambda: reconcile_deployment(made.pk) and "revision 1 still answers" in _reason(made), seconds=40)
-    assert made.state == "degraded" and selectors.ready_replicas(made) == [replicas(made)[0]]
+    refused = made.revisions.get(number=2)
+
+    def rolled_back() -> bool:
+        reconcile_deployment(made.pk)
+        refused.refresh_from_db()
+        return refused.state == "rolled_back"
+
+    until(rolled_back, seconds=40)
+    assert refused.state_reason.startswith("It does not start. ") and "size mismatch" in refused.state_reason
+    made.refresh_from_db()
+    assert made.state == "ready" and selectors.ready_replicas(made) == [replicas(made)[0]]
 
 
-def _reason(deployment: Deployment) -> str:
-    deployment.refresh_from_db()
-    return deployment.state_reason
+def test_replaced_replica_lets_its_stream_end_and_survives_its_supervisor(
+    create: Any, alice: User, web: Served, worker: Worker
+) -> None:
+    """kill -9 of the supervisor in the middle of draining: the next one drains on."""
+    made = reconciled(create(), "ready")
+    (old,) = replicas(made)
+    body = chat("count 60 0.05", stream=True)
+    headers = {"Authorization": f"Bearer {key_of(alice)}"}
+    with httpx.stream("POST", f"{web.url}/v1/chat/completions", json=body, headers=headers, timeout=30) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        services.revision_create(deployment=made, user=alice, plan={"mode": "at_once"})
+        until(lambda: reconcile_deployment(made.pk) and replicas(made)[0].state == "stopping")
+        Replica.objects.filter(pk=old.pk).update(fence=50, heartbeat_at=Now() - 2 * placement.SILENT)
+        until(lambda: not worker.threads[0].is_alive())
+        reconcile_deployment(made.pk)
+        text = "".join(lines)
+    assert '"59 "' in text and text.endswith("[DONE]")
+    until(lambda: replicas(made)[0].state == "stopped")
+    assert made.revisions.get(number=2).state == "current"
 
 
 def test_silent_supervisor_is_replaced_and_the_engine_lives_on(create: Any, worker: Worker) -> None:
