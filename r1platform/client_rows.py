@@ -117,8 +117,25 @@ class Checkpoint(TypedDict):
     removed_at: str | None
 
 
+class Revision(TypedDict):
+    """What a deployment serves; `share` is the percent of the requests that it is meant to get."""
+
+    id: int
+    number: int
+    checkpoint: int
+    run: int
+    step: int
+    engine: str
+    engine_config: Any
+    state: str
+    state_reason: str
+    share: int
+    plan: Any
+    created_at: str
+
+
 class Deployment(TypedDict):
-    """A model that the gateway answers to under `name`."""
+    """A model that the gateway answers to under `name`; `revision` is the current one, `coming` one that is to take over."""
 
     id: int
     project: int
@@ -127,6 +144,9 @@ class Deployment(TypedDict):
     state: str
     state_reason: str
     desired_replicas: int
+    idle_seconds: int
+    revision: Revision | None
+    coming: Revision | None
     created_at: str
 
 

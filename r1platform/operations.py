@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import F, Max, OuterRef, Q, Subquery
+from django.db.models import DurationField, ExpressionWrapper, F, Max, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -117,8 +117,9 @@ def _replicas() -> Iterator[dict[str, Any]]:
     moved = ReplicaTransition.objects.filter(replica=OuterRef("pk")).order_by("-pk").values("at")[:1]
     rows = Replica.objects.annotate(since=Coalesce(Subquery(moved), F("created_at"))).select_related("revision__deployment")
     late = Q(state__in=_RISING, since__lt=Now() - RISING) | Q(state=ReplicaState.UNREACHABLE)
-    late |= Q(state=ReplicaState.STOPPING, since__lt=Now() - STOPPING)
-    for replica in rows.filter(late):
+    may_drain = ExpressionWrapper(F("drain_seconds") * Value(timedelta(seconds=1)), output_field=DurationField())
+    late |= Q(state=ReplicaState.STOPPING, since__lt=Now() - STOPPING - F("may_drain"))
+    for replica in rows.annotate(may_drain=may_drain).filter(late):
         deployment = replica.revision.deployment
         yield _item("replica", f"Deployment {deployment.name}, replica {replica.number}", replica.since, deployment.project_id,
                     replica.state_reason or f"It is {replica.get_state_display().lower()} since then.",

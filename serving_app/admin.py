@@ -53,8 +53,8 @@ class DeploymentAdmin(ModelAdmin):  # type: ignore[misc]
     list_filter = ["state", "project"]
     search_fields = ["name", "description"]
     readonly_fields = [
-        "project", "name", "state", "state_reason", "desired_replicas", "replicas_before_stop", "created_by", "created_at",
-        "deleted_at",
+        "project", "name", "state", "state_reason", "desired_replicas", "replicas_before_stop", "idle_seconds", "is_asleep",
+        "woken_at", "created_by", "created_at", "deleted_at",
     ]  # fmt: skip
     inlines = [RevisionInline, DeploymentTransitionInline]
     list_select_related = ["project"]

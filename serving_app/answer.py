@@ -26,10 +26,11 @@ from serving_app.context import turns_before
 from serving_app.gateway.body import STREAM_OPTIONS, ChatParameters
 from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.proxying import Exchange, open_exchange
-from serving_app.gateway.routing import TABLE, Route
+from serving_app.gateway.routing import COMES_UP, TABLE, Route
 from serving_app.gateway.stream import reasoning_tokens
 from serving_app.gateway.usage import USAGE
 from serving_app.models import Message, UsageRecord
+from serving_app.sleeping import deployment_wake
 from serving_app.states import GENERATION_ENDS, DeploymentState, GenerationState
 from serving_app.transitions import message_transition
 
@@ -41,7 +42,6 @@ DATABASE_SECONDS = 60.0
 """How long the last words of an answer wait for a database that is away."""
 MAX_KEPT_TOKENS = 4096
 """Tokens of an answer whose probabilities are kept."""
-_COMES_UP = {DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.DEGRADED, DeploymentState.READY}
 _CHANNELS = {"reasoning_content": "reasoning", "reasoning": "reasoning", "content": "content"}
 
 
@@ -186,7 +186,9 @@ class Answer:
                 raise GatewayError(404, "The model of this conversation was deleted. Choose another one.")
             if route.upstreams:
                 return route
-            if route.state not in _COMES_UP or time.monotonic() > deadline:
+            if route.state == DeploymentState.ASLEEP:
+                await in_database(deployment_wake, route.deployment_id)
+            elif route.state not in COMES_UP or time.monotonic() > deadline:
                 raise GatewayError(503, route.why_not)
             await asyncio.sleep(0.5)
 

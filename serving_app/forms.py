@@ -59,6 +59,15 @@ class DeploymentForm(forms.Form):
         "the processor.",
     )
 
+    idle_minutes = forms.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=10_080,
+        label="Sleep after",
+        help_text="Minutes without a request after which it gives its devices back; the next request starts it and waits. "
+        "Empty: it never sleeps.",
+    )
+
     def __init__(self, *args: Any, checkpoints: QuerySet[Checkpoint], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.engines = engine_choices()
@@ -88,7 +97,7 @@ class RevisionForm(DeploymentForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("name", "description", "replicas"):
+        for name in ("name", "description", "replicas", "idle_minutes"):
             del self.fields[name]
 
 

@@ -22,6 +22,8 @@ STABLE_SECONDS = 60
 def observed(deployment: Deployment) -> tuple[str, str]:
     """State and reason that follow from the replicas as they are now."""
     replicas = list(live_replicas(deployment))
+    if deployment.is_asleep:
+        return DeploymentState.ASLEEP, asleep_words(deployment)
     if deployment.desired_replicas == 0:
         return _ending(replicas)
     ready = [replica for replica, _share in traffic(replicas)]
@@ -37,6 +39,12 @@ def observed(deployment: Deployment) -> tuple[str, str]:
     if any(r.state != ReplicaState.QUEUED for r in replicas):
         return DeploymentState.STARTING, why
     return DeploymentState.PENDING, why
+
+
+def asleep_words(deployment: Deployment) -> str:
+    """Why it sleeps and what wakes it."""
+    minutes = deployment.idle_seconds / 60
+    return f"Nobody asked for {minutes:g} minute{'' if minutes == 1 else 's'}. It starts at the next question."
 
 
 def live_replicas(deployment: Deployment) -> list[Replica]:

@@ -1,6 +1,6 @@
 """Makes what runs equal to what is wanted: one short, repeatable step per deployment.
 
-Compares `desired_replicas` with the living replicas of the current revision and of one that is to take over, adds and
+Compares `wanted_replicas` with the living replicas of the current revision and of one that is to take over, adds and
 stops, finds a node for those that are queued, and has silent ones adopted. Two steps at once are one: the second finds the
 lock taken and leaves.
 """
@@ -22,6 +22,7 @@ from r1platform.models import DeviceKind, DeviceLease, Node
 from serving_app.asking import ask_to_supervise
 from serving_app.models import Deployment, DeploymentRevision, Replica
 from serving_app.observed import coming_revision, current_revision, given_up, live_replicas, recent_failures
+from serving_app.sleeping import sleep_step
 from serving_app.states import REPLICA_ENDS, ReplicaState
 from serving_app.takeover import takeover_step
 from serving_app.transitions import deployment_refresh, replica_transition
@@ -43,6 +44,7 @@ _DEVICE_KEYS = ("tensor_parallel_size", "tp_size", "num_devices")
 def reconcile_deployment(deployment_id: int) -> bool:
     """One step for one deployment; False when another process is at it."""
     takeover_step(deployment_id)
+    sleep_step(deployment_id)
     return _reconcile(deployment_id)
 
 
@@ -70,15 +72,17 @@ def deployments_to_reconcile() -> list[int]:
     living = Replica.objects.exclude(state__in=REPLICA_ENDS).values("revision__deployment")
     lost = _lost(Q()).values("revision__deployment")
     moving = Q(state__in=["pending", "starting", "stopping"])
+    wanted = Q(desired_replicas__gt=0, is_asleep=False, deleted_at=None)
     return list(
-        Deployment.objects.filter(Q(desired_replicas__gt=0, deleted_at=None) | Q(pk__in=living) | Q(pk__in=lost) | moving)
+        Deployment.objects.filter(wanted | Q(pk__in=living) | Q(pk__in=lost) | moving)
         .order_by("pk")
         .values_list("pk", flat=True)
     )
 
 
 def _meet_wanted(deployment: Deployment) -> None:
-    wanted = deployment.desired_replicas
+    wanted, over = deployment.wanted_replicas, not deployment.desired_replicas
+    none = "The deployment is stopped." if over else deployment.state_reason
     living = [r for r in live_replicas(deployment) if not r.stop_wanted]
     kept = [one for one in (current_revision(deployment), coming_revision(deployment)) if one is not None]
     for revision in kept:
@@ -86,11 +90,11 @@ def _meet_wanted(deployment: Deployment) -> None:
         if len(own) < wanted and _may_start(revision):
             _add(revision, wanted - len(own))
         for replica in _surplus(own, len(own) - wanted):
-            _stop(replica, "Fewer replicas are wanted." if wanted else "The deployment is stopped.", ends=not wanted)
+            _stop(replica, "Fewer replicas are wanted." if wanted else none, ends=over)
     for replica in living:
         if replica.revision not in kept:
-            _stop(replica, _why_over(replica) if wanted else "The deployment is stopped.", ends=not wanted)
-    if not wanted:
+            _stop(replica, _why_over(replica) if wanted else none, ends=over)
+    if over:
         _hasten(deployment)
 
 

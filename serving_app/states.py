@@ -12,6 +12,7 @@ class DeploymentState(TextChoices):
     STARTING = "starting", "Starting"
     READY = "ready", "Ready"
     DEGRADED = "degraded", "Degraded"
+    ASLEEP = "asleep", "Asleep"
     FAILED = "failed", "Failed"
     STOPPING = "stopping", "Stopping"
     STOPPED = "stopped", "Stopped"
@@ -22,8 +23,11 @@ DEPLOYMENT_MOVES: dict[str, set[str]] = {
                               DeploymentState.FAILED},
     DeploymentState.STARTING: {DeploymentState.READY, DeploymentState.DEGRADED, DeploymentState.FAILED,
                                DeploymentState.STOPPING},
-    DeploymentState.READY: {DeploymentState.DEGRADED, DeploymentState.FAILED, DeploymentState.STOPPING},
-    DeploymentState.DEGRADED: {DeploymentState.READY, DeploymentState.FAILED, DeploymentState.STOPPING},
+    DeploymentState.READY: {DeploymentState.DEGRADED, DeploymentState.FAILED, DeploymentState.STOPPING,
+                            DeploymentState.ASLEEP},
+    DeploymentState.DEGRADED: {DeploymentState.READY, DeploymentState.FAILED, DeploymentState.STOPPING,
+                               DeploymentState.ASLEEP},
+    DeploymentState.ASLEEP: {DeploymentState.PENDING, DeploymentState.STOPPING},
     DeploymentState.FAILED: {DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.STOPPING,
                              DeploymentState.STOPPED},
     DeploymentState.STOPPING: {DeploymentState.STOPPED},

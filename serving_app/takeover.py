@@ -23,7 +23,7 @@ def takeover_step(deployment_id: int) -> None:
     if coming_revision(Deployment(pk=deployment_id)) is None:
         return
     with transaction.atomic():
-        wanted = Deployment.objects.select_for_update().filter(pk=deployment_id, desired_replicas__gt=0)
+        wanted = Deployment.objects.select_for_update().filter(pk=deployment_id, desired_replicas__gt=0, is_asleep=False)
         deployment = wanted.first()
         candidate = coming_revision(deployment) if deployment is not None else None
         if deployment is None or candidate is None:

@@ -34,7 +34,7 @@ TONES: dict[str, str] = {
     **dict.fromkeys(("succeeded", "ready", "passed", "done", "online", "free", "active", "accepted", "current"), "succeeded"),
     **dict.fromkeys(("failed", "error", "revoked"), "failed"),
     **dict.fromkeys(("lost", "interrupted", "silent"), "lost"),
-    **dict.fromkeys(("stopped", "removed", "expired", "rejected", "retired"), "stopped"),
+    **dict.fromkeys(("stopped", "removed", "expired", "rejected", "retired", "asleep"), "stopped"),
 }
 """The token of colour and icon that each state of any entity has; `static/css/r1.css` knows the seven."""
 

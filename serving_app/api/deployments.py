@@ -56,10 +56,12 @@ class Deployments(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewS
 
     @extend_schema(request=DeploymentPatchSerializer, responses=DeploymentSerializer)
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Changes the description or the number of replicas."""
+        """Changes the description, the number of replicas, or when it sleeps."""
         deployment, values = self.get_object(), self._values(DeploymentPatchSerializer, request)
         if "replicas" in values:
             services.deployment_scale(deployment=deployment, user=_user(request), replicas=values["replicas"])
+        if "idle_seconds" in values:
+            services.deployment_idle(deployment=deployment, user=_user(request), idle_seconds=values["idle_seconds"])
         if "description" in values:
             services.deployment_update(deployment=deployment, user=_user(request), description=values["description"])
         return self._now()
@@ -80,7 +82,7 @@ class Deployments(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewS
     @extend_schema(request=StartSerializer, responses=DeploymentSerializer)
     @action(detail=True, methods=["post"])
     def start(self, request: Request, pk: str) -> Response:
-        """Starts what is stopped or has failed."""
+        """Starts what is stopped, sleeps or has failed."""
         deployment, values = self.get_object(), self._values(StartSerializer, request)
         services.deployment_start(deployment=deployment, user=_user(request), **values)
         return self._now()

@@ -14,6 +14,7 @@ from serving_app.shifting import measured
 from serving_app.states import REVISION_ON_ITS_WAY, RevisionState
 from training_app.models import Checkpoint
 
+IDLE_HELP = "Seconds without a request after which it sleeps and holds no device, until the next request starts it; 0: never."
 MAX_ID = (1 << 63) - 1
 """Largest number that an id can be."""
 
@@ -68,8 +69,8 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
     class Meta:
         model = Deployment
         fields = [
-            "id", "project", "name", "description", "state", "state_reason", "desired_replicas", "revision", "coming",
-            "created_at",
+            "id", "project", "name", "description", "state", "state_reason", "desired_replicas", "idle_seconds",
+            "revision", "coming", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -148,12 +149,14 @@ class NewDeploymentSerializer(serializers.Serializer[Any]):
     engine = serializers.CharField(max_length=40)
     engine_config = serializers.DictField(required=False, help_text="See GET engines/ for the schema.")
     replicas = serializers.IntegerField(required=False, default=1)
+    idle_seconds = serializers.IntegerField(required=False, help_text=IDLE_HELP)
     description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
 
 
 class DeploymentPatchSerializer(serializers.Serializer[Any]):
     description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
     replicas = serializers.IntegerField(required=False)
+    idle_seconds = serializers.IntegerField(required=False, help_text=IDLE_HELP)
 
 
 class StartSerializer(serializers.Serializer[Any]):

@@ -19,6 +19,7 @@ import httpx
 from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.routing import BUSY, TABLE, Route, Upstream, opening_of
 from serving_app.gateway.stream import StreamFilter
+from serving_app.gateway.waking import awake
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 600.0
@@ -106,10 +107,13 @@ class Exchange:
 async def open_exchange(route: Route, path: str, body: dict[str, Any]) -> Exchange:
     """Sends the body to the least busy replica and returns its answer, headers read.
 
-    When no replica of the table can be reached the table is read anew, once. Raises GatewayError: 503 when no replica is
+    A model that sleeps is woken and waited for. When no replica of the table can be reached the table is read anew, once.
+    Raises GatewayError: 503 when no replica is
     ready, 502 when none can be reached or the engine breaks off, 504 when it is too slow, and what the engine refuses (a
     prompt that is too long) with the engine's own sentence.
     """
+    if not route.upstreams and route.starts_for_a_request:
+        route = await awake(route)
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
     opening = opening_of(body)
     exchange = await _ask_one_of(route, route.upstreams, path, content, opening)

@@ -24,13 +24,15 @@ from serving_app.observed import traffic
 from serving_app.states import DeploymentState, ReplicaState
 
 FRESH_SECONDS = 1.0
+COMES_UP = frozenset({DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.DEGRADED, DeploymentState.READY})
+"""States in which a deployment that does not answer yet will."""
 STALE_SECONDS = 10.0
 """Between the two ages the table is used once more while it is read anew beside the request."""
 SLACK = 4
 """A replica may run so many requests more than the least busy one before the prefix cache is given up for an even load."""
 MAX_KEPT = 10_000
 """Revisions whose turn is remembered."""
-OPENING_BYTES = 2048
+OPENING_CHARS = 2048
 """How much of a request's beginning says which replica has it in its cache; a request that shares it shares the cache."""
 
 
@@ -59,6 +61,12 @@ class Route:
     reason: str
     created: int
     upstreams: tuple[Upstream, ...]
+    may_sleep: bool = False
+
+    @property
+    def starts_for_a_request(self) -> bool:
+        """Whether a request may wait for it: it sleeps, or is about to come up from it."""
+        return self.state == DeploymentState.ASLEEP or (self.may_sleep and self.state in COMES_UP)
 
     @property
     def why_not(self) -> str:
@@ -150,6 +158,7 @@ def _route(deployment: Deployment, replicas: list[tuple[Replica, int]]) -> Route
         upstreams=tuple(
             Upstream(r.pk, r.base_url, r.engine_key, r.revision.engine, r.revision_id, share) for r, share in replicas
         ),
+        may_sleep=deployment.idle_seconds > 0,
     )
 
 
@@ -189,10 +198,12 @@ class Busy:
 
 
 def opening_of(body: dict[str, Any]) -> bytes:
-    """What a conversation keeps from turn to turn: its first messages up to the user's first, or the beginning of a prompt."""
+    """A digest of what a conversation keeps from turn to turn: its first messages up to the user's first, or the beginning of
+    a prompt."""
     said = body.get("messages") or [{"role": "user", "content": body.get("prompt")}]
     turn = next((place for place, message in enumerate(said) if message["role"] == "user"), 0)
-    return "\n".join(str(message["content"]) for message in said[: turn + 1])[:OPENING_BYTES].encode(errors="replace")
+    text = "\n".join(str(message["content"]) for message in said[: turn + 1])[:OPENING_CHARS]
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
 
 
 def _place(opening: bytes, replica_id: int) -> int:

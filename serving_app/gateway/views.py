@@ -53,9 +53,9 @@ def endpoint(method: str) -> Callable[[View], View]:
 
 @endpoint("GET")
 async def models(request: HttpRequest) -> HttpResponse:
-    """Models that the key may use and that answer now."""
+    """Models that the key may use and that answer now, or start when they are asked."""
     caller = await caller_of(request)
-    routes = [route for route in await TABLE.all() if route.project_id in caller.projects and route.upstreams]
+    routes = [route for route in await TABLE.all() if route.project_id in caller.projects and _answers(route)]
     return JsonResponse({"object": "list", "data": [_model(route) for route in sorted(routes, key=lambda r: r.name)]})
 
 
@@ -157,6 +157,10 @@ async def _route(caller: Caller, name: str) -> Route:
         )
         raise GatewayError(404, message, code="model_not_found", param="model")
     return route
+
+
+def _answers(route: Route) -> bool:
+    return bool(route.upstreams) or route.starts_for_a_request
 
 
 def _model(route: Route) -> dict[str, Any]:

@@ -17,7 +17,6 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('serving_app', '0003_judgements'),
-        ('training_app', '0008_metric_chunks'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -31,6 +31,12 @@ class Deployment(models.Model):
     """Wanted number of replicas; 0 stops the deployment."""
     replicas_before_stop = models.PositiveSmallIntegerField(default=1)
     """Wanted number at the last stop; a start brings it back."""
+    idle_seconds = models.PositiveIntegerField(default=0)
+    """Seconds without a request after which it sleeps until the next one; 0: never."""
+    is_asleep = models.BooleanField(default=False)
+    """While it sleeps no replica is wanted, whatever `desired_replicas` says."""
+    woken_at = models.DateTimeField(null=True, blank=True)
+    """When a request, or a person, last woke it."""
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
     deleted_at = models.DateTimeField(null=True, blank=True)
@@ -38,10 +44,20 @@ class Deployment(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        constraints = [one_of("state", DeploymentState, name="deployment_state")]
+        constraints = [
+            one_of("state", DeploymentState, name="deployment_state"),
+            models.CheckConstraint(
+                condition=~Q(state="asleep") | Q(is_asleep=True, desired_replicas__gt=0), name="deployment_asleep_wants_some"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.shown_name
+
+    @property
+    def wanted_replicas(self) -> int:
+        """Replicas that are to run now."""
+        return 0 if self.is_asleep else self.desired_replicas
 
     @property
     def shown_name(self) -> str:

@@ -30,4 +30,7 @@ class UsageRecord(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["project", "created_at"], name="usage_by_day")]
+        indexes = [
+            models.Index(fields=["project", "created_at"], name="usage_by_day"),
+            models.Index(fields=["deployment", "created_at"], name="usage_of_deployment"),
+        ]

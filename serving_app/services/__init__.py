@@ -17,6 +17,7 @@ from serving_app.services.conversations import (
 from serving_app.services.deployments import (
     deployment_create,
     deployment_delete,
+    deployment_idle,
     deployment_scale,
     deployment_start,
     deployment_stop,
@@ -26,6 +27,7 @@ from serving_app.services.judged_datasets import accepted_rows, judged_version_c
 from serving_app.services.judgements import judgement_review, message_prefer, message_rate, message_rewrite
 from serving_app.services.revisions import revision_create, revision_rollback, revision_shift
 from serving_app.services.sharing import conversation_share, conversation_unshare, preset_create, preset_delete
+from serving_app.sleeping import deployment_wake
 from serving_app.transitions import (
     deployment_refresh,
     deployment_transition,
@@ -46,12 +48,14 @@ __all__ = [
     "conversation_update",
     "deployment_create",
     "deployment_delete",
+    "deployment_idle",
     "deployment_refresh",
     "deployment_scale",
     "deployment_start",
     "deployment_stop",
     "deployment_transition",
     "deployment_update",
+    "deployment_wake",
     "engine_for_a_look",
     "judged_version_create",
     "judgement_review",

@@ -16,6 +16,8 @@ from serving_app.states import DeploymentState, RevisionState
 from training_app.models import Checkpoint
 
 _LAST_RESORT = (DeploymentState.STOPPED, DeploymentState.FAILED)
+IDLE_SECONDS = 600
+"""After so long without a question it sleeps, so that looking at many steps does not hold as many devices."""
 _FIRST_ENGINE = "builtin"
 """It starts in seconds, which is what somebody wants who looks at one step of many."""
 
@@ -46,7 +48,7 @@ def checkpoint_chat(*, project: Project, user: User, checkpoint: Checkpoint, con
     if deployment is None:
         deployment = deployment_create(
             project=project, user=user, name=_free_name(checkpoint), checkpoint=checkpoint, engine=engine_for_a_look(),
-            description="Made to chat with this checkpoint.",
+            description="Made to chat with this checkpoint.", idle_seconds=IDLE_SECONDS,
         )  # fmt: skip
     elif deployment.state in _LAST_RESORT:
         deployment_start(deployment=deployment, user=user)

@@ -19,6 +19,7 @@ from serving_app.artifacts import refuse_if_unusable
 from serving_app.asking import ask_to_reconcile
 from serving_app.gateway.routing import TABLE
 from serving_app.models import DELETED_NAME, Deployment, DeploymentRevision
+from serving_app.sleeping import deployment_wake
 from serving_app.states import DeploymentState
 from serving_app.texts import refuse_unstorable
 from serving_app.transitions import deployment_refresh, deployment_transition
@@ -26,6 +27,7 @@ from training_app.models import Checkpoint
 from training_app.reward_models import refuse_reward_model
 
 MAX_REPLICAS = 16
+MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 60, 7 * 86_400
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}"
 _NAME_RULE = "Use 1 to 80 letters, digits, “-” and “_”, beginning with a letter or digit."
 
@@ -41,19 +43,25 @@ def deployment_create(
     engine_config: dict[str, Any] | None = None,
     replicas: int = 1,
     description: str = "",
+    idle_seconds: int = 0,
 ) -> Deployment:
-    """A deployment with its first revision. Raises ConfigError or CheckpointError at the field that is wrong."""
+    """A deployment with its first revision; it sleeps after `idle_seconds` without a request, never with 0.
+
+    Raises ConfigError or CheckpointError at the field that is wrong.
+    """
     if not re.fullmatch(NAME, name):
         raise ConfigError(f"“{name}” cannot be a model's name. {_NAME_RULE}", field="name")
     if re.search(DELETED_NAME, name):
         raise ConfigError(f"“{name}” ends as the names of deleted deployments do. Choose another name.", field="name")
     _check_replicas(replicas, lowest=1)
+    _check_idle(idle_seconds)
     resolved = engine_resolved(project, checkpoint, engine, engine_config)
     try:
         with transaction.atomic():
             deployment = Deployment.objects.create(
-                project=project, name=name, description=description, desired_replicas=replicas, created_by=user
-            )
+                project=project, name=name, description=description, desired_replicas=replicas, created_by=user,
+                idle_seconds=idle_seconds,
+            )  # fmt: skip
     except IntegrityError:
         raise ConfigError(name_taken(name), field="name") from None
     deployment.refresh_from_db()
@@ -65,7 +73,7 @@ def deployment_create(
 
 @transaction.atomic
 def deployment_start(*, deployment: Deployment, user: User, replicas: int | None = None) -> None:
-    """Starts a stopped or failed deployment again, with as many replicas as before where no number is given.
+    """Starts a stopped, failed or sleeping deployment again, with as many replicas as before where no number is given.
 
     Raises IllegalTransition in any other state.
     """
@@ -74,7 +82,7 @@ def deployment_start(*, deployment: Deployment, user: User, replicas: int | None
     _check_replicas(wanted, lowest=1)
     if not deployment_transition(
         deployment=locked, to=DeploymentState.PENDING, reason="Started by a person.", user=user,
-        fields={"desired_replicas": wanted},
+        fields={"desired_replicas": wanted, "is_asleep": False, "woken_at": Now()},
     ):  # fmt: skip
         raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.PENDING)
     deployment_audit(locked, user, "deployment.start", replicas=wanted)
@@ -87,7 +95,7 @@ def deployment_stop(*, deployment: Deployment, user: User) -> None:
     locked = deployment_locked(deployment)
     if not deployment_transition(
         deployment=locked, to=DeploymentState.STOPPING, reason="Stopped by a person.", user=user,
-        fields={"desired_replicas": 0, "replicas_before_stop": locked.desired_replicas},
+        fields={"desired_replicas": 0, "replicas_before_stop": locked.desired_replicas, "is_asleep": False},
     ):  # fmt: skip
         raise IllegalTransition("Deployment", locked.pk, locked.state, DeploymentState.STOPPING)
     deployment_audit(locked, user, "deployment.stop")
@@ -114,6 +122,18 @@ def deployment_scale(*, deployment: Deployment, user: User, replicas: int) -> No
 
 
 @transaction.atomic
+def deployment_idle(*, deployment: Deployment, user: User, idle_seconds: int) -> None:
+    """Sets after how many seconds without a request it sleeps; with 0 it never does, and wakes if it sleeps now."""
+    _check_idle(idle_seconds)
+    locked = deployment_locked(deployment)
+    Deployment.objects.filter(pk=locked.pk).update(idle_seconds=idle_seconds)
+    if not idle_seconds:
+        deployment_wake(locked.pk, user=user, reason="It is not to sleep any more.")
+    deployment_audit(locked, user, "deployment.idle", before=locked.idle_seconds, after=idle_seconds)
+    deployment_refresh(deployment_id=locked.pk)
+
+
+@transaction.atomic
 def deployment_update(*, deployment: Deployment, user: User, description: str) -> None:
     """Changes what is only shown."""
     refuse_unstorable(description, "description")
@@ -132,7 +152,7 @@ def deployment_delete(*, deployment: Deployment, user: User) -> None:
     if locked.state not in {DeploymentState.STOPPING, DeploymentState.STOPPED}:
         deployment_transition(
             deployment=locked, to=DeploymentState.STOPPING, reason="Deleted by a person.", user=user,
-            fields={"desired_replicas": 0},
+            fields={"desired_replicas": 0, "is_asleep": False},
         )  # fmt: skip
     suffix = f"--deleted-{locked.pk}"
     Deployment.objects.filter(pk=locked.pk).update(deleted_at=Now(), name=locked.name[: 80 - len(suffix)] + suffix)
@@ -162,6 +182,14 @@ def deployment_locked(deployment: Deployment) -> Deployment:
 def _check_replicas(replicas: int, *, lowest: int) -> None:
     if not lowest <= replicas <= MAX_REPLICAS:
         raise ConfigError(f"{lowest} to {MAX_REPLICAS} replicas are possible, not {replicas}.", field="replicas")
+
+
+def _check_idle(idle_seconds: int) -> None:
+    if idle_seconds and not MIN_IDLE_SECONDS <= idle_seconds <= MAX_IDLE_SECONDS:
+        raise ConfigError(
+            f"{MIN_IDLE_SECONDS} to {MAX_IDLE_SECONDS} seconds without a request are possible before it sleeps, or 0 for never, "
+            f"not {idle_seconds}.", field="idle_seconds",
+        )  # fmt: skip
 
 
 def engine_resolved(

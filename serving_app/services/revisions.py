@@ -11,11 +11,13 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from model_core.errors import ConfigError
+from serving_app.artifacts import refuse_if_unusable
 from serving_app.asking import ask_to_reconcile
 from serving_app.models import Deployment, DeploymentRevision
 from serving_app.observed import coming_revision, current_revision, live_replicas
 from serving_app.services.deployments import deployment_audit, deployment_locked, engine_resolved, revision_add
 from serving_app.shifting import WHOLE, Decision, ShiftPlan, is_ready
+from serving_app.sleeping import deployment_wake
 from serving_app.states import DeploymentState, RevisionState
 from serving_app.takeover import takeover_apply
 from serving_app.texts import refuse_unstorable
@@ -89,7 +91,7 @@ def revision_rollback(*, deployment: Deployment, user: User, number: int | None 
     """Takes back the revision that is on its way; with the `number` of an earlier one, goes back to that.
 
     An earlier one is started again and takes over at once when it is ready. Raises ConfigError when there is nothing to
-    take back, or no such earlier revision.
+    take back, or no such earlier revision, CheckpointError when its checkpoint cannot be served any more.
     """
     locked = deployment_locked(deployment)
     coming, now = coming_revision(locked), _current(locked)
@@ -101,6 +103,7 @@ def revision_rollback(*, deployment: Deployment, user: User, number: int | None 
         back = Decision(RevisionState.ROLLED_BACK, 0, why)
         takeover_apply(deployment=locked, revision=coming, decision=back, user=user)
     if target != now:
+        refuse_if_unusable(target.checkpoint)
         plan = ShiftPlan(mode="at_once").resolved()
         again = Decision(RevisionState.WARMING, 0, f"Back to it from revision {now.number}. {why}")
         takeover_apply(deployment=locked, revision=target, decision=again, user=user, plan=plan)
@@ -110,7 +113,9 @@ def revision_rollback(*, deployment: Deployment, user: User, number: int | None 
 
 
 def _take_place(deployment: Deployment, revision: DeploymentRevision, user: User) -> None:
-    """Makes it the current one at once where nothing runs, and has a deployment tried again that was given up."""
+    """Makes it the current one at once where nothing runs, wakes a deployment that sleeps, has one that was given up tried
+    again."""
+    deployment_wake(deployment.pk, user=user, reason=f"{revision} is to start.")
     if deployment.state == DeploymentState.FAILED:
         reason = f"{revision} is to be tried."
         deployment_transition(deployment=deployment, to=DeploymentState.PENDING, reason=reason, user=user)

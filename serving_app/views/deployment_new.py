@@ -130,6 +130,7 @@ def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine
             engine_config=engine.config(),
             description=values["description"],
             replicas=values["replicas"],
+            idle_seconds=60 * (values["idle_minutes"] or 0),
         )
     except ModelCoreError as error:
         _place(form, engine, error)

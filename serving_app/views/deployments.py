@@ -99,7 +99,7 @@ def replica_log(request: HttpRequest, deployment_id: int, replica_id: int) -> Js
 
 @require_POST
 def deployment_act(request: HttpRequest, deployment_id: int, verb: str) -> HttpResponse:
-    """Stops, starts, scales, shifts, rolls back or deletes; a new revision has a page of its own (`deployment_new`)."""
+    """Stops, starts, scales, lets sleep, shifts, rolls back or deletes; a new revision has a page of its own (`deployment_new`)."""
     deployment = deployment_of(request, deployment_id)
     if verb not in _VERBS:
         raise Http404(f"A deployment cannot “{verb}”.")
@@ -137,6 +137,16 @@ def _scale(request: HttpRequest, deployment: Deployment) -> str:
     return f"“{deployment.name}” goes to {wanted} replica{'' if wanted == 1 else 's'}."
 
 
+def _idle(request: HttpRequest, deployment: Deployment) -> str:
+    given = request.POST.get("minutes", "").strip()
+    if not (given.isdecimal() and len(given) < 7):
+        raise ModelCoreError("Nothing was changed. Write after how many minutes it is to sleep; 0 is never.")
+    services.deployment_idle(deployment=deployment, user=signed_in(request), idle_seconds=60 * int(given))
+    if not int(given):
+        return f"“{deployment.name}” never sleeps."
+    return f"“{deployment.name}” sleeps after {int(given)} min without a request, and starts at the next."
+
+
 def _delete(request: HttpRequest, deployment: Deployment) -> str:
     if request.POST.get("name", "").strip() != deployment.name:
         raise ModelCoreError(f"Nothing was deleted. Write “{deployment.name}” to confirm.", field="name")
@@ -171,6 +181,7 @@ _VERBS: dict[str, Callable[[HttpRequest, Deployment], str]] = {
     "stop": _stop,
     "start": _start,
     "scale": _scale,
+    "idle": _idle,
     "shift": _shift,
     "rollback": _rollback,
     "delete": _delete,
@@ -227,8 +238,9 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
         "may_edit": role_in(request.user, deployment.project) in {Role.EDITOR, Role.OWNER},
         "may_stop": deployment.state not in {DeploymentState.STOPPED, DeploymentState.STOPPING},
         "max_replicas": MAX_REPLICAS,
-        "may_start": deployment.state in {DeploymentState.STOPPED, DeploymentState.FAILED},
-        "is_ready": deployment.state in {DeploymentState.READY, DeploymentState.DEGRADED},
+        "may_start": deployment.state in {DeploymentState.STOPPED, DeploymentState.FAILED, DeploymentState.ASLEEP},
+        "may_chat": deployment.state in {DeploymentState.READY, DeploymentState.DEGRADED, DeploymentState.ASLEEP},
+        "idle_minutes": deployment.idle_seconds // 60,
     }
 
 

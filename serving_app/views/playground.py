@@ -28,7 +28,8 @@ from serving_app.views.thread import Turn, thread_of
 from training_app.models import Checkpoint
 
 PER_PAGE = 40
-ANSWERING = frozenset({DeploymentState.READY, DeploymentState.DEGRADED})
+ANSWERING = frozenset({DeploymentState.READY, DeploymentState.DEGRADED, DeploymentState.ASLEEP})
+"""States in which a question gets an answer; what sleeps starts for it."""
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

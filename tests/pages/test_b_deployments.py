@@ -60,7 +60,7 @@ def test_the_log_of_a_replica_is_read_through_its_own_deployment_only(
     assert client_alice.get(reverse("replica-log", args=[deployment.pk, theirs.pk])).status_code == 404
 
 
-@pytest.mark.parametrize("verb", ["stop", "start", "scale", "shift", "rollback", "delete"])
+@pytest.mark.parametrize("verb", ["stop", "start", "scale", "idle", "shift", "rollback", "delete"])
 def test_only_editors_act(
     verb: str, deployment: Deployment, client_bob: Client, client_charlie: Client, client_erin: Client, client: Client
 ) -> None:
@@ -88,7 +88,9 @@ def test_only_editors_reach_the_forms(
 def test_every_state_of_a_deployment_is_worded(
     state: str, project: Project, checkpoint: Checkpoint, client_alice: Client
 ) -> None:
-    made = make_deployment(project, checkpoint, state=state, state_reason="Because of a test.")
+    made = make_deployment(
+        project, checkpoint, state=state, state_reason="Because of a test.", is_asleep=state == DeploymentState.ASLEEP
+    )
     page = client_alice.get(reverse("deployment-detail", args=[made.pk])).content.decode()
     assert DeploymentState(state).label in page and "Because of a test." in page
 
@@ -193,6 +195,26 @@ def test_stopping_says_what_is_lost_first(deployment: Deployment, client_erin: C
     client_erin.post(reverse("deployment-act", args=[deployment.pk, "stop"]))
     deployment.refresh_from_db()
     assert deployment.desired_replicas == 0
+
+
+def test_when_it_sleeps_is_set_on_the_page_and_said(
+    deployment: Deployment, client_erin: Client, client_bob: Client
+) -> None:
+    address = reverse("deployment-act", args=[deployment.pk, "idle"])
+    for minutes, then in (("30", 1800), ("", 1800), ("-1", 1800), ("9" * 6, 1800), ("x", 1800), ("0", 0), ("5", 300)):
+        client_erin.post(address, {"minutes": minutes})
+        deployment.refresh_from_db()
+        assert deployment.idle_seconds == then, minutes
+    assert "sleeps after 5 min without requests" in detail(client_bob, deployment)
+    Replica.objects.update(state="stopped", finished_at=timezone.now())
+    Deployment.objects.update(state="asleep", is_asleep=True, state_reason="Nobody asked for 5 minutes.")
+    page = detail(client_bob, deployment)
+    assert "Asleep, starts at the next question" in page and "Nobody asked for 5 minutes." in page and "?deployment=" in page
+    chat = client_bob.get(reverse("playground"), {"deployment": deployment.pk}).content.decode()
+    assert "does not answer now" not in chat and f"with {deployment.name}" in chat
+    client_erin.post(reverse("deployment-act", args=[deployment.pk, "start"]))
+    deployment.refresh_from_db()
+    assert deployment.state == "pending" and not deployment.is_asleep
 
 
 def test_empty_lists_teach_the_next_step(client_alice: Client, client_bob: Client) -> None:

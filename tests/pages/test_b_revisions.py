@@ -27,9 +27,8 @@ def deployment(project: Project, node: Node) -> Deployment:
 
 
 @pytest.fixture
-def coming(deployment: Deployment, alice: User, monkeypatch: pytest.MonkeyPatch) -> DeploymentRevision:
+def coming(deployment: Deployment, alice: User) -> DeploymentRevision:
     """Revision 2, ready at its first step, with two healthy answers."""
-    monkeypatch.setattr("serving_app.services.deployments.refuse_if_unusable", lambda checkpoint: None)
     made = services.revision_create(deployment=deployment, user=alice, plan={"step_requests": 20})
     Replica.objects.create(revision=made, number=1, state="ready", base_url="http://127.0.0.1:1", ready_at=timezone.now())
     takeover_step(deployment.pk)
@@ -107,6 +106,9 @@ def test_the_api_shifts_rolls_back_and_tells_the_history(
     ]  # fmt: skip
     assert told[0]["reason"] == "Back to it from revision 2. Wrong sums."
     assert all(one["revision"] for one in told), "the deployment was ready at every moment"
+    assert api_erin.patch(url, {"idle_seconds": 900}).json()["idle_seconds"] == 900
+    refused = api_erin.patch(url, {"idle_seconds": 5})
+    assert refused.status_code == 400 and "60 to 604800 seconds" in refused.json()["errors"]["idle_seconds"][0]
     assert api_charlie.get(f"{url}history/").status_code == 404
     wrong = api_erin.post(f"{url}revisions/", {"plan": {"mode": "fast"}}, format="json")
     assert wrong.status_code == 400, "one is on its way"

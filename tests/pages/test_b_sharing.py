@@ -14,6 +14,7 @@ from model_core.errors import ConfigError
 from r1platform.models import Membership, Node, Project
 from serving_app import services
 from serving_app.models import Conversation, ConversationShare, Deployment, Message, Preset
+from serving_app.services.checkpoint_chat import IDLE_SECONDS
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_run
 
 pytestmark = pytest.mark.django_db
@@ -162,6 +163,7 @@ def test_a_step_that_is_not_deployed_is_offered_to_editors(
     assert chat.deployment is not None and chat.deployment.name == f"run-{step.run_id}-step-12"
     revision = chat.deployment.revisions.get()
     assert (revision.checkpoint, revision.engine, chat.deployment.state) == (step, "builtin", "pending")
+    assert chat.deployment.idle_seconds == IDLE_SECONDS, "looking at many steps holds not as many devices"
 
 
 def test_a_chat_with_a_step_uses_the_deployment_that_serves_it(

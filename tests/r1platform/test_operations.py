@@ -56,6 +56,14 @@ def test_nothing_is_stuck_because_it_takes_long(project: Project, node: Node) ->
     assert list(stuck_things()) == []
 
 
+def test_replica_that_lets_answers_end_is_not_stuck_before_its_time(project: Project, node: Node) -> None:
+    make_deployment(project, make_checkpoint(make_run(project), node))
+    Replica.objects.update(state="stopping", created_at=Now() - timedelta(minutes=10), drain_seconds=900)
+    assert list(stuck_things()) == []
+    Replica.objects.update(drain_seconds=30)
+    assert [item["kind"] for item in stuck_things()] == ["replica"]
+
+
 def test_each_kind_is_found_with_why_and_since(project: Project, node: Node, api_alice: APIClient, api_charlie: APIClient) -> None:
     all_that_sticks(project, node)
     told = api_alice.get("/api/v1/operations/").json()["stuck"]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 from django.contrib.auth.models import User
+from django.db import connections, transaction
 from django.utils import timezone
 
 import model_core.serving.engines
@@ -22,12 +23,16 @@ from model_core.rundir import COMPLETE
 from r1platform.keys import api_key_create
 from r1platform.lib.storage import run_dir
 from r1platform.models import Node, Project
+from serving_app import placement, services, supervisor
 from serving_app.background import release_connections
 from serving_app.gateway.auth import forget_callers
 from serving_app.gateway.proxying import close_client
 from serving_app.gateway.routing import TABLE
 from serving_app.gateway.usage import USAGE
 from serving_app.models import Deployment, DeploymentRevision, Replica
+from serving_app.placement import reconcile_deployment
+from serving_app.states import REPLICA_ENDS
+from serving_app.supervisor import ReplicaSupervisor
 from tests.serving_app.engine_server import Engine
 from training_app.models import Checkpoint, PhaseRun, RunAttempt
 
@@ -163,3 +168,63 @@ def web(django_db_setup: None) -> Iterator[Served]:
 def key_of(user: User, **options: Any) -> str:
     """An API key of `user` that may use models."""
     return api_key_create(user=user, name="test", **{"scopes": ("read", "write", "inference"), **options})[1]
+
+
+class Worker:
+    """What the Celery worker of the node does with `tasks.supervise`, with threads for processes."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def supervise(self, replica_id: int, fence: int, *, node_name: str) -> None:
+        thread = threading.Thread(target=self._run, args=(replica_id, fence), daemon=True)
+        self.threads.append(thread)
+        transaction.on_commit(thread.start)
+
+    def _run(self, replica_id: int, fence: int) -> None:
+        try:
+            ReplicaSupervisor(replica_id, fence=fence).run()
+        finally:
+            connections.close_all()
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    made = Worker()
+    monkeypatch.setattr(placement, "ask_to_supervise", made.supervise)
+    monkeypatch.setattr(placement, "BACKOFF_SECONDS", (0,))
+    monkeypatch.setattr(supervisor, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(supervisor, "SEEN_SECONDS", 0.1)
+    yield made
+    Deployment.objects.exclude(state="asleep").update(desired_replicas=0)
+    Replica.objects.exclude(state__in=REPLICA_ENDS).update(stop_wanted=True)
+    for thread in made.threads:
+        thread.join(timeout=15)
+    assert not any(thread.is_alive() for thread in made.threads)
+
+
+@pytest.fixture
+def create(project: Project, alice: User, checkpoint: Checkpoint, worker: Worker) -> Callable[..., Deployment]:
+    def made(**options: Any) -> Deployment:
+        return services.deployment_create(
+            project=project, user=alice, **{"name": "sums", "checkpoint": checkpoint, "engine": "stub", **options}
+        )
+
+    return made
+
+
+def reconciled(deployment: Deployment, state: str, *, seconds: float = 15) -> Deployment:
+    """Reconciles until the deployment is in `state`."""
+
+    def there() -> bool:
+        reconcile_deployment(deployment.pk)
+        deployment.refresh_from_db()
+        return deployment.state == state
+
+    until(there, seconds=seconds)
+    return deployment
+
+
+def replicas(deployment: Deployment) -> list[Replica]:
+    return list(Replica.objects.filter(revision__deployment=deployment).order_by("id"))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections, transaction
 from django.db.models.functions import Now
 
 from model_core.errors import CheckpointError, ConfigError, MachineError, UnknownName
@@ -19,78 +16,16 @@ from r1platform.lib.leases import leases_of
 from r1platform.lib.processes import ProcessRef, group_pids, is_alive
 from r1platform.lib.storage import replica_dir, run_dir
 from r1platform.lib.transitions import IllegalTransition, StaleFence
-from r1platform.models import Device, DeviceKind, Node, Project
+from r1platform.models import Device, DeviceKind, Node
 from serving_app import engine_process, observed, placement, selectors, services, shutdown, supervisor, transitions
 from serving_app.gateway import routing
 from serving_app.models import Deployment, Replica
 from serving_app.placement import reconcile_deployment
-from serving_app.states import REPLICA_ENDS
-from serving_app.supervisor import ReplicaSupervisor
-from tests.serving_app.conftest import Served, key_of, until
+from tests.serving_app.conftest import Served, Worker, key_of, reconciled, replicas, until
 from tests.serving_app.test_gateway import ask, chat
 from training_app.models import Checkpoint
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-class Worker:
-    """What the Celery worker of the node does with `tasks.supervise`, with threads for processes."""
-
-    def __init__(self) -> None:
-        self.threads: list[threading.Thread] = []
-
-    def supervise(self, replica_id: int, fence: int, *, node_name: str) -> None:
-        thread = threading.Thread(target=self._run, args=(replica_id, fence), daemon=True)
-        self.threads.append(thread)
-        transaction.on_commit(thread.start)
-
-    def _run(self, replica_id: int, fence: int) -> None:
-        try:
-            ReplicaSupervisor(replica_id, fence=fence).run()
-        finally:
-            connections.close_all()
-
-
-@pytest.fixture(autouse=True)
-def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    made = Worker()
-    monkeypatch.setattr(placement, "ask_to_supervise", made.supervise)
-    monkeypatch.setattr(placement, "BACKOFF_SECONDS", (0,))
-    monkeypatch.setattr(supervisor, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(supervisor, "SEEN_SECONDS", 0.1)
-    yield made
-    Deployment.objects.update(desired_replicas=0)
-    Replica.objects.exclude(state__in=REPLICA_ENDS).update(stop_wanted=True)
-    for thread in made.threads:
-        thread.join(timeout=15)
-    assert not any(thread.is_alive() for thread in made.threads)
-
-
-@pytest.fixture
-def create(project: Project, alice: User, checkpoint: Checkpoint) -> Callable[..., Deployment]:
-    def made(**options: Any) -> Deployment:
-        return services.deployment_create(
-            project=project, user=alice, **{"name": "sums", "checkpoint": checkpoint, "engine": "stub", **options}
-        )
-
-    return made
-
-
-def reconciled(deployment: Deployment, state: str, *, seconds: float = 15) -> Deployment:
-    """Reconciles until the deployment is in `state`."""
-
-    def there() -> bool:
-        reconcile_deployment(deployment.pk)
-        deployment.refresh_from_db()
-        return deployment.state == state
-
-    until(there, seconds=seconds)
-    return deployment
-
-
-def replicas(deployment: Deployment) -> list[Replica]:
-    return list(Replica.objects.filter(revision__deployment=deployment).order_by("id"))
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("worker")]
 
 
 def engine_of(replica: Replica) -> ProcessRef:
@@ -126,11 +61,11 @@ def test_stop_ends_the_whole_group_and_start_brings_it_back(create: Any, alice: 
 
 def test_start_brings_back_as_many_as_before_the_stop(create: Any, alice: User) -> None:
     made = create(replicas=3)
-    for replicas, then in ((None, 3), (2, 2), (None, 2)):
+    for asked, then in ((None, 3), (2, 2), (None, 2)):
         services.deployment_stop(deployment=made, user=alice)
         made.refresh_from_db()
         assert made.desired_replicas == 0 and made.state == "stopped"
-        services.deployment_start(deployment=made, user=alice, replicas=replicas)
+        services.deployment_start(deployment=made, user=alice, replicas=asked)
         made.refresh_from_db()
         assert made.desired_replicas == then
 

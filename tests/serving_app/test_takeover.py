@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
+from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from model_core.errors import ConfigError
+from model_core.errors import CheckpointError, ConfigError
 from r1platform.models import Project
 from serving_app import services
-from serving_app.gateway.routing import SLACK, Busy, Upstream, opening_of, read_routes
+from serving_app.gateway.routing import OPENING_CHARS, SLACK, Busy, Upstream, opening_of, read_routes
 from serving_app.gateway.usage import USAGE
 from serving_app.models import Deployment, DeploymentRevision, Replica, RevisionTransition, UsageRecord
 from serving_app.observed import coming_revision, current_revision
@@ -163,6 +164,10 @@ def test_people_roll_back_on_the_way_and_to_any_earlier_revision(first: Deployme
     assert now(oldest) == ("current", 100) and now(second) == ("retired", 0)
     last = RevisionTransition.objects.filter(revision=oldest, after="warming").get()
     assert last.user == alice and last.reason == "Back to it from revision 2. The old one was better."
+    gone = second.checkpoint
+    type(gone).objects.filter(pk=gone.pk).update(removed_at=timezone.now())
+    with pytest.raises(CheckpointError, match="was removed from disk"):
+        services.revision_rollback(deployment=first, user=alice, number=2)
     for number in (None, 1, 9):
         with pytest.raises(ConfigError, match="nothing to go back to") as caught:
             services.revision_rollback(deployment=first, user=alice, number=number)
@@ -267,7 +272,8 @@ def test_the_opening_is_what_stays_from_turn_to_turn() -> None:
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     later = [*turns, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And now?"}]
     assert opening_of({"messages": turns}) == opening_of({"messages": later}) != opening_of({"messages": later[2:]})
-    assert opening_of({"prompt": "Once"}) == b"Once"
+    beginning = "x" * OPENING_CHARS
+    assert opening_of({"prompt": beginning}) == opening_of({"prompt": beginning + "y"}) != opening_of({"prompt": beginning[1:]})
 
 
 @pytest.fixture
@@ -298,3 +304,21 @@ def test_gateway_sends_the_share_and_books_it_on_the_revision(
     assert list(UsageRecord.objects.filter(revision=made).order_by("id").values_list("status", flat=True)) == [200] * 2 + [502] * 4
     assert now(made) == ("rolled_back", 0) and made.state_reason.startswith("4 of 6 answers were errors (67%)")
     assert {ask(web, key, chat("say hi")).status_code for _ in range(20)} == {200}
+
+
+@pytest.mark.slow
+@for_real
+def test_newest_revision_of_an_older_database_is_the_current_one(first: Deployment) -> None:
+    """There the newest revision was the one that a deployment stood on."""
+    newest = MigrationExecutor(connection).loader.graph.leaf_nodes("serving_app")
+    before = ("serving_app", "0003_judgements")
+    MigrationExecutor(connection).migrate([before])
+    try:
+        old = MigrationExecutor(connection).loader.project_state([before]).apps
+        revisions = old.get_model("serving_app", "DeploymentRevision").objects
+        for number in (2, 3):
+            revisions.create(deployment_id=first.pk, number=number, checkpoint_id=revisions.first().checkpoint_id, engine="stub")
+    finally:
+        MigrationExecutor(connection).migrate(newest)
+    found = first.revisions.order_by("number").values_list("number", "state", "share")
+    assert list(found) == [(1, "retired", 0), (2, "retired", 0), (3, "current", 100)]
