@@ -19,7 +19,7 @@ FEW = 12
 TIMES = 20
 GOAL_MS = 150.0
 LISTS = {
-    "runs, last page": "/runs/?page=200", "runs, searched": "/runs/?q=run+99", "runs, by accuracy": "/runs/?sort=accuracy",
+    "runs, last page": "/runs/?page=200", "runs, searched": "/runs/?q=run+1", "runs, by accuracy": "/runs/?sort=accuracy",
     "compare, many": "/runs/compare/?runs={some}", "compare, table": "/runs/compare/?runs={some}&part=table",
     "API runs": "/api/v1/runs/", "API datasets": "/api/v1/datasets/", "API deployments": "/api/v1/deployments/",
 }  # fmt: skip
@@ -36,6 +36,8 @@ def main() -> None:
         client = Client(SERVER_NAME="localhost")
         client.force_login(user)
         more_runs(project, user, ids["some"], FEW)
+        more_datasets(project, FEW)
+        more_deployments(project, ids["checkpoint"], FEW)
         few = {name: num_queries(client, path) for name, path in paths(ids)}
         more_runs(project, user, ids["some"], NUM_RUNS)
         more_datasets(project, NUM_DATASETS)
@@ -154,7 +156,9 @@ def more_runs(project: Any, user: Any, known: list[int], wanted: int) -> None:
 def more_datasets(project: Any, wanted: int) -> None:
     from training_app.models import Dataset, DatasetVersion
 
-    made = Dataset.objects.bulk_create(Dataset(project=project, name=f"dataset {number}", kind="self") for number in range(wanted))
+    before = Dataset.objects.count()
+    names = [f"dataset {number}" for number in range(before, before + wanted)]
+    made = Dataset.objects.bulk_create(Dataset(project=project, name=name, kind="self") for name in names)
     DatasetVersion.objects.bulk_create(
         DatasetVersion(
             dataset=dataset, number=number, state="ready", manifest={}, sha256="ab" * 32, num_rows=10, num_held_out=5, config={}

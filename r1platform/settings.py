@@ -98,6 +98,7 @@ TEMPLATES: list[dict[str, Any]] = [
         },
     },
 ]
+FORM_RENDERER = "r1platform.form_renderer.FormRenderer"
 
 DATABASES: dict[str, dict[str, Any]] = {
     "default": database(env.str("DATABASE_URL"))

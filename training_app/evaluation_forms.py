@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.db.models import Case, IntegerField, QuerySet, Value, When
 
 from model_core.evaluation.benchmarks import BENCHMARKS
 from model_core.tasks import TASKS
 from r1platform.models import Project
-from training_app.models import TASK, Checkpoint
-from training_app.reward_models import PHASE
+from training_app.models import TASK
 from training_app.schema_forms import SchemaForm, label_of
+from training_app.search_fields import SearchedField
 from training_app.selectors.benchmark_files import benchmark_files
 
 CUSTOM = "custom"
@@ -30,25 +29,11 @@ def what_choices(project: Project) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
-    """Checkpoints that can answer: final ones first, then the newest."""
-    found = Checkpoint.objects.filter(run__project=project, removed_at=None).exclude(run__phase=PHASE).select_related("run")
-    first = Case(When(is_final=True, then=Value(0)), default=Value(1), output_field=IntegerField())
-    return found.order_by(first, "-id")
-
-
-class CheckpointChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
-    """Shows run and step."""
-
-    def label_from_instance(self, obj: Any) -> str:
-        return f"Run {obj.run_id} · {obj.run.name} · step {obj.step}{' · final' if obj.is_final else ''}"
-
-
 class EvaluationForm(forms.Form):
     """Who answers, how many problems, and the seed."""
 
-    checkpoint = CheckpointChoice(
-        queryset=Checkpoint.objects.none(), required=False, empty_label="None: an endpoint answers",
+    checkpoint = SearchedField(
+        "answering", required=False, empty_label="None: an endpoint answers",
         help_text="It is loaded on one device of a node that has its files.",
     )  # fmt: skip
     endpoint = forms.CharField(
@@ -69,8 +54,8 @@ class EvaluationForm(forms.Form):
     def __init__(self, *args: Any, project: Project, benchmark: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         checkpoint = self.fields["checkpoint"]
-        assert isinstance(checkpoint, forms.ModelChoiceField)
-        checkpoint.queryset = checkpoints_of(project)
+        assert isinstance(checkpoint, SearchedField)
+        checkpoint.offer(project)
         if benchmark == TASK:
             self.fields["limit"].help_text = "How many are made; empty: 200."
             self.fields["seed"].help_text = "Seed of the problems and of sampling."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.db.models import QuerySet
 from pydantic import BaseModel
 
 from model_core.config import PRESETS, MappingConfig, PrepareConfig, RunConfig, preset
@@ -18,9 +17,9 @@ from model_core.sources import SOURCES
 from model_core.tasks import TASKS
 from r1platform.models import Project
 from training_app.gate_forms import GateFields
-from training_app.models import Dataset, DatasetKind, DatasetVersion, Pipeline, PipelinePhase
+from training_app.models import Dataset, DatasetKind, Pipeline, PipelinePhase
 from training_app.schema_forms import SchemaForm, form_field, label_of, sentences
-from training_app.states import VersionState
+from training_app.search_fields import SearchedField
 
 UPLOAD_SOURCES = ("jsonl", "csv", "parquet", "text")
 
@@ -249,26 +248,13 @@ def guessed_mapping(columns: list[str]) -> dict[str, Any]:
     return {**mapping, "reasoning": reasoning, "keep": keep}
 
 
-def ready_versions(project: Project) -> QuerySet[DatasetVersion]:
-    """Versions that a phase can learn from, newest first."""
-    found = DatasetVersion.objects.filter(dataset__project=project, state=VersionState.READY)
-    return found.select_related("dataset").order_by("-id")
-
-
-class VersionField(forms.ModelChoiceField):  # type: ignore[type-arg]
-    """Shows dataset, version and size."""
-
-    def label_from_instance(self, obj: Any) -> str:
-        return f"{obj.dataset.name} v{obj.number} · {obj.num_rows} rows"
-
-
 class PipelineForm(forms.Form):
     """A pipeline from a template: what it is called and what it learns from."""
 
     name = forms.CharField(max_length=120, help_text="How you will find it again.")
     template = forms.ChoiceField(widget=forms.RadioSelect)
-    dataset_version = VersionField(
-        queryset=DatasetVersion.objects.none(),
+    dataset_version = SearchedField(
+        "versions",
         empty_label="Choose a version…",
         label="Dataset version",
         help_text="Every phase learns from it; each phase can be given another one afterwards.",
@@ -281,9 +267,9 @@ class PipelineForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.project = project
         template, version = self.fields["template"], self.fields["dataset_version"]
-        assert isinstance(template, forms.ChoiceField) and isinstance(version, forms.ModelChoiceField)
+        assert isinstance(template, forms.ChoiceField) and isinstance(version, SearchedField)
         template.choices = templates
-        version.queryset = ready_versions(project)
+        version.offer(project)
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
@@ -295,9 +281,7 @@ class PipelineForm(forms.Form):
 class PhaseForm(GateFields):
     """What the pipeline decides about a phase: data, share of the budget, gate, processes."""
 
-    dataset_version = VersionField(
-        queryset=DatasetVersion.objects.none(), empty_label="None", label="Dataset version", required=False
-    )
+    dataset_version = SearchedField("versions", empty_label="None", label="Dataset version", required=False)
     budget_fraction = forms.FloatField(
         min_value=0.001,
         max_value=1,
@@ -313,8 +297,8 @@ class PhaseForm(GateFields):
         kwargs["initial"] = {name: getattr(phase, name) for name in self.base_fields} | (kwargs.get("initial") or {})
         super().__init__(*args, **kwargs)
         version = self.fields["dataset_version"]
-        assert isinstance(version, forms.ModelChoiceField)
-        version.queryset = ready_versions(phase.pipeline.project)
+        assert isinstance(version, SearchedField)
+        version.offer(phase.pipeline.project)
         self.offer_files(phase.pipeline.project)
         self.order_fields(["dataset_version", "budget_fraction", "num_processes"])
 

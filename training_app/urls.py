@@ -7,6 +7,7 @@ from django.urls import path
 from training_app.views import (
     alerts,
     benchmark_files,
+    choices,
     costs,
     datasets,
     evaluation_page,
@@ -21,6 +22,7 @@ from training_app.views import (
 )
 
 urlpatterns = [
+    path("projects/<int:project_id>/choices/<str:kind>/", choices.choice_list, name="choice-list"),
     path("datasets/", datasets.dataset_list, name="dataset-list"),
     path("datasets/new/", version_new.dataset_new, name="dataset-new"),
     path("datasets/benchmarks/", benchmark_files.benchmark_file_list, name="benchmark-file-list"),

@@ -46,6 +46,9 @@ export function startForms() {
   document.addEventListener("change", ({ target }) => {
     if (target.matches?.("[data-submit-on-change]")) target.form.requestSubmit();
   });
+  document.addEventListener("keydown", (event) => { // Enter in the search of a select looks, it does not send the form
+    if (event.key === "Enter" && event.target.closest?.(".searched > input")) event.preventDefault();
+  });
   addEventListener("pageshow", () => {
     for (const button of document.querySelectorAll("[aria-busy=true]")) button.removeAttribute("aria-busy");
   });

@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, Now
 
 from r1platform.lib.constraints import one_of
 from r1platform.models import Node, Project
@@ -35,6 +36,11 @@ class PhaseRun(models.Model):
     rollouts_from = models.ForeignKey("Checkpoint", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     num_processes = models.PositiveSmallIntegerField(default=1)
     budget_device_seconds = models.FloatField(null=True, blank=True)
+    dollars_per_device_hour = models.GeneratedField(
+        expression=Cast(KT("config__budget__dollars_per_device_hour"), models.FloatField()),
+        output_field=models.FloatField(null=True), db_persist=True,
+    )  # fmt: skip
+    """The price in its configuration: sums over ten thousand runs cannot unpack each one's."""
     gate_metric = models.CharField(max_length=40, blank=True, default="")
     gate_threshold = models.FloatField(null=True, blank=True)
     gate_direction = models.CharField(max_length=8, choices=GateDirection.choices, default=GateDirection.AT_LEAST)

@@ -13,8 +13,7 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import Count, F, FloatField, Q, QuerySet, Sum, Value
-from django.db.models.fields.json import KT
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from model_core.config import RunConfig
@@ -22,7 +21,7 @@ from model_core.errors import ModelCoreError
 from model_core.planner import count_parameters
 from model_core.planner.run import with_vocabulary
 from r1platform.access import for_user
-from r1platform.models import Project
+from r1platform.models import Device, Project
 from training_app.budgets import uses_of
 from training_app.models import Evaluation, PhaseRun, RunAttempt
 from training_app.published_costs import ARTICLE_ROWS, ARTICLE_SHARES, R1_STAGES, V3_STAGES, Stage
@@ -31,9 +30,10 @@ from training_app.states import LIVE_RUNS
 
 Reader = User | AnonymousUser
 NUM_RUNS = 50
+UNSHOWN = ("config", "result", "summary", "progress", "gate_measured", "notes", "tags")
+"""What the table of runs does not show, and what most of a row's bytes are."""
 BURN_DAYS = 7
 """The forecast goes on as the mean of so many days."""
-_PRICE = "config__budget__dollars_per_device_hour"
 
 
 def cost_report(*, user: Reader, project: Project, since: dt.datetime, price: float | None = None) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def cost_report(*, user: Reader, project: Project, since: dt.datetime, price: fl
             for name, row in phases.items()
         ],
         "pipelines": _by(runs.exclude(launch=None), "launch__pipeline", "launch__pipeline__name"),
-        "runs": runs.select_related("launch__pipeline").order_by("-device_seconds")[:NUM_RUNS],
+        "runs": runs.select_related("launch__pipeline").defer(*UNSHOWN).order_by("-device_seconds")[:NUM_RUNS],
         "days": days,
         "forecast": forecast(days),
         "live": live_budgets(user=user, project=project),
@@ -71,9 +71,8 @@ def price_given(text: str) -> float | None:
 
 def priced(runs: QuerySet[PhaseRun], price: float | None) -> QuerySet[PhaseRun]:
     """With `cost`: device-hours at the run's own price, else at `price`; null where there is neither."""
-    own = Cast(KT(_PRICE), FloatField())
-    otherwise = Value(price, output_field=FloatField()) if price else None
-    hourly = Coalesce(own, otherwise) if otherwise is not None else own
+    own = F("dollars_per_device_hour")
+    hourly = Coalesce(own, Value(price, output_field=FloatField())) if price else own
     return runs.annotate(hourly=hourly).annotate(cost=F("device_seconds") / 3600.0 * F("hourly"))
 
 
@@ -83,9 +82,9 @@ def cost_days(*, user: Reader, project: Project, since: dt.datetime, price: floa
     attempts = for_user(RunAttempt.objects.filter(run__project=project), user, path="run__project").exclude(started_at=None)
     attempts = attempts.filter(Q(finished_at=None) | Q(finished_at__gte=since)).select_related("run")
     found: dict[dt.date, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for one in attempts.only("started_at", "finished_at", "run__num_processes", "run__config"):
+    for one in attempts.only("started_at", "finished_at", "run__num_processes", "run__dollars_per_device_hour"):
         assert one.started_at is not None
-        hourly = one.run.config.get("budget", {}).get("dollars_per_device_hour") or price or 0.0
+        hourly = one.run.dollars_per_device_hour or price or 0.0
         for day, seconds in _split(max(one.started_at, since), one.finished_at or now):
             found[day][0] += seconds * one.run.num_processes
             found[day][1] += seconds * one.run.num_processes / 3600 * hourly
@@ -141,8 +140,8 @@ def _by(runs: QuerySet[PhaseRun], *names: str) -> list[dict[str, Any]]:
 def _article(runs: QuerySet[PhaseRun], total: dict[str, Any]) -> list[dict[str, Any]]:
     """The article's table with this project's column."""
     cost, active, hardware = ARTICLE_ROWS
-    names = runs.order_by().exclude(attempts__node=None).values_list("attempts__node__devices__name", flat=True)
-    kinds = sorted({str(name) for name in names if name})
+    devices = Device.objects.filter(node__attempts__run__in=runs.order_by().values("pk"))
+    kinds = devices.order_by("name").values_list("name", flat=True).distinct()
     return [
         {"what": cost[0], "r1": cost[1], "other": cost[2], "own": total["dollars"], "unit": "dollars"},
         {"what": active[0], "r1": active[1], "other": active[2], "own": _active(runs), "unit": "count"},

@@ -22,7 +22,8 @@ from r1platform.models import Project, Role, Webhook
 from training_app import selectors, services
 from training_app.alert_messages import members_with_mail
 from training_app.alert_rules import condition
-from training_app.models import Alert, AlertKind, AlertRule, PhaseRun
+from training_app.models import Alert, AlertKind, AlertRule
+from training_app.search_fields import SearchedField
 
 PER_PAGE = 50
 EDITORS = {Role.EDITOR, Role.OWNER}
@@ -47,7 +48,7 @@ class RuleForm(forms.Form):
                              required=False)  # fmt: skip
     seconds = forms.FloatField(required=False, initial=900, label="Seconds without a word", help_text="While a run trains.")
     phase = forms.ChoiceField(choices=[], required=False, label="Only runs of")
-    run = forms.ModelChoiceField(queryset=PhaseRun.objects.none(), required=False, empty_label="Every run", label="Only run")
+    run = SearchedField("runs", required=False, empty_label="Every run", label="Only run")
     mail_to = forms.ModelMultipleChoiceField(queryset=User.objects.none(), required=False, widget=forms.CheckboxSelectMultiple,
                                              label="Mail to", help_text="Members who have an address.")  # fmt: skip
     webhook = forms.ModelChoiceField(queryset=Webhook.objects.none(), required=False, empty_label="None")
@@ -55,9 +56,7 @@ class RuleForm(forms.Form):
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["phase"].choices = [("", "Any phase"), *((n, n.replace("_", " ")) for n in PHASES.names())]  # type: ignore[attr-defined]
-        runs = PhaseRun.objects.filter(project=project).order_by("-id")
-        asked = self.data.get("run") or self.initial.get("run")
-        self.fields["run"].queryset = runs if asked else runs[:100]  # type: ignore[attr-defined]
+        self.fields["run"].offer(project)  # type: ignore[attr-defined]
         self.fields["mail_to"].queryset = members_with_mail(project)  # type: ignore[attr-defined]
         self.fields["webhook"].queryset = Webhook.objects.filter(project=project)  # type: ignore[attr-defined]
 

@@ -21,8 +21,8 @@ from r1platform.access import for_user, require_role, signed_in
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from training_app import selectors, services
-from training_app.forms import VersionField, ready_versions
-from training_app.models import DatasetVersion, Pipeline, PipelinePhase
+from training_app.models import Pipeline, PipelinePhase
+from training_app.search_fields import SearchedField
 from training_app.views.pipelines import pipeline_of
 
 
@@ -47,7 +47,7 @@ class PhaseAddForm(forms.Form):
         PipelinePhase.objects.none(), required=False, empty_label="None", label="Learns from",
         help_text="Whose answers it learns from: rejection sampling and distillation.",
     )  # fmt: skip
-    dataset_version = VersionField(DatasetVersion.objects.none(), required=False, empty_label="None", label="Dataset version")
+    dataset_version = SearchedField("versions", required=False, empty_label="None", label="Dataset version")
     budget_fraction = forms.FloatField(
         required=False, min_value=0.001, max_value=1, label="Share of the budget", widget=forms.NumberInput(attrs={"step": "any"}),
         help_text="Empty: what the others leave.",
@@ -57,10 +57,10 @@ class PhaseAddForm(forms.Form):
         super().__init__(*args, **kwargs)
         phases = list(pipeline.phases.order_by("position"))
         place, version = self.fields["position"], self.fields["dataset_version"]
-        assert isinstance(place, forms.TypedChoiceField) and isinstance(version, forms.ModelChoiceField)
+        assert isinstance(place, forms.TypedChoiceField) and isinstance(version, SearchedField)
         place.choices = [(number, f"before {one.name}") for number, one in enumerate(phases)] + [(len(phases), "last")]
         self.initial.setdefault("position", len(phases))
-        version.queryset = ready_versions(pipeline.project)
+        version.offer(pipeline.project)
         used = [one.dataset_version_id for one in phases if one.dataset_version_id]
         self.initial.setdefault("dataset_version", used[0] if used else None)
         for key in ("starts_from", "rollouts_from"):

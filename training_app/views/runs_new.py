@@ -25,41 +25,29 @@ from r1platform.access import current_project, for_user, require_role, signed_in
 from r1platform.models import Project, Role
 from r1platform.problems import answer
 from training_app import selectors, services
-from training_app.forms import VersionField, ready_versions, run_presets
-from training_app.models import Checkpoint, DatasetVersion, PhaseRun, PipelinePhase
+from training_app.forms import run_presets
+from training_app.models import PhaseRun, PipelinePhase
 from training_app.schema_forms import SchemaForm
-
-
-class CheckpointField(forms.ModelChoiceField):  # type: ignore[type-arg]
-    """Shows run and step."""
-
-    def label_from_instance(self, obj: Any) -> str:
-        return f"Run {obj.run_id} · {obj.run.name} · step {obj.step}{' · final' if obj.is_final else ''}"
+from training_app.search_fields import SearchedField, ready_versions
 
 
 class RunForm(forms.Form):
     """What the run is called, what it learns from and where it starts."""
 
     name = forms.CharField(max_length=120, help_text="How you will find it again.")
-    dataset_version = VersionField(
-        queryset=DatasetVersion.objects.none(), required=False, empty_label="None", label="Dataset version"
-    )
-    starts_from = CheckpointField(
-        queryset=Checkpoint.objects.none(), required=False, empty_label="A new model", label="Starts from"
-    )
+    dataset_version = SearchedField("versions", required=False, empty_label="None", label="Dataset version")
+    starts_from = SearchedField("checkpoints", required=False, empty_label="A new model", label="Starts from")
 
     def __init__(self, *args: Any, project: Project, phase: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         version, start = self.fields["dataset_version"], self.fields["starts_from"]
-        assert isinstance(version, forms.ModelChoiceField)
-        assert isinstance(start, forms.ModelChoiceField)
-        version.queryset = ready_versions(project)
+        assert isinstance(version, SearchedField) and isinstance(start, SearchedField)
+        version.offer(project)
+        start.offer(project)
         if PHASES.get(phase).needs["dataset"]:
             version.required, version.empty_label = True, "Choose a version…"
             version.error_messages["required"] = "This phase learns from a dataset version; choose one."
-            self.initial["dataset_version"] = self.initial.get("dataset_version") or version.queryset.first()
-        checkpoints = Checkpoint.objects.filter(run__project=project, removed_at=None)
-        start.queryset = checkpoints.select_related("run").order_by("-id")
+            self.initial["dataset_version"] = self.initial.get("dataset_version") or ready_versions(project).first()
 
 
 class RunConfigForm(SchemaForm):
