@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import statistics
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
 from model_core.errors import DataError
+from model_core.rescoring import best, reweigh
 from r1platform.models import Node, Project
 from tests.training_app.rows import make_attempt, make_run
 from tests.training_app.stored_rollouts import store
 from training_app import selectors
 from training_app.models import PhaseRun, RunAttempt
 from training_app.selectors import rollouts
+from training_app.selectors.reward_readings import Kept, best_of, columns_of, correlation, reweighed, scores_of
 from training_app.views.runs_new import _with_weights
 
 pytestmark = pytest.mark.django_db
@@ -133,3 +139,71 @@ def test_a_run_is_cloned_with_the_weights_that_were_tried(rf: Any, attempt: RunA
     tried = _with_weights(rf.get("/", {"weights": "right:0.25,other:3,short:x"}), config)
     assert tried["reward"]["weights"] == {"right": 0.25, "short": 0.5}
     assert _with_weights(rf.get("/"), config) is config
+
+
+def rows(rng: random.Random, num_groups: int) -> list[dict[str, Any]]:
+    """Groups as a trainer may leave them: holes, unscored rollouts, components that only some were asked."""
+    def completion(place: int) -> dict[str, Any]:
+        names = rng.sample(["right", "short", "late"], rng.randint(0, 3))
+        return {"text": f"t{place}", "num_tokens": rng.randint(1, 9), "correct": rng.choice([True, False, None]),
+                "reward": rng.choice([None, rng.random(), 0.5]),
+                "components": {name: rng.choice([None, 0.5, rng.random()]) for name in names} or rng.choice([{}, None])}  # fmt: skip
+
+    return [{"prompt": f"p{place}", "completions": [completion(n) for n in range(rng.randint(0, 5))]} for place in range(num_groups)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_kept_numbers_weigh_as_the_stored_lines_do(seed: int) -> None:
+    rng = random.Random(seed)
+    groups = rows(rng, 12)
+    weights = {name: rng.choice([0.0, 1.0, -0.5, 0.3]) for name in ("right", "short", "late", "unknown")}
+    slow = reweigh(groups, weights)
+    told, before, after = reweighed(scores_of(groups), weights)
+    lines = slow.pop("groups")
+    assert told == {key: value if value is None else pytest.approx(value, abs=1e-12) for key, value in slow.items()}
+    for key, found in (("before", before), ("after", after)):
+        for line, totals in zip(lines, found, strict=True):
+            assert totals == [one[key] if one[key] is None else pytest.approx(one[key], abs=1e-12) for one in line["completions"]]
+            assert best_of(totals) == best(line, key)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlation_is_that_of_the_standard_library(seed: int) -> None:
+    columns = columns_of([scores_of(rows(random.Random(seed), 20)), scores_of(rows(random.Random(seed + 100), 9))])
+    for a, b in itertools.combinations_with_replacement(columns.values(), 2):
+        both = [(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True) if x == x and y == y]
+        if len(set(dict(both))) > 1 and len({y for _x, y in both}) > 1:
+            assert correlation(a, b) == pytest.approx(statistics.correlation(*zip(*both, strict=True)), abs=1e-4)
+        else:
+            assert correlation(a, b) is None
+    assert correlation(np.ones(4), np.arange(4.0)) is None and correlation(np.array([1.0, np.nan]), np.ones(2)) is None
+
+
+def test_each_file_is_parsed_once_until_it_changes(attempt: RunAttempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    monkeypatch.setattr(rollouts, "_parsed", lambda lines, real=rollouts._parsed: parsed.append(1) or real(lines))
+    first = selectors.run_rewards(attempt.run, weights={"right": 1.0})
+    assert len(parsed) == 3
+    selectors.run_rewards(attempt.run, weights={"short": 1.0})
+    assert selectors.run_rewards(attempt.run, weights={"right": 1.0}) == first and len(parsed) == 3
+    store(attempt, 2, [group("3+3", (0.0, 0.2), (1.0, 0.1))])
+    assert selectors.run_rewards(attempt.run)["num_rollouts"] == first["num_rollouts"] - 1 and len(parsed) == 4
+
+
+def test_what_there_was_no_time_for_is_read_by_the_next_question(attempt: RunAttempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollouts, "MAX_SECONDS", -1.0)
+    assert selectors.run_rewards(attempt.run)["num_left"] == 3
+    monkeypatch.undo()
+    assert selectors.run_rewards(attempt.run)["num_left"] == 0
+
+
+def test_what_is_kept_has_a_limit_and_the_oldest_goes_first() -> None:
+    one = scores_of([group("1+1", (1.0, 0.1))])
+    kept = Kept(max_bytes=2 * one.num_bytes)
+    for key in ("a", "b", "a", "c"):
+        kept(key, lambda: one)
+    assert kept.num_bytes == 2 * one.num_bytes
+    read: list[str] = []
+    for key in ("a", "c", "b"):
+        kept(key, lambda key=key: read.append(key) or one)  # type: ignore[misc]
+    assert read == ["b"]

@@ -61,6 +61,7 @@ class RunRewardsSerializer(serializers.Serializer[Any]):
     examples = serializers.ListField(child=serializers.DictField())
     num_rollouts = serializers.IntegerField()
     num_steps = serializers.IntegerField()
+    num_left = serializers.IntegerField(help_text="Steps that there was no time to read; asked again, it goes on with them.")
 
 
 class RolloutReadings(GenericViewSet[Any]):

@@ -7,14 +7,23 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from itertools import combinations, islice
-from statistics import StatisticsError, correlation
+from itertools import combinations_with_replacement, islice
+from pathlib import Path
 from typing import Any
 
 from model_core.errors import DataError
-from model_core.rescoring import best, reweigh
 from r1platform.lib.storage import UnsafePath, open_artifact, run_dir
 from training_app.models import PhaseRun, RunEvent
+from training_app.selectors.reward_readings import (
+    KEPT,
+    Change,
+    StepScores,
+    changes_of,
+    columns_of,
+    correlation,
+    reweighed,
+    scores_of,
+)
 
 MAX_ROLLOUT_BYTES = 32 << 20
 """Of one step."""
@@ -83,68 +92,75 @@ def run_prompt(run: PhaseRun, *, step: int, group: int) -> dict[str, Any]:
 def run_rewards(run: PhaseRun, *, weights: Mapping[str, float] | None = None) -> dict[str, Any]:
     """How the components go together over the stored rollouts, and what each step would be worth under other weights.
 
-    `correlation` is a matrix over `names`, None where a column is constant. Without `weights` those of the run count.
+    `correlation` is a matrix over `names`, None where a column is constant. Without `weights` those of the run count. Of a long
+    reading `num_left` steps may be left for the next one: what was read is kept.
     """
     asked = dict(weights if weights is not None else run.config.get("reward", {}).get("weights", {}))
-    columns: dict[str, list[float | None]] = {}
-    steps: list[dict[str, Any]] = []
-    examples: list[dict[str, Any]] = []
-    num_rollouts = 0
-    for at, groups in _reading(run, _spaced(run), _parsed):
-        for group in groups:
-            for one in group["completions"]:
-                _collect(columns, one, num_rollouts)
-                num_rollouts += 1
-        told = reweigh(groups, asked)
-        examples = (_changed(at, told.pop("groups")) + examples)[:MAX_EXAMPLES]
-        steps.append({"step": at, **told})
-    components = sorted(set(columns) - {"length", "correct"})
-    if unknown := [name for name, weight in asked.items() if weight and steps and name not in components]:
+    found, num_left = _scores(run, _spaced(run))
+    told, changes = [], {}
+    for at, scores in found.items():
+        one, before, after = reweighed(scores, asked)
+        told.append({"step": at, **one})
+        changes[at] = changes_of(before, after)[:2]
+    columns = columns_of(list(found.values()))
+    components = sorted({name for scores in found.values() for name in scores.components})
+    if unknown := [name for name, weight in asked.items() if weight and told and name not in components]:
         sentence = f"{', '.join(unknown)} scored none of the stored rollouts; there are {', '.join(components)}."
         raise DataError(f"{sentence} A new component is asked by `python -m model_core rescore`.", field="weights")
-    names = [name for name in [*components, "correct", "length"] if any(value is not None for value in columns.get(name, ()))]
+    together = {(a, b): correlation(columns[a], columns[b]) for a, b in combinations_with_replacement(columns, 2)}
     return {
-        "weights": asked, "components": components, "names": names,
-        "correlation": [[_correlation(columns[a], columns[b]) for b in names] for a in names],
-        "steps": steps, "examples": examples, "num_rollouts": num_rollouts, "num_steps": len(run_rollout_steps(run)),
-        "pairs": _pairs({name: columns[name] for name in names}),
+        "weights": asked, "components": components, "names": list(columns),
+        "correlation": [[together.get((a, b), together.get((b, a))) for b in columns] for a in columns],
+        "steps": told, "examples": _examples(run, changes), "num_rollouts": sum(one["num_rollouts"] for one in told),
+        "num_steps": len(run_rollout_steps(run)), "num_left": num_left, "pairs": _pairs(together),
     }  # fmt: skip
 
 
-def _collect(columns: dict[str, list[float | None]], one: Mapping[str, Any], before: int) -> None:
-    """Adds a completion to the columns; one that a column had nothing of before is a hole in it."""
-    found = {**(one.get("components") or {}), "length": one.get("num_tokens"), "correct": one.get("correct")}
-    for name in dict.fromkeys([*columns, *found]):
-        column = columns.setdefault(name, [None] * before)
-        value = found.get(name)
-        column.append(float(value) if isinstance(value, int | float) else None)
+def _scores(run: PhaseRun, steps: list[int]) -> tuple[dict[int, StepScores], int]:
+    """The numbers of each step, and how many steps are left when time is up: those that are not kept have to be read."""
+    until, found = time.monotonic() + MAX_SECONDS, {}
+    left = list(_events(run, steps).items())
+    while left and time.monotonic() <= until:
+        step, event = left.pop(0)
+        with suppress(DataError):
+            path = _path(run, event)
+            told = path.stat()
+            key = (path, told.st_size, told.st_mtime_ns)
+            found[step] = KEPT(key, lambda event=event: scores_of(_read(run, event, _parsed)))  # type: ignore[misc]
+    return found, len(left)
 
 
-def _correlation(a: list[float | None], b: list[float | None]) -> float | None:
-    """Pearson's, over the rollouts that have both; None where there is none."""
-    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    try:
-        return round(correlation([x for x, _ in pairs], [y for _, y in pairs]), 4)
-    except StatisticsError:
-        return None
+def _examples(run: PhaseRun, changes: Mapping[int, list[Change]]) -> list[dict[str, Any]]:
+    """What was said where another completion would be the best, the newest steps first."""
+    newest = sorted((step for step, found in changes.items() if found), reverse=True)[:MAX_EXAMPLES]
+    told: list[dict[str, Any]] = []
+    for step, event in reversed(_events(run, newest).items()):
+        if len(told) < MAX_EXAMPLES:
+            with suppress(DataError):
+                told += _texts(step, changes[step], _read(run, event, _lines_of({one.group for one in changes[step]})))
+    return told[:MAX_EXAMPLES]
 
 
-def _pairs(columns: Mapping[str, list[float | None]]) -> list[dict[str, Any]]:
+def _lines_of(wanted: set[int]) -> Callable[[Iterator[str]], Groups]:
+    return lambda lines: [json.loads(line) for place, line in enumerate(lines) if place in wanted]
+
+
+def _texts(step: int, changes: list[Change], groups: Groups) -> list[dict[str, Any]]:
+    by_place = dict(zip(sorted({one.group for one in changes}), groups, strict=True))
+
+    def text(one: Change, place: int) -> str:
+        return str(by_place[one.group]["completions"][place]["text"])
+
+    return [
+        {"step": step, "prompt": by_place[one.group]["prompt"], "was": {"text": text(one, one.was), **one.was_told},
+         "now": {"text": text(one, one.now), **one.now_told}} for one in changes
+    ]  # fmt: skip
+
+
+def _pairs(together: Mapping[tuple[str, str], float | None]) -> list[dict[str, Any]]:
     """The five pairs that go together most, either way."""
-    found = [(a, b, _correlation(columns[a], columns[b])) for a, b in combinations(columns, 2)]
-    told = sorted([(abs(r), a, b, r) for a, b, r in found if r is not None], key=lambda one: -one[0])
+    told = sorted((-abs(r), a, b, r) for (a, b), r in together.items() if a != b and r is not None)
     return [{"a": a, "b": b, "r": r} for _, a, b, r in told[:5]]
-
-
-def _changed(step: int, groups: Groups) -> list[dict[str, Any]]:
-    """Groups in which another completion would be the best, those with the widest gap first."""
-    found = []
-    for group in groups:
-        was, now = best(group, "before"), best(group, "after")
-        if was is not None and now is not None and was != now:
-            old, new = group["completions"][was], group["completions"][now]
-            found.append({"step": step, "prompt": group["prompt"], "was": old, "now": new})
-    return sorted(found, key=lambda one: (one["was"]["after"] or 0) - (one["now"]["after"] or 0))[:2]
 
 
 def _parsed(lines: Iterator[str]) -> Groups:
@@ -163,13 +179,18 @@ def _spaced(run: PhaseRun, *, include: int | None = None) -> list[int]:
 def _reading(run: PhaseRun, steps: list[int], take: Callable[[Iterator[str]], Groups]) -> Iterator[tuple[int, Groups]]:
     """Each step with what `take` makes of its lines, while there is time; steps whose file is away are left out."""
     until = time.monotonic() + MAX_SECONDS
-    told = RunEvent.objects.filter(run=run, kind="rollouts", payload__step__in=steps).select_related("attempt").order_by("pk")
-    events = {int(event.payload["step"]): event for event in told}
-    for step in steps:
+    for step, event in _events(run, steps).items():
         if time.monotonic() > until:
             return
         with suppress(DataError):
-            yield step, _read(run, events[step], take)
+            yield step, _read(run, event, take)
+
+
+def _events(run: PhaseRun, steps: list[int]) -> dict[int, RunEvent]:
+    """The newest that tells of each step's rollouts, in order."""
+    told = RunEvent.objects.filter(run=run, kind="rollouts", payload__step__in=steps).select_related("attempt").order_by("pk")
+    found = {int(event.payload["step"]): event for event in told}
+    return {step: found[step] for step in sorted(found)}
 
 
 def _event(run: PhaseRun, step: int) -> RunEvent | None:
@@ -177,17 +198,22 @@ def _event(run: PhaseRun, step: int) -> RunEvent | None:
     return RunEvent.objects.filter(run=run, kind="rollouts", payload__step=step).select_related("attempt").order_by("-pk").first()
 
 
+def _path(run: PhaseRun, event: RunEvent) -> Path:
+    """The file of a step. Raises DataError."""
+    try:
+        return open_artifact(run_dir(run.pk, event.attempt.number), event.payload["file"])
+    except (FileNotFoundError, UnsafePath):
+        raise DataError(f"The rollouts of step {event.payload['step']} are not on this machine any more.", field="step") from None
+
+
 def _read(run: PhaseRun, event: RunEvent, take: Callable[[Iterator[str]], Groups]) -> Groups:
     """What `take` makes of the lines of a step. Raises DataError."""
-    step = event.payload["step"]
+    path = _path(run, event)
     try:
-        path = open_artifact(run_dir(run.pk, event.attempt.number), event.payload["file"])
         with gzip.open(path, "rt", encoding="utf-8") as file:
             return take(_limited(file))
-    except (FileNotFoundError, UnsafePath):
-        raise DataError(f"The rollouts of step {step} are not on this machine any more.", field="step") from None
     except (EOFError, OSError, ValueError) as error:
-        raise DataError(f"The file of step {step}'s rollouts is damaged: {error}.", field="step") from error
+        raise DataError(f"The file of step {event.payload['step']}'s rollouts is damaged: {error}.", field="step") from error
 
 
 def _limited(lines: Iterator[str]) -> Iterator[str]:

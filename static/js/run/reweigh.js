@@ -31,6 +31,7 @@ class Reweigh {
       h("input", { type: "number", step: "0.05", name, "aria-label": `Weight of ${name.replaceAll("_", " ")}` }))));
     this.fill(answer.weights);
     this.draw(answer);
+    if (answer.num_left) this.ask();
   }
 
   fill(weights) {
@@ -53,7 +54,9 @@ class Reweigh {
     url.searchParams.set("weights", asked);
     history.replaceState(history.state, "", url);
     const answer = await this.read(asked);
-    if (answer && asked === this.asked) this.draw(answer);
+    if (!answer || asked !== this.asked) return;
+    this.draw(answer);
+    if (answer.num_left) this.ask(); // what was read is kept: it goes on from there
   }
 
   async read(weights) {
@@ -71,7 +74,7 @@ class Reweigh {
 
   draw(answer) {
     const { steps } = answer;
-    this.say(`${number(answer.num_rollouts, 7)} rollouts of ${steps.length === answer.num_steps ? "" : `${steps.length} of `}${answer.num_steps} steps`);
+    this.say(`${number(answer.num_rollouts, 7)} rollouts of ${steps.length === answer.num_steps ? "" : `${steps.length} of `}${answer.num_steps} steps${answer.num_left ? "; reading the rest…" : ""}`);
     this.numbers(steps);
     this.lines("reweighed", steps, "before", "after", "mean reward", (v) => v);
     this.lines("flat", steps, "flat_before", "flat_after", "share of groups", (v, step) => (step.num_groups ? v / step.num_groups : null));
