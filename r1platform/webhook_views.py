@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from r1platform import webhooks
 from r1platform.access import current_project, for_user, require_role, signed_in
+from r1platform.form_words import WordedForm
 from r1platform.models import Role, Webhook
 
 PER_PAGE = 50
@@ -23,11 +24,18 @@ SESSION_SHOWN = "new_webhook"
 """Where the secret of a webhook waits for the page that shows it once."""
 
 
-class WebhookForm(forms.Form):
+class WebhookForm(WordedForm):
     """A new webhook."""
 
     name = forms.CharField(max_length=80, help_text="What is at the other end, such as “the team's channel”.")
     url = forms.CharField(max_length=500, label="Address", help_text="It gets a POST with JSON, signed with a secret.")
+
+    def clean_url(self) -> str:
+        """Looks at the address also where the name is missing: all errors are said at once."""
+        try:
+            return webhooks.checked_url(self.cleaned_data["url"])
+        except ValidationError as error:
+            raise ValidationError(error.messages) from None
 
 
 @login_required

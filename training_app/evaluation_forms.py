@@ -8,6 +8,7 @@ from django import forms
 
 from model_core.evaluation.benchmarks import BENCHMARKS
 from model_core.tasks import TASKS
+from r1platform.form_words import WordedForm
 from r1platform.models import Project
 from training_app.models import TASK
 from training_app.schema_forms import SchemaForm, label_of
@@ -29,7 +30,7 @@ def what_choices(project: Project) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-class EvaluationForm(forms.Form):
+class EvaluationForm(WordedForm):
     """Who answers, how many problems, and the seed."""
 
     checkpoint = SearchedField(

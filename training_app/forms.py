@@ -15,6 +15,7 @@ from model_core.phases import PHASES
 from model_core.rewards import REWARDS
 from model_core.sources import SOURCES
 from model_core.tasks import TASKS
+from r1platform.form_words import WordedForm
 from r1platform.models import Project
 from training_app.gate_forms import GateFields
 from training_app.models import Dataset, DatasetKind, Pipeline, PipelinePhase
@@ -24,7 +25,7 @@ from training_app.search_fields import SearchedField
 UPLOAD_SOURCES = ("jsonl", "csv", "parquet", "text")
 
 
-class DatasetForm(forms.Form):
+class DatasetForm(WordedForm):
     """What a dataset is called and which of the article's three kinds it is."""
 
     name = forms.CharField(max_length=120, help_text="How you will find it again.")
@@ -44,7 +45,7 @@ class DatasetForm(forms.Form):
         return name
 
 
-class UploadForm(forms.Form):
+class UploadForm(WordedForm):
     """One file; what it holds is looked at after it has arrived."""
 
     file = forms.FileField(
@@ -60,7 +61,7 @@ class BenchmarkForm(UploadForm):
     field_order = ["name", "file"]
 
 
-class FiltersForm(forms.Form):
+class FiltersForm(WordedForm):
     """The funnel: each filter on or off with its own settings, in the order of the list."""
 
     def __init__(
@@ -248,7 +249,7 @@ def guessed_mapping(columns: list[str]) -> dict[str, Any]:
     return {**mapping, "reasoning": reasoning, "keep": keep}
 
 
-class PipelineForm(forms.Form):
+class PipelineForm(WordedForm):
     """A pipeline from a template: what it is called and what it learns from."""
 
     name = forms.CharField(max_length=120, help_text="How you will find it again.")

@@ -9,6 +9,7 @@ from django import forms
 from model_core.config.gate import HELD_OUT
 from model_core.evaluation.benchmarks import BENCHMARKS
 from model_core.rewards import REWARDS
+from r1platform.form_words import WordedForm
 from r1platform.models import Project
 from training_app.models import Upload
 from training_app.states import GateAction, GateDirection
@@ -35,7 +36,7 @@ class UploadChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
         return f"{obj.file_name}{f' · {obj.benchmark}' if obj.benchmark else ''}"
 
 
-class GateFields(forms.Form):
+class GateFields(WordedForm):
     """What a phase has to reach, and what follows when it does not."""
 
     gate_metric = forms.ChoiceField(
@@ -91,7 +92,7 @@ class GateFields(forms.Form):
         return cleaned
 
 
-class BudgetForm(forms.Form):
+class BudgetForm(WordedForm):
     """The limits of a pipeline; an empty field is no limit."""
 
     budget_device_seconds = forms.FloatField(

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from model_core.config import StrictModel
 from model_core.config.base import first_named
 from model_core.errors import ConfigError, ModelCoreError
+from r1platform.form_words import WordedForm
 
 
 @dataclass
@@ -43,7 +44,7 @@ class JSONText(forms.JSONField):
         return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
-class SchemaForm(forms.Form):
+class SchemaForm(WordedForm):
     """The settings of `model`; `config()` is the complete validated JSON after `is_valid()`.
 
     `nested` maps the path of a free dictionary to the class of its settings, `choices` the path of a string to what

@@ -1,4 +1,4 @@
-"""What stands directly in R1_HOME: the secret key and where the embedded servers listen.
+"""What stands directly in R1_HOME: the secret key where the embedded servers listen, and what `up` says.
 
 No Django here: settings.py reads it. The servers themselves are started by `r1platform.lib.embedded`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 import tempfile
@@ -44,6 +45,15 @@ def socket_dir(home: Path, name: str) -> Path:
 
 def redis_socket(home: Path) -> Path:
     return socket_dir(home, "redis") / "redis.sock"
+
+
+def base_url(home: Path) -> str:
+    """Where the platform of this home can be reached while `./r1 up` runs, as its up.json says; empty when none runs."""
+    try:
+        found: dict[str, str] = json.loads((home / "up.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return ""
+    return found["base_url"]
 
 
 def _make_once(path: Path) -> str:

@@ -12,9 +12,10 @@ from django.test import Client
 from django.urls import reverse
 
 from r1platform.lib.storage import evaluation_dir
-from r1platform.models import Project
+from r1platform.models import Node, Project
+from tests.training_app.rows import make_attempt, make_run, make_version
 from training_app import services
-from training_app.models import Evaluation, EvaluationProblem
+from training_app.models import Checkpoint, Evaluation, EvaluationProblem
 
 pytestmark = pytest.mark.django_db
 RESULT = {
@@ -120,6 +121,32 @@ def test_one_is_started_stopped_and_deleted_from_its_pages(project: Project, cli
     client_erin.post(act["stop"])
     client_erin.post(act["delete"])
     assert not Evaluation.objects.exists()
+
+
+def test_the_newest_final_checkpoint_is_proposed_with_what_it_learnt(
+    project: Project, alice: User, node: Node, client_erin: Client
+) -> None:
+    new, told = reverse("evaluation-new"), {"task": "two_step_stories", "task_config": {"max_level": 2}}
+    made = {"source": "generated", "source_config": told}
+    run = make_run(project, alice, dataset_version=make_version(project, config=made))
+    attempt = make_attempt(run, node, state="succeeded")
+    final, newer = (Checkpoint.objects.create(run=run, attempt=attempt, step=step, is_final=step == 3) for step in (3, 4))
+    page = client_erin.get(new)
+    assert page.context["form"]["checkpoint"].value() == final.pk and page.context["what"] == "task:two_step_stories"
+    assert page.context["task"].values == {"max_level": 2}
+    assert client_erin.get(new, {"what": "task:sums"}).context["form"]["checkpoint"].value() == final.pk
+    named = client_erin.get(new, {"checkpoint": newer.pk})
+    assert named.context["form"]["checkpoint"].value() == newer.pk and named.context["what"] == "task:two_step_stories"
+    assert client_erin.get(new, {"checkpoint": ""}).context["form"]["checkpoint"].value() is None
+
+
+def test_what_is_missing_is_said_with_the_fields_name(project: Project, client_erin: Client) -> None:
+    sent = client_erin.post(f"{reverse('evaluation-new')}?what=task:sums", {"seed": "x", "limit": 0, "checkpoint": "9"})
+    assert sent.status_code == 422
+    told = sent.context["form"].errors
+    assert told["seed"] == ["“Seed” takes a whole number from 0 to 2147483647."]
+    assert told["limit"] == ["“Problems” is at least 1; you gave 0."] and told["checkpoint"][0].startswith("“Checkpoint” has no choice “9”.")
+    assert all(words[0].startswith("“") for words in sent.context["config"].errors.values())
 
 
 def test_a_task_is_asked_without_a_file(project: Project, client_erin: Client) -> None:

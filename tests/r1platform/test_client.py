@@ -7,6 +7,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -74,6 +75,19 @@ def test_the_command_says_what_the_api_says(client: Client, project: Project, mo
         call_command("api", "GET", f"runs/{run.pk}/", "--all")
     with pytest.raises(CommandError, match="with GET only"):
         call_command("api", "POST", "runs/", "--all")
+
+
+def test_the_command_asks_the_platform_that_runs_in_the_home(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, settings: Any
+) -> None:
+    settings.R1_HOME = tmp_path
+    monkeypatch.delenv("R1_URL", raising=False)
+    monkeypatch.setenv("R1_API_KEY", client.http.headers["Authorization"].removeprefix("Bearer "))
+    with pytest.raises(CommandError, match=r"No platform runs in .*up\.json\. Start it with \./r1 up"):
+        call_command("api", "GET", "runs/")
+    (tmp_path / "up.json").write_text(json.dumps({"base_url": client.base_url}))
+    call_command("api", "GET", "runs/")
+    assert json.loads(capsys.readouterr().out)["results"] == []
 
 
 @pytest.mark.parametrize("text", ["x", "=1", ":=1", "x:=[", "x=@/nowhere/at/all"])

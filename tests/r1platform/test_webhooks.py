@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db.models.functions import Now
 from django.test import Client
+from django.urls import reverse
 from rest_framework.test import APIClient
 
 from r1platform import webhooks
@@ -251,3 +252,10 @@ def test_whatever_is_sent_by_name_is_a_task(settings: Any) -> None:
     names = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
     names |= {"r1platform.tasks.webhook_deliver", "training_app.tasks.alert_mail", "training_app.tasks.route"}
     assert names <= set(app.tasks)
+
+
+def test_all_that_is_wrong_with_a_new_one_is_said_at_once(project: Project, client_alice: Client) -> None:
+    sent = client_alice.post(reverse("settings-webhooks"), {"name": "", "url": "ftp://example.org"})
+    errors = sent.context["form"].errors
+    assert sent.status_code == 422 and errors["name"] == ["“Name” is empty. Give it a text of at most 80 characters."]
+    assert "like https://example.org/hook" in errors["url"][0]

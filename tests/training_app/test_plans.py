@@ -184,6 +184,30 @@ def test_a_reward_names_only_an_earlier_phase_that_makes_one(project: Project, a
         services.phase_run(phase=phase, user=alice)
 
 
+def test_the_others_give_a_share_in_proportion(pipeline: Pipeline, alice: User, api_alice: APIClient) -> None:
+    before = dict(pipeline.phases.values_list("name", "budget_fraction"))
+    start = {"phase": "reinforcement", "starts_from": "reinforcement"}
+    services.phase_add(pipeline=pipeline, user=alice, rebalance=True, name="second", budget_fraction=0.2, **start)
+    after = dict(pipeline.phases.values_list("name", "budget_fraction"))
+    assert after.pop("second") == 0.2 and sum(after.values()) + 0.2 <= 1.0 + 1e-9
+    assert after == {name: pytest.approx(share * 0.8, abs=1e-5) for name, share in before.items()}
+    sent = api_alice.post(f"{API}/pipelines/{pipeline.pk}/phases/", {**start, "name": "third", "rebalance": True}, format="json")
+    assert sent.status_code == 201 and sent.json()["budget_fraction"] == 0.2, "an equal part of five"
+    with pytest.raises(ConfigError, match="leaves cold-start") as refused:
+        services.phase_add(pipeline=pipeline, user=alice, rebalance=True, name="all", budget_fraction=0.999, **start)
+    assert refused.value.field == "budget_fraction" and pipeline.phases.count() == 5
+
+
+def test_a_full_plan_takes_a_phase_from_its_page(pipeline: Pipeline, client_erin: Client) -> None:
+    new = reverse("phase-new", args=[pipeline.pk])
+    form = client_erin.get(new).context["form"]
+    assert form["rebalance"].value() is True and "reinforcement 0.7" in form["rebalance"].help_text
+    values = {"phase": "reinforcement", "name": "second", "position": 3, "starts_from": pipeline.phases.get(name="reinforcement").pk}
+    assert "whole budget" in client_erin.post(new, values).context["form"].errors["budget_fraction"][0]
+    assert "“Place” is empty" in client_erin.post(new, {"name": "x"}).context["form"].errors["position"][0]
+    assert client_erin.post(new, {**values, "rebalance": "on"}, follow=True).content.decode().count("second 0.25") == 1
+
+
 def test_who_may_change_a_plan(pipeline: Pipeline, client_bob: Client, client_charlie: Client, client_erin: Client) -> None:
     phase = pipeline.phases.get(name="rejection-sampling")
     posts = [

@@ -112,6 +112,9 @@ class NewPipelineSerializer(BudgetSerializer):
 
 class AddPhaseSerializer(NewPhaseSerializer):
     position = serializers.IntegerField(required=False, min_value=0, max_value=1000, help_text="0: the first; by default the last.")
+    rebalance = serializers.BooleanField(
+        required=False, help_text="The others give what is missing of its share, in proportion; without a share: an equal part."
+    )
 
 
 class MovePhaseSerializer(serializers.Serializer[Any]):

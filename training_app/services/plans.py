@@ -5,6 +5,7 @@ Launches that exist keep what they were launched with. A plan is not taken apart
 
 from __future__ import annotations
 
+from math import floor
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -60,10 +61,13 @@ def pipeline_clone(*, pipeline: Pipeline, user: User, name: str) -> Pipeline:
 
 
 @transaction.atomic
-def phase_add(*, pipeline: Pipeline, user: User, position: int | None = None, **values: Any) -> PipelinePhase:
+def phase_add(
+    *, pipeline: Pipeline, user: User, position: int | None = None, rebalance: bool = False, **values: Any
+) -> PipelinePhase:
     """A phase at a place of the plan, the last by default; `values` are those of a phase in `pipeline_create`.
 
-    Without a share of the budget it gets what the others leave. Raises ConfigError, DataError, UnknownName; AlreadyLive.
+    Without a share of the budget it gets what the others leave. With `rebalance` they give what is missing, each in proportion to
+    its share; without a share it is then an equal part. Raises ConfigError, DataError, UnknownName; AlreadyLive.
     """
     locked = _locked(pipeline)
     phases = list(locked.phases.order_by("position"))
@@ -73,17 +77,36 @@ def phase_add(*, pipeline: Pipeline, user: User, position: int | None = None, **
     if any(one.name == str(values.get("name") or values.get("phase") or "").replace("_", "-") for one in phases):
         raise ConfigError("There is a phase of that name already. Give this one another.", field="name")
     left = 1.0 - sum(one.budget_fraction for one in phases)
+    if rebalance and values.get("budget_fraction", LEAST_SHARE) > left - 1e-6:
+        values = {"budget_fraction": round(1 / (len(phases) + 1), 6), **values}
+        left = _make_room(phases, values["budget_fraction"])
     if "budget_fraction" not in values and left < LEAST_SHARE:
         raise ConfigError(
-            "The other phases have the whole budget. Lower the share of one first, in its settings.", field="budget_fraction"
+            "The other phases have the whole budget. Let them give some in proportion (rebalance), or lower one's share first.",
+            field="budget_fraction",
         )
     given = {"budget_fraction": round(left, 6), **values}
     if given["budget_fraction"] > left + 1e-6:
-        raise ConfigError(f"The other phases leave {left:.4g} of the budget. Lower this share.", field="budget_fraction")
+        sentence = f"The other phases leave {left:.4g} of the budget."
+        raise ConfigError(f"{sentence} Lower this share, or let them give in proportion (rebalance).", field="budget_fraction")
     _shift(locked, at, 1)
     made = phase_create(locked, at, given, {one.name: one for one in phases[:at]}, field="")
     _audit(locked, user, "pipeline.phase_add", made.name)
     return made
+
+
+def _make_room(phases: list[PipelinePhase], share: float) -> float:
+    """Lowers the shares of all phases in proportion until so much is left, and answers what is. Raises ConfigError."""
+    given = sum(one.budget_fraction for one in phases)
+    for one in phases:
+        one.budget_fraction = floor(one.budget_fraction * (1 - share) / given * 1e6) / 1e6
+    if least := [one.name for one in phases if one.budget_fraction < LEAST_SHARE]:
+        raise ConfigError(
+            f"A share of {share:.4g} leaves {', '.join(least)} less than {LEAST_SHARE:g} of the budget. Lower this share.",
+            field="budget_fraction",
+        )
+    PipelinePhase.objects.bulk_update(phases, ["budget_fraction"])
+    return 1.0 - sum(one.budget_fraction for one in phases)
 
 
 @transaction.atomic

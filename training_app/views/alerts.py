@@ -18,6 +18,7 @@ from model_core.detectors import DETECTORS
 from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
 from r1platform.access import current_project, for_user, require_role, role_in, signed_in
+from r1platform.form_words import WordedForm
 from r1platform.models import Project, Role, Webhook
 from training_app import selectors, services
 from training_app.alert_messages import members_with_mail
@@ -33,7 +34,7 @@ KINDS_OF = {
 """Fields that only some kinds of rule have; the page hides the others."""
 
 
-class RuleForm(forms.Form):
+class RuleForm(WordedForm):
     """A rule. What does not belong to its kind is left alone."""
 
     name = forms.CharField(max_length=80, help_text="It is the headline of the alert.")

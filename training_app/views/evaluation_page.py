@@ -57,6 +57,7 @@ def evaluation_detail(request: HttpRequest, evaluation_id: int) -> HttpResponse:
         "page": page,
         "verdicts": [(key, label) for key, (label, _lookups) in VERDICTS.items()],
         "verdict": verdict,
+        "verdict_words": ("most right", "most wrong") if evaluation.config.get("num_samples", 1) > 1 else ("right", "wrong"),
         "q": text,
         "other": other,
         "others": _others(evaluation),

@@ -21,8 +21,9 @@ from r1platform.project_pages import project_page
 from r1platform.templatetags.r1_parts import may_edit
 from training_app import selectors, services
 from training_app.evaluation_forms import EvaluationForm, SettingsForm, TaskForm, what_choices
-from training_app.models import TASK, Evaluation, PhaseRun
+from training_app.models import TASK, Checkpoint, Evaluation, PhaseRun
 from training_app.schema_forms import SchemaForm
+from training_app.search_fields import answering_checkpoints
 
 PER_PAGE = 50
 SORTS: dict[str, tuple[str, Any]] = {
@@ -76,12 +77,15 @@ def evaluation_new(request: HttpRequest, project: Project) -> HttpResponse:
     require_role(request.user, project, Role.EDITOR)
     groups = what_choices(project)
     known = [value for _title, choices in groups for value, _label in choices]
-    what = request.GET.get("what", "") if request.GET.get("what") in known else known[0]
+    checkpoint = _answering(request, project)
+    proposed = _learnt(checkpoint) if checkpoint else ""
+    what = next(value for value in (request.GET.get("what"), proposed, known[0]) if value in known)
     benchmark, _, data = what.partition(":")
-    initial = {"checkpoint": request.GET.get("checkpoint")}
+    initial = {"checkpoint": checkpoint and checkpoint.pk}
     form = EvaluationForm(request.POST or None, project=project, benchmark=benchmark, initial=initial)
     config = SettingsForm(request.POST or None, benchmark=benchmark)
-    task = TaskForm(request.POST or None, task=data) if benchmark == TASK else None
+    own = _source(checkpoint).get("task_config") if checkpoint and what == proposed else None
+    task = TaskForm(request.POST or None, task=data, values=own) if benchmark == TASK else None
     if request.method == "POST" and (made := _create(request, project, benchmark, data, form, config, task)):
         messages.success(request, "The evaluation is queued. It starts as soon as it can be asked.")
         return redirect("evaluation-detail", made.pk)
@@ -92,6 +96,29 @@ def evaluation_new(request: HttpRequest, project: Project) -> HttpResponse:
         "changed": config.is_bound and config.has_changed(), "missing": _missing(groups),
     }  # fmt: skip
     return render(request, "training_app/evaluations/new.html", context, status=422 if form.is_bound else 200)
+
+
+def _answering(request: HttpRequest, project: Project) -> Checkpoint | None:
+    """The checkpoint that the address names, else the newest final one, else the newest; none when an endpoint is to answer."""
+    rows, named = answering_checkpoints(project).select_related("run__dataset_version"), request.GET.get("checkpoint")
+    if named is None:
+        return rows.first()
+    return rows.filter(pk=int(named)).first() if named.isdecimal() and len(named) < 18 else None
+
+
+def _learnt(checkpoint: Checkpoint) -> str:
+    """What its run had to learn, as `benchmark:data`: the benchmark of its gate, else the task of its data; empty when neither."""
+    names = [name for name in BENCHMARKS.names() if checkpoint.run.gate_metric in {name, f"{name}_low", f"{name}_high"}]
+    if names:
+        return f"{names[0]}:{names[0]}"
+    task = _source(checkpoint).get("task")
+    return f"{TASK}:{task}" if task else ""
+
+
+def _source(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Where the data of its run came from."""
+    version = checkpoint.run.dataset_version
+    return version.config.get("source_config", {}) if version else {}
 
 
 def _missing(groups: list[tuple[str, list[tuple[str, str]]]]) -> list[str]:

@@ -18,11 +18,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from model_core.errors import ModelCoreError
 from model_core.phases import PHASES
 from r1platform.access import for_user, require_role, signed_in
+from r1platform.form_words import WordedForm
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from training_app import selectors, services
 from training_app.models import Pipeline, PipelinePhase
 from training_app.search_fields import SearchedField
+from training_app.services.plans import LEAST_SHARE
 from training_app.views.pipelines import pipeline_of
 
 
@@ -33,7 +35,7 @@ class PhaseChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
         return str(obj.name)
 
 
-class PhaseAddForm(forms.Form):
+class PhaseAddForm(WordedForm):
     """Which phase, where, and what it builds on; its settings begin with the phase's own and are edited afterwards."""
 
     phase = forms.ChoiceField(choices=lambda: [(name, str(cls.title)) for name, cls in PHASES.items()], label="Phase")
@@ -50,8 +52,9 @@ class PhaseAddForm(forms.Form):
     dataset_version = SearchedField("versions", required=False, empty_label="None", label="Dataset version")
     budget_fraction = forms.FloatField(
         required=False, min_value=0.001, max_value=1, label="Share of the budget", widget=forms.NumberInput(attrs={"step": "any"}),
-        help_text="Empty: what the others leave.",
+        help_text="Empty: what the others leave, or an equal part when they give it.",
     )  # fmt: skip
+    rebalance = forms.BooleanField(required=False, label="The other phases give what is missing")
 
     def __init__(self, *args: Any, pipeline: Pipeline, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,6 +66,9 @@ class PhaseAddForm(forms.Form):
         version.offer(pipeline.project)
         used = [one.dataset_version_id for one in phases if one.dataset_version_id]
         self.initial.setdefault("dataset_version", used[0] if used else None)
+        given = [f"{one.name} {one.budget_fraction:.4g}" for one in phases]
+        self.fields["rebalance"].help_text = f"Each in proportion to its share: {', '.join(given)}."
+        self.initial.setdefault("rebalance", sum(one.budget_fraction for one in phases) > 1 - LEAST_SHARE)
         for key in ("starts_from", "rollouts_from"):
             field = self.fields[key]
             assert isinstance(field, forms.ModelChoiceField)
@@ -89,7 +95,8 @@ def phase_new(request: HttpRequest, pipeline_id: int) -> HttpResponse:
         except IllegalTransition as error:
             form.add_error(None, str(error))
         else:
-            messages.success(request, f"{made.name} is added. Look its settings over.")
+            shares = ", ".join(f"{one.name} {one.budget_fraction:.4g}" for one in pipeline.phases.order_by("position"))
+            messages.success(request, f"{made.name} is added. The budget is shared so: {shares}. Look its settings over.")
             return redirect("phase-edit", pipeline.pk, made.pk)
     kinds = [(cls.title, cls.describe) for _name, cls in PHASES.items()]
     context = {"form": form, "pipeline": pipeline, "project": pipeline.project, "kinds": kinds}

@@ -22,6 +22,7 @@ from model_core.phases import PHASES
 from model_core.planner import shape_of
 from model_core.rewards import REWARDS
 from r1platform.access import current_project, for_user, require_role, signed_in
+from r1platform.form_words import WordedForm
 from r1platform.models import Project, Role
 from r1platform.problems import answer
 from training_app import selectors, services
@@ -31,7 +32,7 @@ from training_app.schema_forms import SchemaForm
 from training_app.search_fields import SearchedField, ready_versions
 
 
-class RunForm(forms.Form):
+class RunForm(WordedForm):
     """What the run is called, what it learns from and where it starts."""
 
     name = forms.CharField(max_length=120, help_text="How you will find it again.")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from r1platform.client import Client, PlatformError
+from r1platform.lib.home import base_url
 
 METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 EPILOG = """\
 Values: name=text is a text, name:=JSON anything else, name=@FILE the text of a file. A GET puts them into the query,
-the others send them as JSON. R1_API_KEY holds the key (Settings, API keys), R1_URL the platform.
+the others send them as JSON. R1_API_KEY holds the key (Settings, API keys). The platform is that of --url, else of R1_URL, else
+the one that runs in R1_HOME.
 
   ./r1 api GET runs/ state=running fields=id,name,progress --all
   ./r1 api POST runs/12/stop/
@@ -37,7 +41,7 @@ class Command(BaseCommand):
         parser.add_argument("method", type=str.upper, choices=METHODS)
         parser.add_argument("path", help="below /api/v1/, such as runs/12/")
         parser.add_argument("values", nargs="*", metavar="NAME=VALUE")
-        parser.add_argument("--url", default="", help="the platform; by default R1_URL or http://127.0.0.1:8000")
+        parser.add_argument("--url", default="", help="the platform; by default R1_URL, else what runs in R1_HOME")
         parser.add_argument("--all", action="store_true", help="every page of a list, one row a line")
         parser.add_argument("--limit", type=int, metavar="N", help="with --all: at most so many rows")
 
@@ -47,7 +51,7 @@ class Command(BaseCommand):
         if options["all"] and method != "GET":
             raise CommandError("--all follows the pages of a list; it goes with GET only.")
         try:
-            with Client(options["url"]) as client:
+            with Client(options["url"] or _address()) as client:
                 if options["all"]:
                     for row in islice(client.pages(path, **values), options["limit"]):
                         self.stdout.write(json.dumps(row, ensure_ascii=False))
@@ -59,6 +63,17 @@ class Command(BaseCommand):
             raise CommandError(f"{path} is not a list with pages; leave --all out.") from None
         if answer is not None:
             self.stdout.write(json.dumps(answer, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def _address() -> str:
+    """Raises CommandError when nothing says where the platform is."""
+    home = Path(settings.R1_HOME)
+    if found := os.environ.get("R1_URL", "") or base_url(home):
+        return found
+    raise CommandError(
+        f"No platform runs in {home}: there is no up.json. Start it with ./r1 up, set R1_HOME to the home of the one that runs, or "
+        "name it: --url http://HOST:PORT, or R1_URL."
+    )
 
 
 def parsed(text: str) -> tuple[str, Any]:

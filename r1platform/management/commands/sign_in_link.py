@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from r1platform.lib.home import base_url
 from r1platform.services import sign_in_link_create
 
 
@@ -26,12 +26,4 @@ class Command(BaseCommand):
             user = User.objects.create_user(options["name"])
         if user is None or not user.is_active:
             raise CommandError(f"There is no active user “{options['name']}”; --create makes one.")
-        self.stdout.write(_base_url() + sign_in_link_create(user=user))
-
-
-def _base_url() -> str:
-    try:
-        found: dict[str, str] = json.loads((Path(settings.R1_HOME) / "up.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return ""
-    return found["base_url"]
+        self.stdout.write(base_url(Path(settings.R1_HOME)) + sign_in_link_create(user=user))
