@@ -12,7 +12,7 @@ import transformers  # noqa: F401
 
 import model_core
 
-HEAVY = ("causal", "commands", "data", "grpo", "model", "phases", "reward_model", "rewards", "rollout", "training")
+HEAVY = ("causal", "commands", "data", "grpo", "model", "phases", "reward_model", "rewards", "rollout", "serving", "training")
 
 for module in pkgutil.walk_packages(model_core.__path__, "model_core."):
     if module.name.split(".")[1] in HEAVY:

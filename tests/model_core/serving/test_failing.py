@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from model_core.errors import EngineError
 from model_core.serving.backend import ModelBackend, Sampling
 from model_core.serving.engines import ENGINES
 from model_core.serving.protocol import given_up
 from model_core.serving.server import app
+from tests.model_core.forked import FORKS
 
-BREAKS_WHEN_ASKED = """
-import sys, time, uvicorn
-from pathlib import Path
-from model_core.serving.backend import ModelBackend
-from model_core.serving.server import app
-backend = ModelBackend(Path(sys.argv[1]), num_rows=2, num_threads=1)
-while backend.phase == "loading":
-    time.sleep(0.02)
-backend.sampler.model.lm_head = None
-uvicorn.run(app(backend, served_name="tiny", api_key=""), port=int(sys.argv[2]), log_level="warning", lifespan="off")
-"""
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "17 + 25"}], "max_tokens": 20, "temperature": 0}
+
+
+def break_when_asked(model_dir: Path, port: int, log: Path) -> None:
+    """A process that serves a model without a head."""
+    to = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(to, 1)
+    os.dup2(to, 2)
+    backend = ModelBackend(model_dir, num_rows=2, num_threads=1)
+    until(lambda: backend.phase != "loading")
+    backend.sampler.model.lm_head = None  # type: ignore[assignment]
+    uvicorn.run(app(backend, served_name="tiny", api_key=""), port=port, log_level="warning", lifespan="off")
 
 
 def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -72,16 +75,25 @@ def started() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         process.wait(10)
 
 
-def test_a_step_that_fails_ends_the_process_and_tells_who_waits(started: Any, model_dir: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def broken(model_dir: Path, tmp_path: Path) -> Iterator[tuple[ForkServerProcess, int]]:
+    """The process of `break_when_asked`, which answers, and its port."""
     port = free_port()
-    with (tmp_path / "log").open("wb") as log:
-        argv = [sys.executable, "-c", BREAKS_WHEN_ASKED, str(model_dir), str(port)]
-        process = started(argv, stdout=log, stderr=log)
+    process = FORKS.Process(target=break_when_asked, args=(model_dir, port, tmp_path / "log"))
+    process.start()
     until(lambda: health(port) == 200)
+    yield process, port
+    process.kill()
+    process.join()
+
+
+def test_a_step_that_fails_ends_the_process_and_tells_who_waits(broken: tuple[ForkServerProcess, int], tmp_path: Path) -> None:
+    process, port = broken
     answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=BODY, timeout=20)
     assert answer.status_code == 503 and "has failed" in answer.json()["error"]["message"]
     assert health(port) in {500, 0}, "dead or dying, never well"
-    assert process.wait(20) == 1
+    process.join(20)
+    assert process.exitcode == 1
     assert "Traceback" in (tmp_path / "log").read_text() and not given_up((tmp_path / "log").read_text())
 
 
