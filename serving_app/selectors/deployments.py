@@ -31,9 +31,9 @@ def deployment_detail(*, deployment: Deployment) -> dict[str, Any]:
     """The deployment with revisions, replicas (the living ones first) and the failures that count just now."""
     revisions = list(deployment.revisions.select_related("checkpoint__run", "created_by"))
     replicas = Replica.objects.filter(revision__deployment=deployment).select_related("node", "revision")[:MAX_SHOWN]
-    answering = {replica.pk for replica in ready_replicas(deployment)}
+    shares = {replica.pk: share for replica, share in traffic(live_replicas(deployment))}
     current = next((revision for revision in revisions if revision.state == RevisionState.CURRENT), None)
-    rows = [_replica(replica, replica.pk in answering) for replica in replicas]
+    rows = [_replica(replica, shares.get(replica.pk, 0)) for replica in replicas]
     return {
         "deployment": deployment,
         "revisions": revisions,
@@ -77,13 +77,14 @@ def _move(move: Any, revision: int | None, states: type[TextChoices]) -> dict[st
     return {"revision": revision, **told, **labels}
 
 
-def _replica(replica: Replica, answers: bool) -> dict[str, Any]:
+def _replica(replica: Replica, share: int) -> dict[str, Any]:
     until = replica.finished_at or timezone.now()
     return {
         "replica": replica,
         "state": replica.state,
         "reason": replica.state_reason,
-        "answers": answers,
+        "answers": share > 0,
+        "share": share,
         "finished": replica.finished_at is not None,
         "uptime_seconds": (until - replica.ready_at).total_seconds() if replica.ready_at else None,
         "metrics": replica.metrics,

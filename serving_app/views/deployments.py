@@ -207,16 +207,22 @@ def _with_revisions(deployments: QuerySet[Deployment]) -> QuerySet[Deployment]:
 
 def _row(deployment: Any) -> dict[str, Any]:
     revisions: list[Any] = deployment.newest_first
+    current = next((one for one in revisions if one.state == RevisionState.CURRENT), None)
     living = [replica for revision in revisions for replica in revision.living]
     speeds = [r.metrics["tokens_per_second"] for r in living if r.metrics.get("tokens_per_second") is not None]
     return {
         "deployment": deployment,
-        "revision": next((one for one in revisions if one.state == RevisionState.CURRENT), None),
+        "revision": current,
         "coming": next((one for one in revisions if one.state in REVISION_ON_ITS_WAY), None),
-        "ready": sum(r.state == ReplicaState.READY for r in living),
+        "ready": sum(_is_ready(replica, current) for replica in living),
         "speed": sum(speeds) if speeds else None,
         "running": sum(r.metrics.get("running") or 0 for r in living),
     }
+
+
+def _is_ready(replica: Replica, revision: DeploymentRevision | None) -> bool:
+    """Whether it counts for what is wanted of the current revision."""
+    return revision is not None and replica.revision_id == revision.pk and replica.state == ReplicaState.READY
 
 
 def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any]:
@@ -233,7 +239,7 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
         "ended": ended,
         "logged": [*(row["replica"] for row in living), *ended][:10],
         "history": selectors.deployment_history(deployment),
-        "num_ready": sum(row["replica"].state == ReplicaState.READY for row in living),
+        "num_ready": sum(_is_ready(row["replica"], found["current"]) for row in living),
         "holds_devices": _holds_devices([row["replica"] for row in living]),
         "may_edit": role_in(request.user, deployment.project) in {Role.EDITOR, Role.OWNER},
         "may_stop": deployment.state not in {DeploymentState.STOPPED, DeploymentState.STOPPING},

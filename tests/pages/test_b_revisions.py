@@ -67,6 +67,7 @@ def test_the_page_tells_the_evidence_and_offers_what_can_be_done(
 ) -> None:
     page = page_of(client_bob, deployment)
     assert "It gets 10 % of the requests, revision 1 the others." in page and "250 ms" in page.replace("\u202f", " ")
+    assert "1 of 1 ready" in page and "answers 10 % of the requests" in page and "answers 90 % of the requests" in page
     assert "of 20</span>" in page and "Give it" not in page and "Roll back" not in page
     for share in (50, 100):
         assert f"Give it {share} %" in page_of(client_erin, deployment)
