@@ -73,11 +73,12 @@ class Decision:
 
 
 def measured(revision: DeploymentRevision) -> Measured:
-    """Its answers at this step. An error is a status of 500 and more; what the caller did wrong or left counts as neither."""
+    """Its answers at this step. An error is what the gateway says of an engine, a status above 500; what the caller did wrong
+    or left, and what ended with the platform itself (500), counts as neither."""
     since = revision.step_started_at or revision.created_at
     rows = UsageRecord.objects.filter(revision=revision, created_at__gte=since)
     found = rows.aggregate(
-        healthy=Count("id", filter=Q(status=200)), errors=Count("id", filter=Q(status__gte=500)), ttft=Avg("ttft_seconds")
+        healthy=Count("id", filter=Q(status=200)), errors=Count("id", filter=Q(status__gt=500)), ttft=Avg("ttft_seconds")
     )
     return Measured(found["healthy"], found["errors"], found["ttft"], (timezone.now() - since).total_seconds())
 

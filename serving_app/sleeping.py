@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Max
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -65,10 +64,11 @@ def _is_idle(deployment: Deployment) -> bool:
 
 def _last_asked(deployment: Deployment) -> datetime:
     """When a request last ended, or when it last became ready to take one."""
+    newest = deployment.usage.order_by("-created_at").only("created_at", "seconds").first()
     moments: list[datetime | None] = [
         deployment.created_at,
         deployment.woken_at,
-        deployment.usage.order_by().aggregate(at=Max("created_at"))["at"],
+        newest.created_at + timedelta(seconds=newest.seconds) if newest is not None else None,
         *(replica.ready_at for replica in live_replicas(deployment)),
     ]
     return max(moment for moment in moments if moment is not None)

@@ -20,7 +20,7 @@ MAX_ID = (1 << 63) - 1
 
 
 class MeasuredSerializer(serializers.Serializer[Any]):
-    """What a revision has answered since its share was last changed; an error is a status of 500 and more."""
+    """What a revision has answered since its share was last changed; an error is a status above 500."""
 
     num_healthy = serializers.IntegerField()
     num_errors = serializers.IntegerField()

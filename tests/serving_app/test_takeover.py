@@ -70,7 +70,8 @@ def test_revision_goes_from_step_to_step_on_evidence(first: Deployment, alice: U
     answered(made, 3)
     answered(made, 9, status=400)
     answered(made, 9, status=499)
-    assert now(made) == ("shifting", 10), "callers' mistakes and callers that left are no evidence"
+    answered(made, 9, status=500)
+    assert now(made) == ("shifting", 10), "callers' mistakes, callers that left and ends of the platform are no evidence"
     answered(made, 1)
     assert now(made) == ("shifting", 50)
     assert now(made) == ("shifting", 50), "what it answered before the step does not count for it"
