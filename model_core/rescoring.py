@@ -20,6 +20,7 @@ from model_core.scoring import Rubric, Scored
 from model_core.sources.jsonl import objects
 from model_core.sources.rollouts import FILES
 
+__all__ = ["best", "is_flat", "rescore", "reweigh"]
 _STEP = re.compile(r"step_(\d+)")
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model_core.grpo.advantages import is_flat
+from model_core.rescoring import is_flat
 
 MAX_BYTES = 64 << 20
 """Of the numbers that are kept, over all runs."""
