@@ -11,6 +11,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
@@ -94,10 +95,9 @@ def node_list(request: HttpRequest) -> HttpResponse:
 @require_POST
 def node_drain(request: HttpRequest, node_id: int) -> HttpResponse:
     """Takes a node out of scheduling, or back in; what runs there ends by itself. For staff: nodes are everybody's."""
-    node = get_object_or_404(Node, pk=node_id)
     if not request.user.is_staff:
-        messages.error(request, "Only an administrator can drain a node: other projects use it too.")
-        return redirect("node-list")
+        raise PermissionDenied("Only an administrator can drain a node: other projects use it too.")
+    node = get_object_or_404(Node, pk=node_id)
     draining = request.POST.get("draining") == "1"
     services.node_drain(node=node, draining=draining, by=signed_in(request))
     done = "gets no new work; what runs there goes on to its end" if draining else "takes work again"

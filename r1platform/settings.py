@@ -147,7 +147,7 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "r1platform.paging.CursorPaging",
     "DEFAULT_FILTER_BACKENDS": [
-        "django_filters.rest_framework.DjangoFilterBackend",
+        "r1platform.filters.RowFilterBackend",
         "r1platform.filters.CommonFilters",
         "r1platform.filters.CommonOrdering",
     ],

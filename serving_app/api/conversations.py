@@ -16,8 +16,6 @@ from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from model_core.errors import ConfigError
-from r1platform.access import for_user
 from r1platform.api import ProjectViewSet, wanted_project
 from r1platform.models import ApiKey, Role
 from serving_app import selectors, services
@@ -37,7 +35,7 @@ from serving_app.api.serializers import (
 from serving_app.gateway.auth import SCOPE as INFERENCE
 from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.limits import LIMITS
-from serving_app.models import Conversation, Deployment, Message
+from serving_app.models import Conversation, Message
 
 _MESSAGE = OpenApiParameter("message_id", int, OpenApiParameter.PATH)
 _MESSAGE_PATH = r"messages/(?P<message_id>\d{1,17})"
@@ -65,7 +63,6 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """An empty conversation."""
         values = self._values(ConversationSerializer, request)
         project = wanted_project(request, role=Role.VIEWER)
-        self._own_deployment(request, values)
         made = services.conversation_create(project=project, user=_user(request), **values)
         return Response(ConversationSerializer(made).data, status=status.HTTP_201_CREATED)
 
@@ -73,10 +70,9 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
     def partial_update(self, request: Request, pk: str) -> Response:
         """Changes title, model, system prompt or parameters."""
         conversation = self.get_object()
-        serializer = ConversationSerializer(conversation, data=request.data, partial=True)
+        serializer = self.get_serializer(conversation, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         values = dict(serializer.validated_data)
-        self._own_deployment(request, values)
         changed = services.conversation_update(conversation=conversation, user=_user(request), **values)
         return Response(ConversationSerializer(changed).data)
 
@@ -200,15 +196,6 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         share = get_object_or_404(self.get_object().shares.select_related("conversation__project"), token=token)
         services.conversation_unshare(share=share, user=_user(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
-
-    def _own_deployment(self, request: Request, values: dict[str, Any]) -> None:
-        """A deployment of a project that the caller cannot see is answered as one that does not exist."""
-        deployment = values.get("deployment")
-        if (
-            deployment is not None
-            and not for_user(Deployment.objects.filter(pk=deployment.pk), _user(request)).exists()
-        ):
-            raise ConfigError("There is no such deployment. Choose another one.", field="deployment")
 
     def _message(self, conversation: Conversation, message_id: int) -> Message:
         there = conversation.messages.select_related("conversation__project", "parent", "edit_of", "deployment")

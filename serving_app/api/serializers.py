@@ -9,6 +9,7 @@ from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from r1platform.access import for_user
 from serving_app.models import Conversation, ConversationShare, Deployment, DeploymentRevision, Message, Replica
 from serving_app.shifting import measured
 from serving_app.states import REVISION_ON_ITS_WAY, RevisionState
@@ -89,12 +90,18 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
         return RevisionSerializer(found).data if found is not None else None
 
 
+class DeploymentField(serializers.PrimaryKeyRelatedField[Deployment]):
+    """A deployment of a project that the caller is a member of."""
+
+    def get_queryset(self) -> Any:
+        request = self.context.get("request")
+        return Deployment.objects.none() if request is None else for_user(Deployment.objects.all(), request.user)
+
+
 class CheckpointField(serializers.PrimaryKeyRelatedField[Checkpoint]):
     """A checkpoint of a project that the caller is a member of."""
 
     def get_queryset(self) -> Any:
-        from r1platform.access import for_user
-
         request = self.context.get("request")
         if request is None:
             return Checkpoint.objects.none()
@@ -239,6 +246,7 @@ class SaidSerializer(serializers.Serializer[Any]):
 
 
 class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    deployment = DeploymentField(queryset=Deployment.objects.none(), required=False, allow_null=True)
     parameters = serializers.DictField(required=False)
     beside = serializers.ListField(
         child=serializers.IntegerField(min_value=1, max_value=MAX_ID), required=False, max_length=3,

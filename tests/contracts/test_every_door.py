@@ -85,14 +85,6 @@ SOCKETS = sorted({"/" + example(str(route.pattern)) for module in modules("routi
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("path", SOCKETS)
-async def test_every_socket_refuses_the_anonymous(path: str) -> None:
-    socket = Socket(sockets(), path)
-    if await socket.open():
-        assert await socket.closing_code() in {4401, 4403, 4404}
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", SOCKETS)
 async def test_every_socket_refuses_a_foreign_page(path: str, client_alice: Client) -> None:
     """A page of another site cannot open a socket with the user's cookie."""
     for origin in ("http://evil.example", "null"):

@@ -37,51 +37,12 @@ def deployment(project: Project, checkpoint: Checkpoint) -> Deployment:
     return make_deployment(project, checkpoint)
 
 
-def test_members_see_it_and_strangers_do_not_learn_that_it_exists(
-    deployment: Deployment, client_alice: Client, client_bob: Client, client_charlie: Client, client: Client
-) -> None:
-    replica = Replica.objects.get()
-    for address in (
-        reverse("deployment-detail", args=[deployment.pk]),
-        reverse("replica-log", args=[deployment.pk, replica.pk]),
-    ):
-        assert client_alice.get(address).status_code == 200
-        assert client_bob.get(address).status_code == 200
-        assert client_charlie.get(address).status_code == 404
-        assert client.get(address).status_code == 302
-    assert deployment.name not in client_charlie.get(reverse("deployment-list")).content.decode()
-
-
 def test_the_log_of_a_replica_is_read_through_its_own_deployment_only(
     project: Project, deployment: Deployment, checkpoint: Checkpoint, client_alice: Client
 ) -> None:
     other = make_deployment(project, checkpoint, name="other")
     theirs = Replica.objects.get(revision__deployment=other)
     assert client_alice.get(reverse("replica-log", args=[deployment.pk, theirs.pk])).status_code == 404
-
-
-@pytest.mark.parametrize("verb", ["stop", "start", "scale", "idle", "shift", "rollback", "delete"])
-def test_only_editors_act(
-    verb: str, deployment: Deployment, client_bob: Client, client_charlie: Client, client_erin: Client, client: Client
-) -> None:
-    address = reverse("deployment-act", args=[deployment.pk, verb])
-    assert client_bob.post(address, {"name": deployment.name, "replicas": 2}).status_code == 403
-    assert client_charlie.post(address, {"name": deployment.name}).status_code == 404
-    assert client.post(address).status_code == 302
-    assert client_erin.get(address).status_code == 405
-    deployment.refresh_from_db()
-    assert deployment.state == "ready" and deployment.deleted_at is None and deployment.desired_replicas == 1
-
-
-@pytest.mark.parametrize("name", ["deployment-new", "deployment-revise"])
-def test_only_editors_reach_the_forms(
-    name: str, deployment: Deployment, client_bob: Client, client_erin: Client, client: Client
-) -> None:
-    address = reverse(name, args=[deployment.pk] if name == "deployment-revise" else [])
-    assert client_erin.get(address).status_code == 200
-    assert client_bob.get(address).status_code == 403
-    assert client_bob.post(address, {}).status_code == 403
-    assert client.get(address).status_code == 302
 
 
 @pytest.mark.parametrize("state", DeploymentState.values)

@@ -18,7 +18,6 @@ from serving_app.views.thread import thread_of
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_run
 
 pytestmark = pytest.mark.django_db
-VERBS = ["send", "stop", "regenerate", "edit", "settings", "rename", "delete", "rate", "rewrite", "prefer"]
 
 
 @pytest.fixture
@@ -29,36 +28,6 @@ def deployment(project: Project, node: Node) -> Deployment:
 @pytest.fixture
 def conversation(project: Project, alice: User, deployment: Deployment) -> Conversation:
     return make_conversation(project, alice, deployment)
-
-
-def test_a_conversation_belongs_to_its_user_alone(
-    conversation: Conversation, client_alice: Client, client_bob: Client, client_charlie: Client, client: Client
-) -> None:
-    for name in ("conversation", "conversation-thread"):
-        address = reverse(name, args=[conversation.pk])
-        assert client_alice.get(address).status_code == 200
-        assert client_bob.get(address).status_code == 404
-        assert client_charlie.get(address).status_code == 404
-        assert client.get(address).status_code == 302
-    assert conversation.title not in client_bob.get(reverse("playground")).content.decode()
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_nobody_else_acts_in_it(
-    verb: str,
-    conversation: Conversation,
-    client_alice: Client,
-    client_bob: Client,
-    client_charlie: Client,
-    client: Client,
-) -> None:
-    address = reverse("conversation-act", args=[conversation.pk, verb])
-    sent = {"content": "x", "message": conversation.messages.first().pk}  # type: ignore[union-attr]
-    assert client_bob.post(address, sent).status_code == 404
-    assert client_charlie.post(address, sent).status_code == 404
-    assert client.post(address, sent).status_code == 302
-    assert client_alice.get(address).status_code == 405
-    assert conversation.messages.count() == 2
 
 
 def test_a_member_who_left_does_not_see_it_any_more(

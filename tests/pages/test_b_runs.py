@@ -18,7 +18,6 @@ from training_app.views import run_code, run_words
 from training_app.views.runs_page import TABS, flat_differences
 
 pytestmark = pytest.mark.django_db
-ACTIONS = ["stop", "pause", "resume", "retry", "clone", "override", "roll-back", "describe"]
 
 
 @pytest.fixture
@@ -47,19 +46,6 @@ def test_the_header_alone_is_guarded_as_the_page(run: PhaseRun, client_bob: Clie
     address = reverse("run-header", args=[run.pk])
     assert b'data-part="stats"' in client_bob.get(address).content
     assert client_charlie.get(address).status_code == 404
-
-
-@pytest.mark.parametrize("verb", ACTIONS)
-def test_only_editors_act(
-    verb: str, run: PhaseRun, client_bob: Client, client_charlie: Client, client_alice: Client, client: Client
-) -> None:
-    address = reverse("run-act", args=[run.pk, verb])
-    assert client_bob.post(address).status_code == 403
-    assert client_charlie.post(address).status_code == 404
-    assert client.post(address).status_code == 302
-    assert client_alice.get(address).status_code == 405
-    run.refresh_from_db()
-    assert run.state == RunState.RUNNING and run.desired == "run"
 
 
 def test_a_viewer_is_offered_no_button(run: PhaseRun, client_bob: Client, client_erin: Client) -> None:

@@ -14,12 +14,6 @@ from r1platform.run_report import plot_of
 from tests.pages.b_rows import make_checkpoint, make_event, make_run
 
 
-def test_it_is_for_members(client_alice: Client, client_erin: Client, client_bob: Client, client_charlie: Client, project: Project) -> None:
-    url = reverse("run-report", args=[make_run(project).pk])
-    for client, code in ((client_alice, 200), (client_erin, 200), (client_bob, 200), (client_charlie, 404), (Client(), 302)):
-        assert client.get(url).status_code == code
-
-
 def test_it_is_whole_by_itself(client_alice: Client, project: Project, node: Node, django_assert_max_num_queries: Any) -> None:
     run = make_run(project, name="<b>sums</b>", notes="A note.", gate_measured={"metric": "accuracy", "compared": 0.9, "threshold": 0.85,
                    "direction": "at_least", "low": 0.88, "high": 0.92}, gate_verdict="passed")  # fmt: skip

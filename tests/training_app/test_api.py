@@ -133,19 +133,6 @@ def test_a_wrong_question_is_a_400(path: str, query: dict[str, Any], api_bob: AP
     assert answer.status_code == 400 and next(iter(query)) in answer.json()["errors"]
 
 
-VERBS = ["stop", "pause", "resume", "retry", "clone", "override-gate", "roll-back"]
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_who_steers_a_run(verb: str, run: PhaseRun, api_bob: APIClient, api_charlie: APIClient, api_anonymous: APIClient) -> None:
-    url = f"{API}/runs/{run.pk}/{verb}/"
-    assert api_anonymous.post(url).status_code == 401
-    assert api_charlie.post(url).status_code == 404
-    assert api_bob.post(url).status_code == 403
-    run.refresh_from_db()
-    assert run.state == "running" and run.desired == "run" and PhaseRun.objects.count() == 1
-
-
 def test_steering(api_erin: APIClient, run: PhaseRun) -> None:
     base = f"{API}/runs/{run.pk}"
     assert api_erin.patch(f"{base}/", {"tags": ["a"], "notes": "n"}).json()["tags"] == ["a"]

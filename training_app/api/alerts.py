@@ -15,6 +15,7 @@ from rest_framework.response import Response
 
 from r1platform.access import for_user
 from r1platform.api import ProjectViewSet, wanted_project
+from r1platform.filters import IdFilter, RowFilters
 from r1platform.models import Role, Webhook
 from training_app import services
 from training_app.alert_rules import condition
@@ -91,10 +92,10 @@ class SeenSerializer(serializers.Serializer[Any]):
     note = serializers.CharField(max_length=2000, required=False, allow_blank=True, help_text="Kept with your name.")
 
 
-class AlertFilter(filters.FilterSet):  # type: ignore[misc]
+class AlertFilter(RowFilters):
     """Of the list of alerts."""
 
-    project = filters.NumberFilter(field_name="run__project")
+    project = IdFilter(field_name="run__project")
     is_open = filters.BooleanFilter(field_name="resolved_at", lookup_expr="isnull")
 
     class Meta:

@@ -280,10 +280,11 @@ class Uploads(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
     @extend_schema(request=NewUploadSerializer, responses={201: UploadSerializer})
     def create(self, request: Request) -> Response:
         """Stores a file and looks at its first rows."""
+        project = wanted_project(request)
         values = values_of(NewUploadSerializer, request, self.get_serializer_context())
         file = values["file"]
         made = services.upload_create(
-            project=wanted_project(request), user=user_of(request), file_name=file.name, file=file,
+            project=project, user=user_of(request), file_name=file.name, file=file,
             benchmark=values.get("benchmark", ""),
         )  # fmt: skip
         made.refresh_from_db()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import django_filters
 from django.db.models import QuerySet
 from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
@@ -15,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from r1platform.api import CursorPaging, ProjectViewSet, wanted_project
+from r1platform.filters import IdFilter, RowFilters
 from r1platform.models import Role
 from training_app import selectors, services
 from training_app.api.fields import CheckpointField, user_of, values_of
@@ -134,8 +134,8 @@ class Benchmarks(viewsets.ViewSet):
         return Response(selectors.benchmarks_known())
 
 
-class EvaluationFilter(django_filters.FilterSet):  # type: ignore[misc]
-    run = django_filters.NumberFilter("checkpoint__run")
+class EvaluationFilter(RowFilters):
+    run = IdFilter("checkpoint__run")
 
     class Meta:
         model = Evaluation

@@ -7,11 +7,12 @@ from typing import Any
 import django_filters
 from django.db.models import QuerySet
 
+from r1platform.filters import RowFilters
 from training_app.models import PhaseRun
 from training_app.states import RunState
 
 
-class RunFilter(django_filters.FilterSet):  # type: ignore[misc]
+class RunFilter(RowFilters):
     """By what a run is and stands in; `state` may be named more than once."""
 
     state = django_filters.MultipleChoiceFilter(choices=RunState.choices)

@@ -8,6 +8,7 @@ import django_filters
 from rest_framework import mixins, serializers
 
 from r1platform.api import ProjectViewSet
+from r1platform.filters import IdFilter, RowFilters
 from training_app.models import RunEvent
 
 SIZES = ("accuracy", "accuracy_low", "accuracy_high", "quality", "quality_low", "quality_high")
@@ -43,13 +44,13 @@ class OneMeasurementSerializer(MeasurementSerializer):
     )
 
 
-class MeasurementFilter(django_filters.FilterSet):  # type: ignore[misc]
+class MeasurementFilter(RowFilters):
     """By where it comes from and when it was made."""
 
-    project = django_filters.NumberFilter("run__project")
-    run = django_filters.NumberFilter("run")
+    project = IdFilter("run__project")
+    run = IdFilter("run")
     phase = django_filters.CharFilter("run__phase")
-    launch = django_filters.NumberFilter("run__launch")
+    launch = IdFilter("run__launch")
     when = django_filters.ChoiceFilter("payload__when", choices=[(name, name) for name in ("before", "during", "after")])
 
 
