@@ -171,6 +171,15 @@ def test_every_setting_is_in_the_readme() -> None:
     assert not {name for name in settings_read() if f"`{name}`" not in readme}
 
 
+def test_every_promise_of_security_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs/security.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.partition("## Promises")[2].partition("\n## ")[0].splitlines() if line.startswith("|")]
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {row[0]: set(re.findall(r"test_\w+\.py", row[3])) for row in rows[2:]}
+    assert len(named) > 20 and all(len(row) == 4 for row in rows[2:])
+    assert not {promise: tests for promise, tests in named.items() if not tests or tests - there}
+
+
 @pytest.mark.django_db
 def test_migrations_are_complete() -> None:
     call_command("makemigrations", check=True, dry_run=True, verbosity=0)
