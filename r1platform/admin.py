@@ -5,6 +5,8 @@ Users and groups are Django's own and can be edited. Secrets are never shown: of
 
 from __future__ import annotations
 
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -31,8 +33,8 @@ from r1platform.models import (
     WebhookDelivery,
 )
 
-admin.site.unregister(User)
-admin.site.unregister(Group)
+admin.site.unregister((User, Group, EmailAddress, SocialApp, SocialToken, SocialAccount))
+"""Of django-allauth's tables only who is tied to whom is used."""
 
 
 @admin.register(User)
@@ -58,6 +60,16 @@ class ProjectAdmin(ReadOnly):
     search_fields = ["name", "slug"]
     list_select_related = ["created_by"]
     inlines = [MembershipInline]
+
+
+@admin.register(SocialAccount)
+class SocialAccountAdmin(ReadOnly):
+    """Whom the provider of single sign-on names for which user."""
+
+    list_display = ["user", "provider", "uid", "date_joined", "last_login"]
+    search_fields = ["user__username", "uid"]
+    list_select_related = ["user"]
+    fields = ["user", "provider", "uid", "date_joined", "last_login"]
 
 
 @admin.register(Invitation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required, login_required
@@ -29,7 +30,7 @@ from r1platform.invitations import (
     invitation_use,
 )
 from r1platform.models import Invitation, Project, Role
-from r1platform.views import BACKEND, SLOW_DOWN, SignInThrottle, may_try
+from r1platform.views import NO_PASSWORDS, SLOW_DOWN, SignInThrottle, backend, may_try, ways
 
 SESSION_LINK = "new_invitation"
 """Where the text of a link waits for the page that shows it once."""
@@ -122,11 +123,13 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
     if found is None:
         return render(request, TEMPLATE, {"error": SPENT}, status=404)
     if request.method != "POST":
-        return render(request, TEMPLATE, {"invitation": found, "form": SignUpForm()})
+        return render(request, TEMPLATE, {"invitation": found, "form": SignUpForm(), **ways()})
     if isinstance(request.user, User):
         return _joined(request, invitation_use(token=token, user=request.user))
     if not may_try(request, SignInThrottle()):
-        return render(request, TEMPLATE, {"invitation": found, "form": SignUpForm(), "error": SLOW_DOWN}, status=429)
+        return render(request, TEMPLATE, {"invitation": found, "form": SignUpForm(), "error": SLOW_DOWN, **ways()}, status=429)
+    if not settings.R1_PASSWORD_SIGN_IN:
+        return render(request, TEMPLATE, {"invitation": found, "error": NO_PASSWORDS, **ways()}, status=403)
     form = SignUpForm(request.POST)
     if form.is_valid():
         try:
@@ -135,9 +138,9 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
             form.add_error(None, error)
         else:
             if user is not None:
-                login(request, user, backend=BACKEND)
+                login(request, user, backend=backend())
             return _joined(request, found.project if user is not None else None)
-    return render(request, TEMPLATE, {"invitation": found, "form": form}, status=422)
+    return render(request, TEMPLATE, {"invitation": found, "form": form, **ways()}, status=422)
 
 
 def _joined(request: HttpRequest, project: Project | None) -> HttpResponse:

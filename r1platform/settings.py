@@ -18,6 +18,7 @@ from plotly import package_data as plotly_files
 
 from r1platform.lib.environment import database, mail, positive_number, redis_address, yes_or_no
 from r1platform.lib.home import redis_socket, secret_key, socket_dir
+from r1platform.lib.single_sign_on import single_sign_on
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -42,6 +43,21 @@ SECRET_KEY = env.str("R1_SECRET_KEY", default="") or secret_key(R1_HOME)
 DEBUG = False
 ALLOWED_HOSTS: list[str] = env.list("R1_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 R1_HTTPS = yes_or_no("R1_HTTPS", env.str("R1_HTTPS", default=""))
+R1_OIDC = single_sign_on(
+    issuer=env.str("R1_OIDC_ISSUER", default=""),
+    client_id=env.str("R1_OIDC_CLIENT_ID", default=""),
+    client_secret=env.str("R1_OIDC_CLIENT_SECRET", default=""),
+    name=env.str("R1_OIDC_NAME", default="single sign-on"),
+    domains=env.str("R1_OIDC_DOMAINS", default=""),
+    creates=yes_or_no("R1_OIDC_CREATE", env.str("R1_OIDC_CREATE", default="")),
+    project=env.str("R1_OIDC_PROJECT", default=""),
+    role=env.str("R1_OIDC_ROLE", default="viewer"),
+)
+R1_PASSWORD_SIGN_IN = yes_or_no("R1_PASSWORD_SIGN_IN", env.str("R1_PASSWORD_SIGN_IN", default="yes"))
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend" if R1_PASSWORD_SIGN_IN else "r1platform.backends.WithoutPasswords"
+]
+SOCIALACCOUNT_ADAPTER = "r1platform.oidc.Requests"
 
 INSTALLED_APPS = [
     "unfold",
@@ -57,6 +73,9 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_filters",
     "django_htmx",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
     "r1platform",
     "training_app",
     "serving_app",
@@ -75,6 +94,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 ROOT_URLCONF = "r1platform.urls"
 ASGI_APPLICATION = "r1platform.asgi.application"

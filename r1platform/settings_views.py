@@ -22,6 +22,7 @@ from r1platform import selectors, services
 from r1platform.access import current_project, require_role, role_in
 from r1platform.keys import SCOPES, KeyRefused, api_key_create, api_key_revoke
 from r1platform.models import ApiKey, AuditEntry, Project, Role
+from r1platform.oidc_people import oidc_context
 from r1platform.people_views import invitation_context
 
 PER_PAGE = 50
@@ -155,7 +156,9 @@ def settings_keys(request: HttpRequest) -> HttpResponse:
         request.session[SESSION_KEY_TEXT] = text
         return redirect("settings-keys")
     secret = request.session.pop(SESSION_KEY_TEXT, "") if request.method == "GET" else ""
-    context = {"keys": selectors.api_key_list(user=user), "form": form, "secret": secret, "now": timezone.now()}
+    context = {
+        "keys": selectors.api_key_list(user=user), "form": form, "secret": secret, "now": timezone.now(), **oidc_context(user),
+    }  # fmt: skip
     return render(request, "r1platform/settings_keys.html", context, status=422 if form.is_bound else 200)
 
 

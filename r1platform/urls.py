@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.urls import include, path
 
-from r1platform import api, health, views
+from r1platform import api, health, oidc_views, views
 from r1platform.rooms import modules
 
 admin.site.site_header = "R1 Platform"
@@ -22,6 +22,10 @@ urlpatterns = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics, name="metrics"),
     path("sign-in/", views.sign_in, name="sign-in"),
+    path("sign-in/oidc/", oidc_views.start, name="oidc-start"),
+    path("sign-in/oidc/callback/", oidc_views.callback, name="oidc-callback"),
+    path("sign-in/oidc/connect/", oidc_views.connect, name="oidc-connect"),
+    path("sign-in/oidc/disconnect/", oidc_views.disconnect, name="oidc-disconnect"),
     path("sign-in/<str:token>/", views.sign_in_link, name="sign-in-link"),
     path("sign-out/", views.sign_out, name="sign-out"),
     path("api/v1/", include(api.urls())),

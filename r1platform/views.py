@@ -1,4 +1,5 @@
 """Signing in and out. Links work once and only by POST, so that a mail scanner that follows them uses none up.
+Single sign-on is in `r1platform.oidc_views`.
 
 Guessing is slowed twice: by the address that asks, and by the name that is tried, from wherever it comes.
 """
@@ -6,7 +7,9 @@ Guessing is slowed twice: by the address that asks, and by the name that is trie
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import authenticate, login, logout
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
@@ -18,9 +21,9 @@ from rest_framework.throttling import AnonRateThrottle, SimpleRateThrottle
 
 from r1platform.services import sign_in_link_is_open, sign_in_link_use
 
-BACKEND = "django.contrib.auth.backends.ModelBackend"
 TEMPLATE = "r1platform/sign_in.html"
 SLOW_DOWN = "Too many attempts; wait a minute and try again."
+NO_PASSWORDS = "Passwords are switched off here; sign in the other way, or with a one-time link."
 SPENT = "This link has been used, has expired or never was one; make another with ./r1 sign_in_link NAME."
 
 
@@ -48,16 +51,18 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     """By name and password; `next` leads back to the page that asked."""
     if request.method != "POST":
         if request.user.is_authenticated:
-            return redirect(_next(request))
-        return render(request, TEMPLATE, {"next": request.GET.get("next", "")})
+            return redirect(wanted_page(request))
+        return render(request, TEMPLATE, {"next": request.GET.get("next", ""), **ways()})
     if not may_try(request, SignInThrottle(), SignInNameThrottle()):
-        return _refuse(request, 429, SLOW_DOWN)
+        return refuse(request, 429, SLOW_DOWN)
+    if not settings.R1_PASSWORD_SIGN_IN:
+        return refuse(request, 403, NO_PASSWORDS)
     name, password = request.POST.get("username", ""), request.POST.get("password", "")
     user = authenticate(request, username=name, password=password)
     if user is None:
-        return _refuse(request, 400, "Name and password do not belong together, or the account is not active.")
+        return refuse(request, 400, "Name and password do not belong together, or the account is not active.")
     login(request, user)
-    return redirect(_next(request))
+    return redirect(wanted_page(request))
 
 
 @login_not_required
@@ -67,14 +72,14 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
     """Shows one button; pressing it signs in. The link works once; looking at the page does not use it up."""
     if request.method != "POST":
         if not sign_in_link_is_open(token=token):
-            return _refuse(request, 400, SPENT)
+            return refuse(request, 400, SPENT)
         return render(request, TEMPLATE, {"token": token})
     if not may_try(request, SignInThrottle()):
-        return _refuse(request, 429, SLOW_DOWN)
+        return refuse(request, 429, SLOW_DOWN)
     user = sign_in_link_use(token=token)
     if user is None:
-        return _refuse(request, 400, SPENT)
-    login(request, user, backend=BACKEND)
+        return refuse(request, 400, SPENT)
+    login(request, user, backend=backend())
     return redirect("/")
 
 
@@ -90,12 +95,24 @@ def may_try(request: HttpRequest, *throttles: SimpleRateThrottle) -> bool:
     return all(throttle.allow_request(request, None) for throttle in throttles)  # type: ignore[arg-type]
 
 
-def _refuse(request: HttpRequest, status: int, sentence: str) -> HttpResponse:
-    context = {"error": sentence, "next": request.POST.get("next", ""), "username": request.POST.get("username", "")}
+def backend() -> str:
+    """What vouches for a user who was not signed in by a password."""
+    return str(settings.AUTHENTICATION_BACKENDS[0])
+
+
+def ways() -> dict[str, Any]:
+    """How one can sign in here, for the page."""
+    return {"sso": settings.R1_OIDC, "has_passwords": settings.R1_PASSWORD_SIGN_IN}
+
+
+def refuse(request: HttpRequest, status: int, sentence: str) -> HttpResponse:
+    """The sign-in page with what is wrong above it."""
+    context = {"error": sentence, "next": request.POST.get("next", ""), "username": request.POST.get("username", ""), **ways()}
     return render(request, TEMPLATE, context, status=status)
 
 
-def _next(request: HttpRequest) -> str:
+def wanted_page(request: HttpRequest) -> str:
+    """`next` where it is a page of ours, else the overview."""
     wanted = request.POST.get("next") or request.GET.get("next") or ""
     safe = url_has_allowed_host_and_scheme(wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure())
     return wanted if safe else "/"

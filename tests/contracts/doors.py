@@ -26,6 +26,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "form own": ("out", "403", "403", "403", "in", "403"),
     "staff": ("out", "403", "403", "403", "403", "in"),
     "key read": ("out", "404", "in", "in", "in", "404"),
+    "not set up": ("out", "404", "404", "404", "404", "404"),
     "nobody": ("404", "404", "404", "404", "404", "404"),
 }
 """What each of the six meets: `in`; `out`, the sign-in; or a refusal. `named`: the body or the query names the project, and one
@@ -44,7 +45,13 @@ DOORS: dict[str, str] = {
         GET $invitation_link
         POST $invitation_link {"username": "dora", "password": "correct horse battery"}
     """,
+    "not set up": """
+        POST /sign-in/oidc/connect/
+        POST /sign-in/oidc/disconnect/
+    """,
     "nobody": """
+        GET /sign-in/oidc/
+        GET /sign-in/oidc/callback/
         GET /v1/embeddings
         POST /v1/embeddings {}
         PUT /v1/embeddings

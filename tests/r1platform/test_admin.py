@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from allauth.socialaccount.models import SocialAccount
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.contrib.staticfiles import finders
@@ -52,6 +53,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     """At least one row of every model; returns the text of the API key among them."""
     key, text = api_key_create(user=alice, name="laptop", scopes=["read"], project=project)
     Group.objects.create(name="operators")
+    SocialAccount.objects.create(provider="https://sso.example.org", uid="1", user=alice)
     invitation_create(project=project, by=alice, role=Role.VIEWER)
     leases_claim(holder="attempt:1", num=1)
     dataset = Dataset.objects.create(project=project, name="Sums", kind="self")
