@@ -18,6 +18,7 @@ from django.urls import URLResolver, get_resolver, resolve
 
 from r1platform.models import Node
 from r1platform.rooms import modules
+from r1platform.services import project_archive
 from r1platform.web import sockets
 from serving_app.background import release_connections
 from serving_app.gateway.auth import forget_callers
@@ -125,6 +126,14 @@ def test_everybody_meets_what_the_rule_says(world: World, role: str) -> None:
     visited = [door for door in doors() if expected[door.rule] and not door.path.startswith(GATEWAY)]
     found = [told for door in visited if (told := wrong(world, door, role, expected[door.rule]))]
     assert not found, f"{len(found)} doors\n" + "\n".join(found)
+
+
+@pytest.mark.django_db
+def test_an_archived_project_refuses_every_change_also_of_its_owner(world: World) -> None:
+    project_archive(project=world.project, by=world.owner)
+    changes = [door for door in doors() if door.rule in {"project write", "named write", "form write"}]
+    found = [told for door in changes if (told := wrong(world, door, "owner", "403"))]
+    assert len(changes) > 100 and not found, f"{len(found)} doors\n" + "\n".join(found)
 
 
 @pytest.mark.django_db
