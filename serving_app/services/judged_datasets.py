@@ -51,6 +51,8 @@ def judged_version_create(
 
     Raises ConfigError or DataError at the field, also when nothing has changed since the dataset's newest version.
     """
+    if dataset is not None:
+        dataset = _locked(dataset, project)
     found = accepted_rows(project, form)
     if not found.rows:
         raise DataError(_NOTHING[form], field="form")
@@ -60,8 +62,6 @@ def judged_version_create(
             project=project, user=user, name=name, kind=DatasetKind.SELF,
             description="What people said of answers in the playground.",
         )  # fmt: skip
-    elif dataset.project_id != project.pk:
-        raise ConfigError("There is no such dataset in this project.", field="dataset")
     else:
         _refuse_the_same(dataset, form, hashlib.sha256(data).hexdigest())
     upload = upload_create(project=project, user=user, file_name=f"judged-{form}.jsonl", file=BytesIO(data))
@@ -73,6 +73,14 @@ def judged_version_create(
         raise
     version.judgements.set(found.judgements)
     return version
+
+
+def _locked(dataset: Dataset, project: Project) -> Dataset:
+    """The dataset for this transaction alone: of two people at once the second finds the version of the first."""
+    found = Dataset.objects.select_for_update().filter(pk=dataset.pk, project=project).first()
+    if found is None:
+        raise ConfigError("There is no such dataset in this project.", field="dataset")
+    return found
 
 
 def _refuse_the_same(dataset: Dataset, form: str, digest: str) -> None:

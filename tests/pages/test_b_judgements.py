@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -286,6 +288,37 @@ def test_accepted_judgements_become_a_version_once_and_another_when_there_are_mo
     accept_all(project, erin)
     made = services.judged_version_create(project=project, user=erin, form=PAIRS, dataset=dataset)
     assert made.number == 2 and made.judgements.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_editors_at_once_one_makes_the_version(
+    conversation: Conversation, project: Project, alice: User, erin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first would meet the second where the rows are stored; the second waits until the first is done, and is told so."""
+    services.message_rewrite(message=answer_of(conversation), user=alice, content="42")
+    accept_all(project, erin)
+    dataset = Dataset.objects.create(project=project, name="Preferences", kind="self")
+    both, store = threading.Barrier(2), judged_datasets.upload_create
+
+    def met(**values: Any) -> Upload:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)
+        return store(**values)
+
+    def make(user: User) -> str:
+        try:
+            services.judged_version_create(project=project, user=user, form=PAIRS, dataset=dataset)
+        except ConfigError as error:
+            return error.message
+        finally:
+            connection.close()
+        return "made"
+
+    monkeypatch.setattr(judged_datasets, "upload_create", met)
+    with ThreadPoolExecutor(2) as pool:
+        told = sorted(pool.map(make, (alice, erin)))
+    assert told[1] == "made" and "Nothing has been accepted since version 1" in told[0]
+    assert dataset.versions.count() == Upload.objects.count() == 1
 
 
 def test_a_ready_version_leads_to_the_forms_that_train_on_it(
