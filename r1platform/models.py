@@ -14,6 +14,20 @@ from django.db.models.functions import Now
 from r1platform.lib.constraints import one_of
 
 
+class Transition(models.Model):
+    """One move of something that has a state: who, when and why. Written by `r1platform.lib.transitions` only."""
+
+    before = models.CharField(max_length=12)
+    after = models.CharField(max_length=12)
+    reason = models.TextField(blank=True, default="")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        abstract = True
+        ordering = ["id"]
+
+
 class Project(models.Model):
     """The unit of ownership: every dataset, pipeline, run and deployment belongs to one."""
 

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
-from r1platform.models import Node, Project
+from r1platform.models import Node, Project, Transition
 from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, ReplicaState, RevisionState
 from training_app.models import Checkpoint
 
@@ -65,18 +65,10 @@ class Deployment(models.Model):
         return self.name if self.deleted_at is None else f"{re.sub(DELETED_NAME, '', self.name)} (deleted)"
 
 
-class DeploymentTransition(models.Model):
+class DeploymentTransition(Transition):
     """One move of a deployment."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="transitions")
-    before = models.CharField(max_length=12)
-    after = models.CharField(max_length=12)
-    reason = models.TextField(blank=True, default="")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]
 
 
 class DeploymentRevision(models.Model):
@@ -120,18 +112,10 @@ class DeploymentRevision(models.Model):
         return f"Revision {self.number}"
 
 
-class RevisionTransition(models.Model):
+class RevisionTransition(Transition):
     """One move of a revision, steps of its share too."""
 
     revision = models.ForeignKey(DeploymentRevision, on_delete=models.CASCADE, related_name="transitions")
-    before = models.CharField(max_length=12)
-    after = models.CharField(max_length=12)
-    reason = models.TextField(blank=True, default="")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]
 
 
 class Replica(models.Model):
@@ -180,15 +164,7 @@ class Replica(models.Model):
         return f"Replica {self.number} of revision {self.revision_id}"
 
 
-class ReplicaTransition(models.Model):
+class ReplicaTransition(Transition):
     """One move of a replica."""
 
     replica = models.ForeignKey(Replica, on_delete=models.CASCADE, related_name="transitions")
-    before = models.CharField(max_length=12)
-    after = models.CharField(max_length=12)
-    reason = models.TextField(blank=True, default="")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]

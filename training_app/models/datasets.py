@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
-from r1platform.models import Node, Project
+from r1platform.models import Node, Project, Transition
 from training_app.states import VersionState
 
 
@@ -109,15 +109,7 @@ class DatasetVersion(models.Model):
         return f"{self.dataset.name} v{self.number}"
 
 
-class VersionTransition(models.Model):
+class VersionTransition(Transition):
     """One move of a dataset version."""
 
     version = models.ForeignKey(DatasetVersion, on_delete=models.CASCADE, related_name="transitions")
-    before = models.CharField(max_length=12)
-    after = models.CharField(max_length=12)
-    reason = models.TextField(blank=True, default="")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
-from r1platform.models import Node, Project
+from r1platform.models import Node, Project, Transition
 from training_app.models.datasets import Upload
 from training_app.models.runs import Checkpoint
 from training_app.states import EvaluationState
@@ -96,18 +96,10 @@ class Evaluation(models.Model):
         return f"{self.endpoint_model or 'first model'} at {urlsplit(self.endpoint).netloc}"
 
 
-class EvaluationTransition(models.Model):
+class EvaluationTransition(Transition):
     """One move of an evaluation."""
 
     evaluation = models.ForeignKey(Evaluation, on_delete=models.CASCADE, related_name="transitions")
-    before = models.CharField(max_length=12)
-    after = models.CharField(max_length=12)
-    reason = models.TextField(blank=True, default="")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]
 
 
 class EvaluationProblem(models.Model):

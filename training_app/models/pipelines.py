@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
-from r1platform.models import Project
+from r1platform.models import Project, Transition
 from training_app.models.datasets import DatasetVersion, Upload
 from training_app.states import GateAction, GateDirection, LaunchState
 
@@ -131,15 +131,7 @@ class Launch(models.Model):
         return f"{self.pipeline.name} #{self.number}"
 
 
-class LaunchTransition(models.Model):
+class LaunchTransition(Transition):
     """One move of a launch."""
 
     launch = models.ForeignKey(Launch, on_delete=models.CASCADE, related_name="transitions")
-    before = models.CharField(max_length=12)
-    after = models.CharField(max_length=12)
-    reason = models.TextField(blank=True, default="")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]

@@ -9,7 +9,7 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Now
 
 from r1platform.lib.constraints import one_of
-from r1platform.models import Node, Project
+from r1platform.models import Node, Project, Transition
 from training_app.models.datasets import DatasetVersion, Upload
 from training_app.models.pipelines import Launch, PipelinePhase
 from training_app.states import AttemptState, Desired, GateAction, GateDirection, GateVerdict, RunState
@@ -94,18 +94,10 @@ class PhaseRun(models.Model):
         return str(RunState(self.state).label)
 
 
-class RunTransition(models.Model):
+class RunTransition(Transition):
     """One move of a run: who, when and why."""
 
     run = models.ForeignKey(PhaseRun, on_delete=models.CASCADE, related_name="transitions")
-    before = models.CharField(max_length=12)
-    after = models.CharField(max_length=12)
-    reason = models.TextField(blank=True, default="")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["id"]
 
 
 class RunAttempt(models.Model):
