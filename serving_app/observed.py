@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Q
 
@@ -15,6 +16,7 @@ from serving_app.states import REPLICA_ENDS, DeploymentState, ReplicaState
 
 MAX_FAILURES = 5
 """Failed starts in a row after which a revision is given up until a person asks again."""
+_DEVICE_KEYS = ("tensor_parallel_size", "tp_size", "num_devices")
 STABLE_SECONDS = 60
 """A replica that was ready for longer starts the count anew when it dies."""
 
@@ -54,6 +56,11 @@ def traffic(deployment: Deployment, replicas: Sequence[Replica]) -> list[Replica
     full = [number for number, ready in by_revision.items() if len(ready) >= deployment.desired_replicas]
     chosen = max(full or by_revision, default=None)
     return by_revision[chosen] if chosen is not None else []
+
+
+def num_devices(engine_config: dict[str, Any]) -> int:
+    """Devices that one replica with this configuration holds."""
+    return int(next((engine_config[key] for key in _DEVICE_KEYS if engine_config.get(key)), 1))
 
 
 def recent_failures(revision: DeploymentRevision) -> list[Replica]:

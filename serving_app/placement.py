@@ -20,7 +20,7 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import DeviceKind, DeviceLease, Node
 from serving_app.asking import ask_to_supervise
 from serving_app.models import Deployment, DeploymentRevision, Replica
-from serving_app.observed import given_up, live_replicas, recent_failures
+from serving_app.observed import given_up, live_replicas, num_devices, recent_failures
 from serving_app.states import REPLICA_ENDS, ReplicaState
 from serving_app.transitions import deployment_refresh, replica_transition
 
@@ -31,7 +31,6 @@ LOST = timedelta(seconds=150)
 """After this long without its node a replica is given up and replaced."""
 BACKOFF_SECONDS = (1, 2, 5, 15, 30)
 _LOCK_CLASS = 0x5E21
-_DEVICE_KEYS = ("tensor_parallel_size", "tp_size", "num_devices")
 
 
 @transaction.atomic
@@ -149,8 +148,7 @@ def _node_for(replica: Replica) -> Node:
 
 
 def _lease(replica: Replica, nodes: Sequence[Node]) -> Node:
-    config = replica.revision.engine_config
-    num = int(next((config[key] for key in _DEVICE_KEYS if config.get(key)), 1))
+    num = num_devices(replica.revision.engine_config)
     reasons = []
     for node in nodes:
         try:

@@ -10,9 +10,10 @@ from serving_app.models.deployments import (
     ReplicaTransition,
 )
 from serving_app.models.judgements import Judgement, JudgementKind
-from serving_app.models.usage import UsageRecord
+from serving_app.models.usage import Price, UsageRecord
 
 __all__ = [
     "DELETED_NAME", "Conversation", "ConversationShare", "Deployment", "DeploymentRevision", "DeploymentTransition", "Judgement",
-    "JudgementKind", "Message", "Preset", "Replica", "ReplicaTransition", "UsageRecord",
+    "JudgementKind", "Message", "Preset", "Price", "Replica", "ReplicaTransition",
+    "UsageRecord",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ from serving_app.services.deployments import (
 )
 from serving_app.services.judged_datasets import accepted_rows, judged_version_create
 from serving_app.services.judgements import judgement_review, message_prefer, message_rate, message_rewrite
+from serving_app.services.prices import price_set
 from serving_app.services.sharing import conversation_share, conversation_unshare, preset_create, preset_delete
 from serving_app.transitions import (
     deployment_refresh,
@@ -67,6 +68,7 @@ __all__ = [
     "num_columns",
     "preset_create",
     "preset_delete",
+    "price_set",
     "replica_transition",
     "revision_create",
     "serving_of",
