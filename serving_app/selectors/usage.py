@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -57,11 +57,11 @@ def usage_rows(*, project: Project, user: User | AnonymousUser, since: datetime)
 
 
 def keys_with_budget(*, project: Project, user: User | AnonymousUser) -> list[dict[str, Any]]:
-    """Keys that have used this project and may spend so much a month, with what they have spent this month everywhere."""
+    """Keys of this project and one's own that may spend so much a month, with what they have spent this month."""
     now = timezone.now()
     month = Q(usage__created_at__gte=now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
-    used = _rows(project, user, now - timedelta(days=90)).exclude(api_key=None).values("api_key")
-    keys = ApiKey.objects.filter(pk__in=used, revoked_at=None).exclude(dollars_per_month=None)
+    keys = for_user(ApiKey.objects.filter(project=project), user) | ApiKey.objects.filter(user=user.pk)
+    keys = keys.filter(revoked_at=None).exclude(dollars_per_month=None)
     spent = keys.annotate(spent=Sum("usage__cost_dollars", filter=month, default=Decimal(0))).order_by("name", "pk")
     return [
         {"name": key.name, "prefix": key.prefix, "limit": key.dollars_per_month, "spent": key.spent,
