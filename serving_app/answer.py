@@ -170,7 +170,8 @@ class Answer:
 
     def _num_tokens(self) -> int:
         """Tokens of the exchange that goes on, as the engine counts them, else as pieces were seen."""
-        told = self.exchange.usage.get("completion_tokens") if self.exchange is not None else None
+        exchange = self.exchange  # the thread that writes usage asks too, while this one may go on to another exchange
+        told = exchange.usage.get("completion_tokens") if exchange is not None else None
         return told or self.counted or self.num_pieces - self.spent.num_pieces
 
     async def _without_more_thinking(self, request: Request) -> dict[str, Any]:
@@ -292,7 +293,8 @@ class Answer:
         A text that came in one piece tells no speed.
         """
         now = time.monotonic()
-        told = self.exchange.usage if self.exchange is not None else {}
+        exchange = self.exchange
+        told = exchange.usage if exchange is not None else {}
         completion = self.spent.completion_tokens + self._num_tokens()
         writing = now - self.first_at if self.first_at else 0.0
         thought_to = self.content_at or now

@@ -10,12 +10,15 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
 from django.db.models import Count, Sum
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 
 from r1platform.keys import api_key_create
 from serving_app.gateway import limits, spending, views
@@ -75,6 +78,32 @@ def test_a_minute_is_any_sixty_seconds(clock: list[float]) -> None:
     clock[0] += 0.1
     limited.enter(1, terms).leave()
     assert refused(limited, terms).retry_after == 40
+
+
+MOMENTS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 120), st.integers(0, 120)), max_size=40)
+"""Seconds that pass, tokens that a request could use, and those that it used when the next one comes."""
+
+
+@given(MOMENTS)
+def test_who_is_let_in_is_who_a_list_of_all_requests_would_let_in(moments: list[tuple[int, int, int]]) -> None:
+    window, now, limit = limits._Window(), 0.0, 100
+    all_of_them: list[list[float]] = []
+    entries: list[Any] = []
+    for seconds, could, used in moments:
+        now += seconds
+        window.forget(now)
+        young = sum(amount for at, amount in all_of_them if at > now - 60)
+        assert window.total == young
+        wait = window.wait(min(could, limit), limit, now)
+        assert (wait == 0) == (young + min(could, limit) <= limit)
+        later = sum(amount for at, amount in all_of_them if at > now + wait - 60)
+        assert later + min(could, limit) <= limit, "after the time that is told there is room"
+        if not wait:
+            entries.append(window.add(min(could, limit), now))
+            all_of_them.append([now, min(could, limit)])
+        elif entries:
+            window.change(entries[-1], used, now)
+            all_of_them[-1][1] = used
 
 
 def test_tokens_are_reserved_and_what_was_not_used_is_given_back(clock: list[float]) -> None:
@@ -211,21 +240,22 @@ async def test_a_thousand_requests_at_once_are_served_to_the_limit_and_not_one_m
 ) -> None:
     asked = await database_sync_to_async(crowd)(alice, deployment)
     served: dict[int, Counter[int]] = {one.key_id: Counter() for one in asked}
-    async with httpx.AsyncClient(base_url=web.url, timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+    async with aiohttp.ClientSession(web.url, connector=aiohttp.TCPConnector(limit=0)) as client:
 
         async def request(one: Asked) -> int:
             headers, counts = {"Authorization": f"Bearer {one.text}"}, served[one.key_id]
             body = chat(one.says, max_tokens=ANSWER, stream=True)
-            async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
-                counts[answer.status_code] += 1
-                if answer.status_code != 200:
-                    assert answer.status_code == 429 and int(answer.headers["Retry-After"]) >= 1, await answer.aread()
+            async with client.post("/v1/chat/completions", json=body, headers=headers) as answer:
+                counts[answer.status] += 1
+                if answer.status != 200:
+                    assert answer.status == 429 and int(answer.headers["Retry-After"]) >= 1, await answer.text()
                 elif one.says == LEFT_EARLY:
                     await _until(lambda: counts.total() == PER_KEY)
+                    answer.close()
                 else:
-                    text = await answer.aread()
+                    text = await answer.read()
                     assert text.count(b'"content":"') == ANSWER + 1 and text.endswith(b"data: [DONE]\n\n")
-                return answer.status_code
+                return answer.status
 
         await asyncio.gather(*(request(one) for one in asked for _ in range(PER_KEY)))
         assert all(counts.total() == PER_KEY for counts in served.values())
