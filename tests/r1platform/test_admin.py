@@ -18,7 +18,7 @@ from r1platform.keys import api_key_create, api_key_find
 from r1platform.lib.leases import leases_claim
 from r1platform.models import ApiKey, AuditEntry, Node, Project, Role, Webhook
 from r1platform.webhooks import webhook_create, webhook_send
-from serving_app.models import ConversationShare, DeploymentTransition, Judgement, Replica, ReplicaTransition, UsageRecord
+from serving_app.models import ConversationShare, DeploymentTransition, Judgement, Price, Replica, ReplicaTransition, UsageRecord
 from serving_app.services import conversation_share, message_rate, preset_create
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_event, make_launch, make_run
 from training_app.models import Alert, AlertRule, Dataset, DatasetVersion, Evaluation, Upload
@@ -60,6 +60,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     message_rate(message=chat.messages.get(role="assistant"), user=alice, value=1)
     conversation_share(conversation=chat, user=alice)
     preset_create(project=project, user=alice, name="Brief")
+    Price.objects.create(deployment=deployment)
     UsageRecord.objects.create(project=project, user=alice, api_key=key, model_name="sums", status=200)
     webhook, _secret = webhook_create(project=project, user=alice, name="x", url="https://hooks.example.org/")
     webhook_send(webhook=webhook, event="ping", data={})
