@@ -21,7 +21,8 @@ from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.routing import BUSY, TABLE, Route, Upstream
 from serving_app.gateway.stream import StreamFilter
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 10.0
+"""Far longer than a connection takes: in a burst of a thousand requests the loop itself comes late by seconds."""
 ANSWER_SECONDS = 600.0
 """Longest pause before the first and between two pieces of an answer."""
 BREAKS = (aiohttp.ClientError, TimeoutError)
