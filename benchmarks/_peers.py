@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     "mlflow": ("mlflow==3.17.2", "psycopg2-binary==2.9.13"),
     "tensorboard": ("tensorboard==2.21.0", "setuptools==80.9.0"),
+    "litellm": ("litellm[proxy]==1.106.12",),
 }
 READY_SECONDS = 120
 

@@ -11,5 +11,6 @@ from django.core.asgi import get_asgi_application
 pages = get_asgi_application()
 
 from r1platform.web import web  # noqa: E402
+from serving_app.gateway.handler import GatewayHandler  # noqa: E402
 
-application = web(pages)
+application = web(pages, GatewayHandler())

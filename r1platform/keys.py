@@ -8,6 +8,8 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -18,6 +20,10 @@ from r1platform.models import ApiKey, Project
 from r1platform.services import audit
 
 SCOPES = ("read", "write", "inference")
+MOST: dict[str, int] = {
+    "requests_per_minute": 6000, "tokens_per_minute": 10**9, "concurrent_requests": 256, "dollars_per_month": 10**9,
+}  # fmt: skip
+"""The limits that a key can have, and the highest value of each; requests have that one also without a limit of the key's own."""
 _LAST_USED_EVERY = timedelta(minutes=1)
 _FORM = re.compile(r"r1_([0-9a-f]{12})_([A-Za-z0-9_-]{20,100})")
 
@@ -38,13 +44,15 @@ def api_key_create(
     scopes: Sequence[str],
     project: Project | None = None,
     expires_at: datetime | None = None,
+    **limits: int | Decimal | None,
 ) -> tuple[ApiKey, str]:
-    """Makes a key and returns it with its text, which nobody can read again. Raises KeyRefused."""
+    """Makes a key and returns it with its text, which nobody can read again. `limits` are of MOST. Raises KeyRefused."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise KeyRefused(f"Choose scopes out of {', '.join(SCOPES)}; got {', '.join(unknown) or 'none'}.", field="scopes")
     if not name.strip():
         raise KeyRefused("Give the key a name, so that you know later what uses it.", field="name")
+    _check_limits(limits)
     prefix, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     key = ApiKey.objects.create(
         user=user,
@@ -54,8 +62,9 @@ def api_key_create(
         secret_sha256=_digest(secret),
         scopes=sorted(set(scopes)),
         expires_at=expires_at,
+        **limits,
     )
-    detail = {"name": key.name, "scopes": key.scopes}
+    detail = {"name": key.name, "scopes": key.scopes, **_told(limits)}
     audit(user=user, project=project, action="key.create", target=f"key:{key.pk}", detail=detail)
     return key, f"r1_{prefix}_{secret}"
 
@@ -75,12 +84,34 @@ def api_key_find(secret: str) -> ApiKey | None:
 
 
 @transaction.atomic
+def api_key_limit(*, key: ApiKey, by: User, **limits: int | Decimal | None) -> None:
+    """Changes limits of MOST; they hold within a second. Raises KeyRefused."""
+    _check_limits(limits)
+    for name, value in limits.items():
+        setattr(key, name, value)
+    key.save(update_fields=list(limits))
+    detail = {"name": key.name, **_told(limits)}
+    audit(user=by, project=key.project, action="key.limit", target=f"key:{key.pk}", detail=detail)
+
+
+@transaction.atomic
 def api_key_revoke(*, key: ApiKey, by: User) -> bool:
     """Ends the key for good; False when it was ended already."""
     if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()):
         return False
     audit(user=by, project=key.project, action="key.revoke", target=f"key:{key.pk}", detail={"name": key.name})
     return True
+
+
+def _check_limits(limits: dict[str, int | Decimal | None]) -> None:
+    for name, value in limits.items():
+        if value is not None and not 0 < value <= MOST[name]:
+            raise KeyRefused(f"{value} is no limit: it lies above 0 and is at most {MOST[name]}; empty means none.", field=name)
+
+
+def _told(limits: dict[str, int | Decimal | None]) -> dict[str, Any]:
+    """Limits for the audit log, which holds JSON."""
+    return {name: str(value) if isinstance(value, Decimal) else value for name, value in limits.items()}
 
 
 def _digest(secret: str) -> str:

@@ -118,6 +118,11 @@ class ApiKey(models.Model):
     secret_sha256 = models.CharField(max_length=64)
     scopes = models.JSONField(default=list)
     """Subset of r1platform.keys.SCOPES: "read", "write", "inference"."""
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    tokens_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    concurrent_requests = models.PositiveIntegerField(null=True, blank=True)
+    dollars_per_month = models.DecimalField(max_digits=12, decimal_places=2, null=True, blank=True)
+    """How much it may ask of models; None: no limit of its own. A month is one of the calendar, in UTC."""
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
@@ -127,6 +132,10 @@ class ApiKey(models.Model):
         ordering = ["-created_at"]
         verbose_name = "API key"
         verbose_name_plural = "API keys"
+        constraints = [
+            models.CheckConstraint(condition=Q(**{field: None}) | Q(**{f"{field}__gt": 0}), name=f"api_key_{field}")
+            for field in ("requests_per_minute", "tokens_per_minute", "concurrent_requests", "dollars_per_month")
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} (r1_{self.prefix}_…)"

@@ -24,6 +24,7 @@ urlpatterns = [
     path("invitations/<str:token>/", people_views.invitation, name="invitation"),
     path("settings/members/", settings_views.member_save, name="member-save"),
     path("settings/keys/", settings_views.settings_keys, name="settings-keys"),
+    path("settings/keys/<int:key_id>/limits/", settings_views.key_limit, name="key-limit"),
     path("settings/keys/<int:key_id>/revoke/", settings_views.key_revoke, name="key-revoke"),
     path("settings/webhooks/", webhook_views.settings_webhooks, name="settings-webhooks"),
     path("settings/webhooks/<int:webhook_id>/", webhook_views.webhook_detail, name="webhook-detail"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -15,7 +16,7 @@ from rest_framework.routers import DefaultRouter
 from r1platform import selectors, services
 from r1platform.access import for_user, project_named
 from r1platform.api import CursorPaging, ScopePermission, SessionOnly
-from r1platform.keys import SCOPES, api_key_create, api_key_revoke
+from r1platform.keys import MOST, SCOPES, api_key_create, api_key_limit, api_key_revoke
 from r1platform.models import ApiKey, AuditEntry, Device, Node, Project
 from r1platform.project_resources import Projects, ProjectSerializer
 from r1platform.webhook_api import Webhooks
@@ -94,14 +95,21 @@ class ProjectField(serializers.SlugRelatedField[Project]):
         return found
 
 
+LIMITS: dict[str, dict[str, Any]] = {
+    name: {"min_value": Decimal("0.01") if name == "dollars_per_month" else 1, "max_value": most, "help_text": "Empty: no limit."}
+    for name, most in MOST.items()
+}
+
+
 class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
     scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), allow_empty=False)
     project = ProjectField(slug_field="slug", queryset=Project.objects.none(), required=False, allow_null=True)
 
     class Meta:
         model = ApiKey
-        fields = ["id", "name", "prefix", "scopes", "project", "created_at", "expires_at", "revoked_at", "last_used_at"]
+        fields = ["id", "name", "prefix", "scopes", "project", "created_at", "expires_at", "revoked_at", "last_used_at", *MOST]
         read_only_fields = ["prefix", "created_at", "revoked_at", "last_used_at"]
+        extra_kwargs = LIMITS
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()
@@ -117,6 +125,15 @@ class NewApiKeySerializer(ApiKeySerializer):
 
     class Meta(ApiKeySerializer.Meta):
         fields = [*ApiKeySerializer.Meta.fields, "key"]
+
+
+class KeyLimitsSerializer(serializers.ModelSerializer[ApiKey]):
+    """What of a key can change."""
+
+    class Meta:
+        model = ApiKey
+        fields = list(MOST)
+        extra_kwargs = LIMITS
 
 
 class ApiKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[ApiKey]):
@@ -142,6 +159,15 @@ class ApiKeys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Generic
         key.key = secret  # type: ignore[attr-defined]
         data = NewApiKeySerializer(key, context=self.get_serializer_context()).data
         return Response(data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=KeyLimitsSerializer, responses=ApiKeySerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Changes limits of the key; they hold within a second."""
+        key = self.get_object()
+        serializer = KeyLimitsSerializer(data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        api_key_limit(key=key, by=_user(request), **serializer.validated_data)
+        return Response(self.get_serializer(key).data)
 
     def destroy(self, request: Request, pk: str) -> Response:
         """Revokes the key."""

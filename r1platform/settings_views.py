@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -20,7 +21,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from r1platform import selectors, services
 from r1platform.access import current_project, require_role, role_in
-from r1platform.keys import SCOPES, KeyRefused, api_key_create, api_key_revoke
+from r1platform.keys import MOST, SCOPES, KeyRefused, api_key_create, api_key_limit, api_key_revoke
 from r1platform.models import ApiKey, AuditEntry, Project, Role
 from r1platform.oidc_people import oidc_context
 from r1platform.people_views import invitation_context
@@ -56,8 +57,28 @@ class MemberForm(forms.Form):
         return name
 
 
-class KeyForm(forms.Form):
+def _limit(name: str, label: str, help_text: str = "") -> forms.IntegerField:
+    return forms.IntegerField(required=False, min_value=1, max_value=MOST[name], label=label, help_text=help_text)
+
+
+class LimitsForm(forms.Form):
+    """How much a key may ask of models; an empty field is no limit."""
+
+    requests_per_minute = _limit("requests_per_minute", "Requests a minute")
+    tokens_per_minute = _limit(
+        "tokens_per_minute", "Tokens a minute", "Prompt and longest answer are reserved when a request begins."
+    )
+    concurrent_requests = _limit("concurrent_requests", "Requests at the same time")
+    dollars_per_month = forms.DecimalField(
+        required=False, min_value=Decimal("0.01"), max_value=MOST["dollars_per_month"], decimal_places=2, label="Dollars a month",
+        help_text="By the prices of the deployments; a month begins on its first day in UTC.",
+    )  # fmt: skip
+
+
+class KeyForm(LimitsForm):
     """A new API key."""
+
+    field_order = ["name", "project", "scopes", "lifetime", *MOST]
 
     name = forms.CharField(max_length=80, help_text="What will use it, such as “notebook”.")
     project = forms.ModelChoiceField(
@@ -157,7 +178,8 @@ def settings_keys(request: HttpRequest) -> HttpResponse:
         return redirect("settings-keys")
     secret = request.session.pop(SESSION_KEY_TEXT, "") if request.method == "GET" else ""
     context = {
-        "keys": selectors.api_key_list(user=user), "form": form, "secret": secret, "now": timezone.now(), **oidc_context(user),
+        "keys": _with_limits(selectors.api_key_list(user=user)), "form": form, "secret": secret, "now": timezone.now(),
+        **oidc_context(user),
     }  # fmt: skip
     return render(request, "r1platform/settings_keys.html", context, status=422 if form.is_bound else 200)
 
@@ -173,11 +195,36 @@ def _key_made(request: HttpRequest, form: KeyForm) -> str:
             scopes=values["scopes"],
             project=values["project"],
             expires_at=timezone.now() + timedelta(days=int(days)) if days else None,
+            **{limit: values[limit] for limit in MOST},
         )
     except KeyRefused as error:
         form.add_error(error.field, str(error))
         return ""
     return secret
+
+
+def _with_limits(keys: QuerySet[ApiKey]) -> list[dict[str, Any]]:
+    """Each key with the form of its limits, filled in; ids of fields differ from key to key."""
+    names = list(MOST)
+    return [
+        {"key": key, "form": LimitsForm(initial={name: getattr(key, name) for name in names}, auto_id=f"key-{key.pk}-%s")}
+        for key in keys
+    ]
+
+
+@login_required
+@require_POST
+def key_limit(request: HttpRequest, key_id: int) -> HttpResponse:
+    """Changes the limits of one of one's own keys."""
+    key = get_object_or_404(ApiKey, pk=key_id, user=_user(request))
+    form = LimitsForm(request.POST)
+    if form.is_valid():
+        api_key_limit(key=key, by=_user(request), **form.cleaned_data)
+        messages.success(request, f"“{key.name}” has new limits; they hold within a second.")
+    else:
+        for name, errors in form.errors.items():
+            messages.error(request, f"{form.fields[name].label}: {' '.join(map(str, errors))}")
+    return redirect("settings-keys")
 
 
 @login_required

@@ -49,15 +49,15 @@ class FoundFiles(StaticFiles):
         return response
 
 
-def web(pages: Any) -> Any:
-    """The whole application around Django's."""
+def web(pages: Any, gateway: Any) -> Any:
+    """The whole application around Django's handlers of pages and of the gateway."""
     static = Starlette(routes=[Mount(STATIC_PREFIX, FoundFiles())])
 
     async def http(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"].startswith(STATIC_PREFIX + "/"):
             await static(scope, receive, send)
         elif scope["path"].startswith(GATEWAY_PREFIX):
-            await capped(pages, scope, receive, send)
+            await capped(gateway, scope, receive, send)
         else:
             await pages(scope, receive, send)
 

@@ -18,6 +18,7 @@ from serving_app.models import (
     Judgement,
     Message,
     Preset,
+    Price,
     Replica,
     ReplicaTransition,
     RevisionTransition,
@@ -148,10 +149,19 @@ class PresetAdmin(ReadOnly):
     list_select_related = ["project", "user"]
 
 
+@admin.register(Price)
+class PriceAdmin(ReadOnly):
+    """Prices are set on the page of usage, which leaves an audit entry."""
+
+    list_display = ["deployment", "input_dollars", "cached_dollars", "output_dollars", "device_hour_dollars"]
+    list_select_related = ["deployment"]
+
+
 @admin.register(UsageRecord)
 class UsageAdmin(ReadOnly):
     list_display = [
-        "created_at", "project", "model_name", "user", "api_key", "status", "prompt_tokens", "completion_tokens", "seconds",
+        "created_at", "project", "model_name", "user", "api_key", "status", "prompt_tokens", "completion_tokens",
+        "cost_dollars", "seconds",
     ]  # fmt: skip
     list_filter = ["status", "model_name", "project"]
     date_hierarchy = "created_at"

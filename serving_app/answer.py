@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import time
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -23,11 +24,14 @@ from r1platform.lib.transitions import IllegalTransition
 from serving_app.answer_parts import NUM_LIKELIEST, Spent, going_on, tokens_of
 from serving_app.background import in_database
 from serving_app.context import turns_before
-from serving_app.gateway.body import STREAM_OPTIONS, ChatParameters
+from serving_app.gateway.body import STREAM_OPTIONS, ChatParameters, most_prompt_tokens
+from serving_app.gateway.booking import usage_record
 from serving_app.gateway.errors import GatewayError
+from serving_app.gateway.limits import Slot
 from serving_app.gateway.proxying import Exchange, open_exchange
 from serving_app.gateway.routing import COMES_UP, TABLE, Route
-from serving_app.gateway.stream import reasoning_tokens
+from serving_app.gateway.spending import Used, most_of
+from serving_app.gateway.stream import cached_tokens, reasoning_tokens
 from serving_app.gateway.usage import USAGE
 from serving_app.models import Message, UsageRecord
 from serving_app.sleeping import deployment_wake
@@ -72,8 +76,9 @@ class Request:
 class Answer:
     """Writes one assistant message. Cancelling the task stops it and keeps what is there."""
 
-    def __init__(self, message_id: int, key_id: int | None = None) -> None:
-        self.message_id, self.key_id = message_id, key_id
+    def __init__(self, message_id: int, slot: Slot | None = None) -> None:
+        self.message_id, self.slot = message_id, slot
+        self.request_id = uuid.uuid4()
         self.text = {"reasoning": "", "content": ""}
         self.seq = 0
         self.state: str = GenerationState.QUEUED
@@ -121,10 +126,20 @@ class Answer:
 
     async def _ask(self, request: Request) -> tuple[str, str]:
         self.route = await self._ready_route(request.model)
+        self._reserve(request)
+        USAGE.watch(self.request_id, lambda: self._record(request, UsageRecord.RUNNING))
         ended = await self._stream(request, request.body)
         if ended is None:
             ended = await self._stream(request, await self._without_more_thinking(request))
         return ended or (GenerationState.FAILED, "The engine went on thinking.")
+
+    def _reserve(self, request: Request) -> None:
+        """What the answer could use, in the limits of the key that asks; a session has none. Raises GatewayError."""
+        if self.slot is None:
+            return
+        assert self.route is not None
+        prompt, answer = most_prompt_tokens(request.body["messages"]), request.body.get("max_tokens")
+        self.slot.reserve(*most_of(self.slot.terms, self.route, prompt=prompt, answer=answer, num_answers=1))
 
     async def _stream(self, request: Request, body: dict[str, Any]) -> tuple[str, str] | None:
         """The end and its reason; None when thinking has come to its budget."""
@@ -158,7 +173,8 @@ class Answer:
 
     def _num_tokens(self) -> int:
         """Tokens of the exchange that goes on, as the engine counts them, else as pieces were seen."""
-        told = self.exchange.usage.get("completion_tokens") if self.exchange is not None else None
+        exchange = self.exchange  # the thread that writes usage asks too, while this one may go on to another exchange
+        told = exchange.usage.get("completion_tokens") if exchange is not None else None
         return told or self.counted or self.num_pieces - self.spent.num_pieces
 
     async def _without_more_thinking(self, request: Request) -> dict[str, Any]:
@@ -166,7 +182,7 @@ class Answer:
         assert self.exchange is not None
         await self.exchange.close()
         used = self._num_tokens()
-        self.spent = Spent(self.num_pieces, used, self.exchange.usage.get("prompt_tokens"))
+        self.spent = Spent(self.num_pieces, used, self.exchange.usage.get("prompt_tokens"), self.exchange.device_seconds)
         self.thinking_cut, self.splitter, self.exchange, self.counted = True, None, None, 0
         if self.tokens:
             self.tokens.append([CLOSE, 0.0, []])
@@ -264,6 +280,7 @@ class Answer:
             self.text[channel] += piece
         usage = self._usage()
         fields = {**self.text, "seq": self.seq + len(self._fresh), "usage": usage, "tokens": self.tokens or None}
+        self._book(request, to)
         deadline = time.monotonic() + DATABASE_SECONDS
         while True:
             try:
@@ -274,7 +291,6 @@ class Answer:
                     raise
                 logger.warning("The end of answer %s waits for the database: %s", self.message_id, error)
                 await asyncio.sleep(1)
-        self._book(request, to, usage)
 
     def _usage(self) -> dict[str, Any]:
         """Counts as the engine gave them, else as pieces were seen; times by this process's clock.
@@ -282,7 +298,8 @@ class Answer:
         A text that came in one piece tells no speed.
         """
         now = time.monotonic()
-        told = self.exchange.usage if self.exchange is not None else {}
+        exchange = self.exchange
+        told = exchange.usage if exchange is not None else {}
         completion = self.spent.completion_tokens + self._num_tokens()
         writing = now - self.first_at if self.first_at else 0.0
         thought_to = self.content_at or now
@@ -302,25 +319,31 @@ class Answer:
             "thinking_cut": self.thinking_cut,
         }
 
-    def _book(self, request: Request, to: str, usage: dict[str, Any]) -> None:
-        if self.route is None:
+    def _book(self, request: Request, to: str) -> None:
+        status = 200 if to in {GenerationState.DONE, GenerationState.STOPPED} else self.status
+        if (record := self._record(request, status)) is None:
             return
-        USAGE.add(
-            UsageRecord(
-                project_id=self.route.project_id,
-                deployment_id=self.route.deployment_id,
-                revision_id=self.exchange.upstream.revision_id if self.exchange is not None else self.revision_id,
-                model_name=self.route.name,
-                user_id=request.user_id,
-                api_key_id=self.key_id,
-                prompt_tokens=usage["prompt_tokens"] or 0,
-                completion_tokens=usage["completion_tokens"] or 0,
-                reasoning_tokens=usage["reasoning_tokens"] or 0,
-                status=200 if to in {GenerationState.DONE, GenerationState.STOPPED} else self.status,
-                ttft_seconds=usage["ttft_seconds"],
-                seconds=usage["seconds"],
-            )
-        )
+        USAGE.add(record)
+        if self.slot is not None:
+            self.slot.leave(record.prompt_tokens + record.completion_tokens, record.cost_dollars)
+
+    def _record(self, request: Request, status: int) -> UsageRecord | None:
+        """What it has used so far; None before it is known who answers."""
+        if self.route is None:
+            return None
+        usage, exchange = self._usage(), self.exchange
+        told = exchange.usage_so_far if exchange is not None else {}
+        used = Used(
+            usage["prompt_tokens"] or told.get("prompt_tokens") or 0, cached_tokens(told),
+            usage["completion_tokens"] or 0, usage["reasoning_tokens"] or 0,
+            self.spent.device_seconds + (exchange.device_seconds if exchange is not None else 0.0),
+        )  # fmt: skip
+        return usage_record(
+            self.route, used, request_id=self.request_id, user_id=request.user_id,
+            api_key_id=self.slot.key_id if self.slot is not None else None, status=status,
+            revision_id=exchange.upstream.revision_id if exchange is not None else self.revision_id,
+            ttft_seconds=usage["ttft_seconds"], seconds=usage["seconds"],
+        )  # fmt: skip
 
 
 async def stopped_early(message_id: int) -> None:

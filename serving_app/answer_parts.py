@@ -17,6 +17,7 @@ class Spent:
     num_pieces: int = 0
     completion_tokens: int = 0
     prompt_tokens: int | None = None
+    device_seconds: float = 0.0
 
 
 def going_on(body: dict[str, Any], prefix: str) -> dict[str, Any]:

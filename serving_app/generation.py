@@ -14,7 +14,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from serving_app.answer import Answer, stopped_early
-from serving_app.gateway.limits import LIMITS
+from serving_app.gateway.limits import Slot
+from serving_app.gateway.proxying import close_client
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,12 @@ class GenerationLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
-    def start(self, message_id: int, key_id: int | None = None) -> None:
+    def start(self, message_id: int, slot: Slot | None = None) -> None:
         """Begins to write an answer that is queued; returns at once, from any thread.
 
-        With an API key the answer is booked on it, and counted out of its limits when it ends.
+        With the slot of an API key the answer is booked on that key, and counted out of its limits when it ends.
         """
-        self._soon(self._begin, message_id, key_id)
+        self._soon(self._begin, message_id, slot)
 
     def cancel(self, message_id: int) -> None:
         """Ends an answer that is written here; what is there is kept. Elsewhere `stop_wanted` does it."""
@@ -50,6 +51,11 @@ class GenerationLoop:
             return False
         return True
 
+    def release(self) -> None:
+        """Closes the HTTP client of the loop; it comes back by itself. For tests, which end with nothing open."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(close_client(), self._loop).result(timeout=10)
+
     def _soon(self, function: Any, *args: Any) -> None:
         with self._lock:
             if self._loop is None:
@@ -57,10 +63,10 @@ class GenerationLoop:
                 threading.Thread(target=self._loop.run_forever, name="generation", daemon=True).start()
         self._loop.call_soon_threadsafe(function, *args)
 
-    def _begin(self, message_id: int, key_id: int | None) -> None:
+    def _begin(self, message_id: int, slot: Slot | None) -> None:
         if message_id not in self._tasks:
-            task = self._tasks[message_id] = self._task(Answer(message_id, key_id).write())
-            task.add_done_callback(lambda task: self._ended(message_id, key_id, task))
+            task = self._tasks[message_id] = self._task(Answer(message_id, slot).write())
+            task.add_done_callback(lambda task: self._ended(message_id, slot, task))
 
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._loop is not None
@@ -70,11 +76,11 @@ class GenerationLoop:
         if (task := self._tasks.get(message_id)) is not None:
             task.cancel()
 
-    def _ended(self, message_id: int, key_id: int | None, task: asyncio.Task[None]) -> None:
+    def _ended(self, message_id: int, slot: Slot | None, task: asyncio.Task[None]) -> None:
         """One that was cancelled before its first step could not say so itself; it is ended here."""
         self._tasks.pop(message_id, None)
-        if key_id is not None:
-            LIMITS.leave(key_id)
+        if slot is not None:
+            slot.leave()
         if task.cancelled():
             last = self._tasks[message_id] = self._task(stopped_early(message_id))
             last.add_done_callback(lambda task: self._ended(message_id, None, task))
@@ -90,3 +96,4 @@ _ANSWERS = GenerationLoop()
 start = _ANSWERS.start
 cancel = _ANSWERS.cancel
 wait = _ANSWERS.wait
+release = _ANSWERS.release

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Q
 
@@ -15,6 +16,7 @@ from serving_app.states import REPLICA_ENDS, REVISION_ON_ITS_WAY, DeploymentStat
 
 MAX_FAILURES = 5
 """Failed starts in a row after which a revision is given up until a person asks again."""
+_DEVICE_KEYS = ("tensor_parallel_size", "tp_size", "num_devices")
 STABLE_SECONDS = 60
 """A replica that was ready for longer starts the count anew when it dies."""
 
@@ -74,6 +76,11 @@ def traffic(replicas: Sequence[Replica]) -> list[tuple[Replica, int]]:
         return [(replica, 100) for replica in ready]
     coming = next((r.revision.share for r in meant if r.revision.state == RevisionState.SHIFTING), 0)
     return [(r, coming if r.revision.state == RevisionState.SHIFTING else 100 - coming) for r in meant]
+
+
+def num_devices(engine_config: dict[str, Any]) -> int:
+    """Devices that one replica with this configuration holds."""
+    return int(next((engine_config[key] for key in _DEVICE_KEYS if engine_config.get(key)), 1))
 
 
 def recent_failures(revision: DeploymentRevision) -> list[Replica]:

@@ -21,7 +21,7 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import DeviceKind, DeviceLease, Node
 from serving_app.asking import ask_to_supervise
 from serving_app.models import Deployment, DeploymentRevision, Replica
-from serving_app.observed import coming_revision, current_revision, given_up, live_replicas, recent_failures
+from serving_app.observed import coming_revision, current_revision, given_up, live_replicas, num_devices, recent_failures
 from serving_app.sleeping import sleep_step
 from serving_app.states import REPLICA_ENDS, ReplicaState
 from serving_app.takeover import takeover_step
@@ -38,7 +38,6 @@ UNHURRIED_SECONDS = 900
 """How long answers may go on at a replica that is only replaced, or one too many; longer than any that says something."""
 BACKOFF_SECONDS = (1, 2, 5, 15, 30)
 _LOCK_CLASS = 0x5E21
-_DEVICE_KEYS = ("tensor_parallel_size", "tp_size", "num_devices")
 
 
 def reconcile_deployment(deployment_id: int) -> bool:
@@ -177,8 +176,7 @@ def _node_for(replica: Replica) -> Node:
 
 
 def _lease(replica: Replica, nodes: Sequence[Node]) -> Node:
-    config = replica.revision.engine_config
-    num = int(next((config[key] for key in _DEVICE_KEYS if config.get(key)), 1))
+    num = num_devices(replica.revision.engine_config)
     reasons = []
     for node in nodes:
         try:

@@ -13,21 +13,22 @@ from django.db.models.functions import Coalesce, Now
 
 from r1platform.lib.processes import spawn
 from r1platform.lib.storage import replica_dir
-from serving_app.models import Message
+from serving_app.models import Message, UsageRecord
 from serving_app.placement import deployments_to_reconcile, reconcile_deployment
 from serving_app.services.conversations import message_interrupt
 from serving_app.states import GENERATION_ENDS
 
 SILENT_ANSWER = timedelta(seconds=15)
-"""An answer whose heartbeat is older belongs to a web process that is gone."""
+"""An answer, or a request, whose heartbeat is older belongs to a web process that is gone."""
 
 
 @shared_task(name="serving_app.tasks.reconcile")
 def reconcile() -> None:
-    """Looks at every deployment and at every answer that has gone silent."""
+    """Looks at every deployment, and at every answer and request that has gone silent."""
     for deployment_id in deployments_to_reconcile():
         reconcile_deployment(deployment_id)
     reap_answers()
+    reap_requests()
 
 
 @shared_task(name="serving_app.tasks.reconcile_one")
@@ -52,3 +53,9 @@ def reap_answers() -> int:
     live = Message.objects.filter(~Q(state__in=GENERATION_ENDS), role="assistant")
     silent = live.annotate(heard=Coalesce("heartbeat_at", "created_at")).filter(heard__lt=Now() - SILENT_ANSWER)
     return sum(message_interrupt(message=message) for message in silent.only("pk", "conversation_id"))
+
+
+def reap_requests() -> int:
+    """Ends in the usage what a web process was killed with, as it was last written; returns how many there were."""
+    running = UsageRecord.objects.filter(status=UsageRecord.RUNNING, heartbeat_at__lt=Now() - SILENT_ANSWER)
+    return running.update(status=UsageRecord.INTERRUPTED, heartbeat_at=None)

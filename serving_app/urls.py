@@ -28,4 +28,6 @@ urlpatterns = [
     path("playground/datasets/", review.judged_datasets, name="judged-datasets"),
     path("playground/win-rates/", review.win_rates, name="win-rates"),
     path("usage/", usage.usage, name="usage"),
+    path("usage/export/", usage.usage_export, name="usage-export"),
+    path("usage/prices/<int:deployment_id>/", usage.price, name="deployment-price"),
 ]

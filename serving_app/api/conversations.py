@@ -34,7 +34,8 @@ from serving_app.api.serializers import (
 )
 from serving_app.gateway.auth import SCOPE as INFERENCE
 from serving_app.gateway.errors import GatewayError
-from serving_app.gateway.limits import LIMITS
+from serving_app.gateway.limits import LIMITS, Slot, terms_of
+from serving_app.gateway.spending import account_open
 from serving_app.models import Conversation, Message
 
 _MESSAGE = OpenApiParameter("message_id", int, OpenApiParameter.PATH)
@@ -94,9 +95,9 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Says something; the answer is written by the server and read from here or from the socket."""
         conversation, values = self.get_object(), self._values(NewMessageSerializer, request)
         parent = self._message(conversation, values["parent"]) if values.get("parent") is not None else None
-        with counted(request, times=services.num_columns(conversation)) as key_id:
+        with counted(request, times=services.num_columns(conversation)) as slots:
             said = services.message_send(
-                conversation=conversation, user=_user(request), content=values["content"], parent=parent, key_id=key_id
+                conversation=conversation, user=_user(request), content=values["content"], parent=parent, slots=slots
             )
         return self._said(*said)
 
@@ -115,8 +116,8 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Another answer beside this one."""
         message = self._message(self.get_object(), int(message_id))
         times = 1 if message.role == "assistant" else services.num_columns(message.conversation)
-        with counted(request, times=times) as key_id:
-            made = services.message_regenerate(message=message, user=_user(request), key_id=key_id)
+        with counted(request, times=times) as slots:
+            made = services.message_regenerate(message=message, user=_user(request), slots=slots)
         return Response(MessageSerializer(made).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(parameters=[_MESSAGE], request=ContinueSerializer, responses={201: MessageSerializer})
@@ -125,8 +126,8 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Another answer that begins as this one does, whole or up to another token at one of its places."""
         message = self._message(self.get_object(), int(message_id))
         values = self._values(ContinueSerializer, request)
-        with counted(request) as key_id:
-            made = services.message_continue(message=message, user=_user(request), key_id=key_id, **values)
+        with counted(request) as slots:
+            made = services.message_continue(message=message, user=_user(request), slots=slots, **values)
         return Response(MessageSerializer(made).data, status=status.HTTP_201_CREATED)
 
     @extend_schema(parameters=[_MESSAGE], responses=TokenSerializer(many=True))
@@ -142,8 +143,8 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
         """Another wording beside a message of the user, with its own answer."""
         message = self._message(self.get_object(), int(message_id))
         values = self._values(EditSerializer, request)
-        with counted(request, times=services.num_columns(message.conversation)) as key_id:
-            said = services.message_edit(message=message, user=_user(request), key_id=key_id, **values)
+        with counted(request, times=services.num_columns(message.conversation)) as slots:
+            said = services.message_edit(message=message, user=_user(request), slots=slots, **values)
         return self._said(*said)
 
     @extend_schema(parameters=[_MESSAGE], request=RatingSerializer, responses={200: JudgementSerializer, 204: None})
@@ -217,23 +218,24 @@ class Conversations(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVie
 
 
 @contextmanager
-def counted(request: Request, *, times: int = 1) -> Iterator[int | None]:
-    """The API key that `times` answers are booked on, each counted into its limits; `generation` counts each out at its end.
+def counted(request: Request, *, times: int = 1) -> Iterator[list[Slot] | None]:
+    """A place in the limits of the caller's API key for each of `times` answers; `generation` counts each out at its end.
 
     Raises Throttled when the key may not ask for so many now. A browser's session has no key and no such limit.
     """
-    if not isinstance(request.auth, ApiKey):
+    key = request.auth
+    if not isinstance(key, ApiKey):
         yield None
         return
-    key, entered = request.auth.pk, 0
+    account_open(key.pk)
+    slots: list[Slot] = []
     try:
-        while entered < times:
-            LIMITS.enter(key)
-            entered += 1
-        yield key
+        while len(slots) < times:
+            slots.append(LIMITS.enter(key.pk, terms_of(key)))
+        yield list(slots)
     except BaseException as error:
-        for _ in range(entered):
-            LIMITS.leave(key)
+        for slot in slots:
+            slot.leave()
         if isinstance(error, GatewayError):
             raise Throttled(wait=error.retry_after, detail=error.message) from None
         raise

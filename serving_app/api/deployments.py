@@ -16,6 +16,7 @@ from rest_framework.response import Response
 
 from r1platform.api import ProjectViewSet, wanted_project
 from serving_app import selectors, services
+from serving_app.api.prices import Priced
 from serving_app.api.serializers import (
     DeploymentPatchSerializer,
     DeploymentSerializer,
@@ -34,7 +35,7 @@ from serving_app.models import Deployment, DeploymentRevision, Replica
 MAX_OFFSET = 1 << 53
 
 
-class Deployments(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
+class Deployments(Priced, mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
     """Models that the gateway answers to."""
 
     queryset = Deployment.objects.filter(deleted_at=None)

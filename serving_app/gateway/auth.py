@@ -12,6 +12,8 @@ from r1platform.keys import api_key_find
 from r1platform.models import Membership
 from serving_app.background import in_database
 from serving_app.gateway.errors import GatewayError
+from serving_app.gateway.limits import Terms, terms_of
+from serving_app.gateway.spending import account_open
 
 FRESH_SECONDS = 1.0
 """For so long a key that was looked up is not looked up again; a revoked key ends after it."""
@@ -28,6 +30,7 @@ class Caller:
     scopes: frozenset[str]
     projects: frozenset[int]
     expires_at: float | None
+    terms: Terms
 
 
 _kept: dict[bytes, tuple[float, Caller]] = {}
@@ -74,6 +77,7 @@ def _look_up(secret: str) -> Caller | None:
     key = api_key_find(secret)
     if key is None:
         return None
+    account_open(key.pk)
     memberships = Membership.objects.filter(user=key.user_id)
     if key.project_id is not None:
         memberships = memberships.filter(project=key.project_id)
@@ -83,4 +87,5 @@ def _look_up(secret: str) -> Caller | None:
         scopes=frozenset(key.scopes),
         projects=frozenset(memberships.values_list("project", flat=True)),
         expires_at=key.expires_at.timestamp() if key.expires_at else None,
+        terms=terms_of(key),
     )

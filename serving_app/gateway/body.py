@@ -17,6 +17,8 @@ MAX_BYTES = 4 << 20
 """Longest body; far above any context of a model."""
 STREAM_OPTIONS = {"include_usage": True, "continuous_usage_stats": True}
 """What engines are asked for in every stream, so that an answer that is left early is booked as it was."""
+TEMPLATE_TOKENS = 32
+"""What a chat template adds to a turn, and to the whole, at most."""
 B = TypeVar("B", bound="Body")
 Text = Annotated[str, AfterValidator(storable)]
 Dropped = Annotated[Any, Field(exclude=True)]
@@ -87,6 +89,16 @@ class Body(Sampling):
         return said
 
     @property
+    def most_prompt_tokens(self) -> int:
+        """More than its prompt can have: a token is at least one byte."""
+        raise NotImplementedError
+
+    @property
+    def most_answer_tokens(self) -> int | None:
+        """Of one answer, where it was said."""
+        return self.max_tokens
+
+    @property
     def wants_usage(self) -> bool:
         """Whether the caller asked for the usage event of a stream."""
         return self.stream_options is not None and self.stream_options.include_usage
@@ -135,6 +147,14 @@ class ChatBody(Body):
         said["messages"] = [message.upstream() for message in self.messages]
         return said
 
+    @property
+    def most_prompt_tokens(self) -> int:
+        return most_prompt_tokens([message.upstream() for message in self.messages])
+
+    @property
+    def most_answer_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
 
 class CompletionBody(Body):
     """POST /v1/completions."""
@@ -142,6 +162,16 @@ class CompletionBody(Body):
     prompt: str = Field(min_length=1)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = None
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        return len(self.prompt.encode(errors="replace")) + TEMPLATE_TOKENS
+
+
+def most_prompt_tokens(messages: list[dict[str, str]]) -> int:
+    """More tokens than these turns can have once a chat template has put them together."""
+    texts = sum(len(message["content"].encode(errors="replace")) for message in messages)
+    return texts + TEMPLATE_TOKENS * (len(messages) + 1)
 
 
 def parse(kind: type[B], data: bytes) -> B:

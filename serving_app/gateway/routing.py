@@ -12,20 +12,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+
 from serving_app.background import in_database
-from serving_app.models import Deployment, Replica
-from serving_app.observed import traffic
+from serving_app.models import Deployment, Price, Replica
+from serving_app.observed import num_devices, traffic
 from serving_app.states import DeploymentState, ReplicaState
 
 FRESH_SECONDS = 1.0
 COMES_UP = frozenset({DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.DEGRADED, DeploymentState.READY})
 """States in which a deployment that does not answer yet will."""
+CONTEXT = KeyTextTransform("max_position_embeddings", KeyTransform("model", "revision__checkpoint__run__config"))
+"""Where a replica's model says how many tokens prompt and answer may have together."""
 STALE_SECONDS = 10.0
 """Between the two ages the table is used once more while it is read anew beside the request."""
 SLACK = 4
@@ -44,6 +49,7 @@ class Upstream:
     base_url: str
     key: str
     engine: str
+    num_devices: int = 1
     revision_id: int = 0
     share: int = 100
     """Percent of the requests that its revision is meant to get."""
@@ -61,6 +67,9 @@ class Route:
     reason: str
     created: int
     upstreams: tuple[Upstream, ...]
+    price: Price | None = None
+    context: int | None = None
+    """Tokens that prompt and answer may have together, by the largest of the models that answer; None: not known."""
     may_sleep: bool = False
 
     @property
@@ -140,9 +149,9 @@ def read_routes() -> dict[str, Route]:
     """Every deployment that is not deleted, with the replicas that traffic goes to; two queries."""
     ready: dict[int, list[Replica]] = {}
     rows = Replica.objects.filter(state=ReplicaState.READY, revision__deployment__deleted_at=None)
-    for replica in rows.select_related("revision"):
+    for replica in rows.select_related("revision").annotate(context=CONTEXT):
         ready.setdefault(replica.revision.deployment_id, []).append(replica)
-    deployments = Deployment.objects.filter(deleted_at=None).select_related("project")
+    deployments = Deployment.objects.filter(deleted_at=None).select_related("project", "price")
     return {d.name: _route(d, traffic(ready.get(d.pk, []))) for d in deployments}
 
 
@@ -156,19 +165,59 @@ def _route(deployment: Deployment, replicas: list[tuple[Replica, int]]) -> Route
         reason=deployment.state_reason,
         created=int(deployment.created_at.timestamp()),
         upstreams=tuple(
-            Upstream(r.pk, r.base_url, r.engine_key, r.revision.engine, r.revision_id, share) for r, share in replicas
+            Upstream(
+                r.pk, r.base_url, r.engine_key, r.revision.engine, num_devices=num_devices(r.revision.engine_config),
+                revision_id=r.revision_id, share=share,
+            )
+            for r, share in replicas
         ),
+        price=getattr(deployment, "price", None),
+        context=_context([replica for replica, _share in replicas]),
         may_sleep=deployment.idle_seconds > 0,
     )
 
 
+def _context(replicas: list[Replica]) -> int | None:
+    """The engine's own setting goes before that of the model; one replica that does not say leaves it unknown."""
+    said = [r.revision.engine_config.get("context_length") or getattr(r, "context", None) for r in replicas]
+    known = [int(context) for context in said if context]
+    return max(known) if known and len(known) == len(said) else None
+
+
 class Busy:
-    """Requests that run on each replica, from this process, and whose turn it is."""
+    """Requests that run on each replica, from this process, and whose turn it is.
+
+    `share` is a clock of each replica that goes n times slower while n requests run on it: the difference of two readings is
+    a request's share of the time between, and all shares together are the time in which the replica was at work.
+    """
 
     def __init__(self) -> None:
         self.running: Counter[int] = Counter()
         self._turn = itertools.count()
         self._due: dict[int, int] = {}
+        self._clocks: dict[int, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def enter(self, replica_id: int) -> float:
+        """Counts a request in and reads the replica's clock."""
+        return self._count(replica_id, 1)
+
+    def leave(self, replica_id: int) -> float:
+        """Counts it out and reads the clock."""
+        return self._count(replica_id, -1)
+
+    def share(self, replica_id: int) -> float:
+        """Seconds on the replica's clock."""
+        return self._count(replica_id, 0)
+
+    def _count(self, replica_id: int, change: int) -> float:
+        with self._lock:
+            now, running = time.monotonic(), self.running[replica_id]
+            share, at = self._clocks.get(replica_id, (0.0, now))
+            share += (now - at) / running if running else 0.0
+            self._clocks[replica_id] = share, now
+            self.running[replica_id] = running + change
+            return share
 
     def order(self, upstreams: tuple[Upstream, ...], opening: bytes = b"") -> list[Upstream]:
         """All upstreams in the order in which they are to be tried; those of the revision whose turn it is come first."""

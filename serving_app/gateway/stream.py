@@ -24,11 +24,17 @@ class StreamFilter:
 
     def __init__(self, *, keep_usage: bool, keep_counts: bool = False) -> None:
         self.keep_usage, self.keep_counts = keep_usage, keep_counts
-        self.usage: dict[str, Any] | None = None
+        self._usage: dict[str, Any] | None = None
+        self._counts = b""
         self.num_events = 0
         self.has_text = False
         self.is_done = False
         self._tail = b""
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The newest counts; those beside choices are read when somebody wants them, not at every event."""
+        return self._usage or (json.loads(self._counts) if self._counts else None)
 
     def feed(self, piece: bytes) -> bytes:
         """What of the stream so far is whole and to be passed on."""
@@ -52,7 +58,7 @@ class StreamFilter:
         kept = []
         for event in whole.split(_BORDER)[:-1]:
             if _NO_CHOICES.search(event) and (usage := _usage(event)) is not None:
-                self.usage = usage
+                self._usage = usage
                 if self.keep_usage:
                     kept.append(event + _BORDER)
                 continue
@@ -64,8 +70,8 @@ class StreamFilter:
         """Keeps the newest counts beside choices, and takes them out of what is passed on."""
         if b'"usage"' not in data:
             return data
-        if found := _USAGE.findall(data):
-            self.usage = json.loads(found[-1]) or self.usage
+        if found := [counts for counts in _USAGE.findall(data) if counts != b"null"]:
+            self._counts = found[-1]
         return data if self.keep_counts else _USAGE.sub(b"", data)
 
 
@@ -83,3 +89,10 @@ def reasoning_tokens(usage: dict[str, Any]) -> int:
     details = usage.get("completion_tokens_details")
     found = details.get("reasoning_tokens") if isinstance(details, dict) else None
     return int(found or usage.get("reasoning_tokens") or 0)
+
+
+def cached_tokens(usage: dict[str, Any]) -> int:
+    """Prompt tokens of a usage object that the engine had in its prefix cache."""
+    details = usage.get("prompt_tokens_details")
+    found = details.get("cached_tokens") if isinstance(details, dict) else None
+    return int(found or 0)

@@ -1,6 +1,7 @@
 """What each request used, written in batches by a thread, so that no request waits for it.
 
-Rows wait in memory for at most a second. When the database is away they are kept, up to a limit that is logged.
+Rows wait in memory for at most a second. When the database is away they are kept, up to a limit that is logged. Requests
+that run are written with them, so that what they have used is known when the process is killed.
 """
 
 from __future__ import annotations
@@ -8,11 +9,14 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
+import uuid
 from collections import deque
+from collections.abc import Callable
 
 from django.contrib.auth.models import User
 from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import Model
+from django.db.models.functions import Now
 from prometheus_client import Counter
 
 from r1platform.models import ApiKey, Project
@@ -22,6 +26,10 @@ from serving_app.models import Deployment, DeploymentRevision, UsageRecord
 logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 1.0
 MAX_WAITING = 50_000
+_GROWS = [
+    "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "device_seconds", "cost_dollars", "status",
+    "ttft_seconds", "seconds", "heartbeat_at", "revision",
+]  # fmt: skip
 LOST = Counter("r1_usage_records_lost_total", "Usage records that did not fit while the database was away.")
 
 
@@ -30,34 +38,49 @@ class UsageWriter:
 
     def __init__(self) -> None:
         self._waiting: deque[UsageRecord] = deque()
+        self._running: dict[uuid.UUID, Callable[[], UsageRecord | None]] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def watch(self, request_id: uuid.UUID, record: Callable[[], UsageRecord | None]) -> None:
+        """Has what a request has used so far written at every flush, until its last record is added or it is left."""
+        self._running[request_id] = record
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+
+    def leave(self, request_id: uuid.UUID) -> None:
+        """Ends a watch that no record follows."""
+        self._running.pop(request_id, None)
+
     def add(self, record: UsageRecord) -> None:
-        """Takes a record; returns at once."""
+        """Takes the last record of a request; returns at once."""
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             LOST.inc()
         self._waiting.append(record)
+        self._running.pop(record.request_id, None)
         if self._thread is None or not self._thread.is_alive():
             self._start()
 
     def flush(self) -> int:
-        """Writes what waits, in this thread, and returns how many rows that were."""
+        """Writes what waits and what runs, in this thread, and returns how many rows that were."""
         with self._lock:
+            running = [record for record in [ask() for ask in list(self._running.values())] if record is not None]
             batch: list[UsageRecord] = []
             while self._waiting and len(batch) < 2000:
                 batch.append(self._waiting.popleft())
-            if not batch:
+            ended = {record.request_id for record in [*batch, *self._waiting]}
+            rows = [*batch, *(record for record in running if record.request_id not in ended)]
+            if not rows:
                 return 0
             try:
-                call(_write, batch)
+                call(_write, rows)
             except DatabaseError as error:
                 self._waiting.extendleft(reversed(batch))
                 logger.warning("%s usage records wait for the database: %s", len(self._waiting), error)
                 return 0
-            return len(batch)
+            return len(rows)
 
     def _start(self) -> None:
         with self._lock:
@@ -70,17 +93,24 @@ class UsageWriter:
         idle = 0
         while idle < 5:
             self._wake.wait(FLUSH_SECONDS)
-            idle = 0 if self.flush() else idle + 1
+            idle = 0 if self.flush() or self._running else idle + 1
         connections.close_all()
 
 
 def _write(batch: list[UsageRecord]) -> None:
+    for record in batch:
+        record.heartbeat_at = Now() if record.status == UsageRecord.RUNNING else None
     try:
         with transaction.atomic():
-            UsageRecord.objects.bulk_create(batch)
+            _put(batch)
     except IntegrityError:
         _forget_deleted(batch)
-        UsageRecord.objects.bulk_create(batch)
+        _put(batch)
+
+
+def _put(batch: list[UsageRecord]) -> None:
+    """Makes the rows, or brings those that are there up to date; doing it twice is doing it once."""
+    UsageRecord.objects.bulk_create(batch, update_conflicts=True, unique_fields=["request_id"], update_fields=_GROWS)
 
 
 def _forget_deleted(batch: list[UsageRecord]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from functools import wraps
@@ -18,16 +17,14 @@ from django.views.decorators.csrf import csrf_exempt
 
 from serving_app.gateway.auth import Caller, caller_of
 from serving_app.gateway.body import MAX_BYTES, Body, ChatBody, CompletionBody, parse
+from serving_app.gateway.booking import CLIENT_LEFT, Booking
 from serving_app.gateway.errors import GatewayError
 from serving_app.gateway.limits import LIMITS
 from serving_app.gateway.proxying import Exchange, open_exchange
 from serving_app.gateway.routing import TABLE, Route
-from serving_app.gateway.stream import reasoning_tokens
-from serving_app.gateway.usage import USAGE
-from serving_app.models import UsageRecord
+from serving_app.gateway.spending import most_of
 
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
-CLIENT_LEFT = 499
 
 
 def endpoint(method: str) -> Callable[[View], View]:
@@ -90,8 +87,11 @@ async def _complete(request: HttpRequest, kind: type[Body], path: str) -> HttpRe
     caller = await caller_of(request)
     body = parse(kind, _data(request))
     route = await _route(caller, body.model)
-    LIMITS.enter(caller.key_id)
-    booking = Booking(caller, route)
+    tokens, dollars = most_of(
+        caller.terms, route, prompt=body.most_prompt_tokens if caller.terms.reserves else 0, answer=body.most_answer_tokens,
+        num_answers=body.n or 1,
+    )  # fmt: skip
+    booking = Booking(caller, route, LIMITS.enter(caller.key_id, caller.terms, tokens=tokens, dollars=dollars))
     _close_with_request(booking)
     try:
         exchange = booking.exchange = await open_exchange(route, path, body.upstream())
@@ -167,56 +167,3 @@ def _model(route: Route) -> dict[str, Any]:
     return {
         "id": route.name, "object": "model", "created": route.created, "owned_by": route.owner, "state": route.state,
     }  # fmt: skip
-
-
-_background: set[asyncio.Task[None]] = set()
-"""Keeps tasks that nobody waits for until they are done."""
-
-
-def _in_background(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.get_running_loop().create_task(work)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-
-
-class Booking:
-    """One request in the limits and in the usage; closed exactly once, however it ends."""
-
-    def __init__(self, caller: Caller, route: Route) -> None:
-        self.caller = caller
-        self.route = route
-        self.started = time.monotonic()
-        self.exchange: Exchange | None = None
-        self.revision_id: int | None = None
-        self._open = True
-
-    def abandon(self) -> None:
-        """Ends what has not ended: the client has left before its stream began."""
-        if self._open:
-            self.close(CLIENT_LEFT)
-            if self.exchange is not None:
-                _in_background(self.exchange.close())
-
-    def close(self, status: int) -> None:
-        """Counts the request out and writes down what it used."""
-        if not self._open:
-            return
-        self._open = False
-        LIMITS.leave(self.caller.key_id)
-        usage = self.exchange.usage if self.exchange is not None else {}
-        USAGE.add(
-            UsageRecord(
-                project_id=self.route.project_id,
-                deployment_id=self.route.deployment_id,
-                revision_id=self.exchange.upstream.revision_id if self.exchange is not None else self.revision_id,
-                model_name=self.route.name,
-                api_key_id=self.caller.key_id,
-                user_id=self.caller.user_id,
-                prompt_tokens=usage.get("prompt_tokens") or 0,
-                completion_tokens=usage.get("completion_tokens") or 0,
-                reasoning_tokens=reasoning_tokens(usage),
-                status=status,
-                ttft_seconds=self.exchange.ttft_seconds if self.exchange is not None else None,
-                seconds=time.monotonic() - self.started,
-            )
-        )

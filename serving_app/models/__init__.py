@@ -11,10 +11,10 @@ from serving_app.models.deployments import (
     RevisionTransition,
 )
 from serving_app.models.judgements import Judgement, JudgementKind
-from serving_app.models.usage import UsageRecord
+from serving_app.models.usage import Price, UsageRecord
 
 __all__ = [
     "DELETED_NAME", "Conversation", "ConversationShare", "Deployment", "DeploymentRevision", "DeploymentTransition", "Judgement",
-    "JudgementKind", "Message", "Preset", "Replica", "ReplicaTransition", "RevisionTransition",
+    "JudgementKind", "Message", "Preset", "Price", "Replica", "ReplicaTransition", "RevisionTransition",
     "UsageRecord",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from serving_app.selectors.judgements import (
     win_rates,
 )
 from serving_app.selectors.tokens import message_tokens
-from serving_app.selectors.usage import usage_summary
+from serving_app.selectors.usage import keys_with_budget, usage_rows, usage_summary
 
 __all__ = [
     "checkpoints_deployable",
@@ -38,12 +38,14 @@ __all__ = [
     "judged_versions",
     "judgement_counts",
     "judgement_list",
+    "keys_with_budget",
     "message_tokens",
     "own_judgements",
     "preset_list",
     "ready_replicas",
     "replica_log",
     "share_found",
+    "usage_rows",
     "usage_summary",
     "win_rates",
 ]

@@ -25,6 +25,7 @@ from serving_app.services.deployments import (
 )
 from serving_app.services.judged_datasets import accepted_rows, judged_version_create
 from serving_app.services.judgements import judgement_review, message_prefer, message_rate, message_rewrite
+from serving_app.services.prices import price_set
 from serving_app.services.revisions import revision_create, revision_rollback, revision_shift
 from serving_app.services.sharing import conversation_share, conversation_unshare, preset_create, preset_delete
 from serving_app.sleeping import deployment_wake
@@ -72,6 +73,7 @@ __all__ = [
     "num_columns",
     "preset_create",
     "preset_delete",
+    "price_set",
     "replica_transition",
     "revision_create",
     "revision_rollback",

@@ -9,6 +9,7 @@ from model_core.errors import ConfigError
 from model_core.serving.reasoning import CLOSE, OPEN
 from model_core.thinking import split
 from r1platform.lib.transitions import IllegalTransition
+from serving_app.gateway.limits import Slot
 from serving_app.models import Message
 from serving_app.services.conversations import answer_queue
 from serving_app.states import GENERATION_ENDS
@@ -16,7 +17,7 @@ from serving_app.states import GENERATION_ENDS
 
 @transaction.atomic
 def message_continue(
-    *, message: Message, user: User, token: int | None = None, choice: int | None = None, key_id: int | None = None
+    *, message: Message, user: User, token: int | None = None, choice: int | None = None, slots: list[Slot] | None = None
 ) -> Message:
     """Another answer beside this one that begins as it does: whole, or up to place `token` with the likeliest `choice` there.
 
@@ -34,7 +35,7 @@ def message_continue(
     if "\ufffd" in prefix:
         raise ConfigError("This place is within a character of several tokens. Choose one before or after it.", field="token")
     thought, said = split(prefix)
-    return answer_queue(beside=message, key_id=key_id, prefix=prefix, reasoning=thought, content=said)
+    return answer_queue(beside=message, slots=slots, prefix=prefix, reasoning=thought, content=said)
 
 
 def begun_text(message: Message) -> str:

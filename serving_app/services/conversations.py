@@ -15,6 +15,7 @@ from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project
 from serving_app import generation
 from serving_app.gateway.body import check_parameters
+from serving_app.gateway.limits import Slot
 from serving_app.models import Conversation, Deployment, Judgement, Message
 from serving_app.states import GENERATION_ENDS, DeploymentState, GenerationState, ReviewState
 from serving_app.texts import refuse_unstorable, title_of
@@ -94,7 +95,7 @@ def conversation_delete(*, conversation: Conversation, user: User) -> None:
 
 @transaction.atomic
 def message_send(
-    *, conversation: Conversation, user: User, content: str, parent: Message | None = None, key_id: int | None = None
+    *, conversation: Conversation, user: User, content: str, parent: Message | None = None, slots: list[Slot] | None = None
 ) -> tuple[Message, Message]:
     """Adds what the user says after `parent` (else at the newest end) and queues the answer, booked on the API key.
 
@@ -110,7 +111,7 @@ def message_send(
     if before is not None and before.state not in GENERATION_ENDS:
         raise IllegalTransition("Answer", before.pk, before.state, "sent again")
     said = Message.objects.create(conversation=locked, parent=before, role="user", content=text)
-    answer = _queue_all(locked, said, key_id)
+    answer = _queue_all(locked, said, slots)
     changes = {} if locked.title else {"title": title_of(text)}
     Conversation.objects.filter(pk=locked.pk).update(updated_at=Now(), **changes)
     _announce(locked.pk, said)
@@ -119,7 +120,7 @@ def message_send(
 
 @transaction.atomic
 def message_edit(
-    *, message: Message, user: User, content: str, key_id: int | None = None
+    *, message: Message, user: User, content: str, slots: list[Slot] | None = None
 ) -> tuple[Message, Message]:
     """Another wording beside a message of the user, with its own answer; the old branch stays."""
     locked = _locked(message.conversation)
@@ -128,26 +129,26 @@ def message_edit(
         raise ConfigError("Only your own messages can be edited; an answer can be regenerated.", field="message")
     _answerable(locked)
     said = Message.objects.create(conversation=locked, parent=message.parent, role="user", content=_said(content))
-    answer = _queue_all(locked, said, key_id)
+    answer = _queue_all(locked, said, slots)
     _announce(locked.pk, said)
     return said, answer
 
 
 @transaction.atomic
-def message_regenerate(*, message: Message, user: User, key_id: int | None = None) -> Message:
+def message_regenerate(*, message: Message, user: User, slots: list[Slot] | None = None) -> Message:
     """Another answer beside this one, in a comparison by the same model; for a message of the user that has none, its first."""
     locked = _locked(message.conversation)
     assert locked.user_id == user.pk, "doors let only the owner through"
     if message.role != "assistant":
         _answerable(locked)
-        return _queue_all(locked, message, key_id)
+        return _queue_all(locked, message, slots)
     if message.state not in GENERATION_ENDS:
         raise IllegalTransition("Answer", message.pk, message.state, "generated again")
-    return answer_queue(beside=message, key_id=key_id)
+    return answer_queue(beside=message, slots=slots)
 
 
 @transaction.atomic
-def answer_queue(*, beside: Message, key_id: int | None, **begun: str) -> Message:
+def answer_queue(*, beside: Message, slots: list[Slot] | None, **begun: str) -> Message:
     """Another answer to the same message: in a comparison by the model of that column, else by the conversation's.
 
     `begun` are the fields of one that goes on from something. Raises EngineError when the model cannot answer now.
@@ -156,7 +157,7 @@ def answer_queue(*, beside: Message, key_id: int | None, **begun: str) -> Messag
     assert beside.parent is not None, "an answer has a question"
     deployment = (beside.edit_of or beside).deployment if beside.column is not None else locked.deployment
     _answerable(locked, [deployment])
-    return _queue(locked, beside.parent, key_id, deployment, beside.column, **begun)
+    return _queue(locked, beside.parent, slots, deployment, beside.column, **begun)
 
 
 def message_stop(*, message: Message, user: User) -> None:
@@ -251,17 +252,17 @@ def _title(value: str) -> str:
     return refuse_unstorable(value, "title").strip()[:160]
 
 
-def _queue_all(conversation: Conversation, said: Message, key_id: int | None) -> Message:
+def _queue_all(conversation: Conversation, said: Message, slots: list[Slot] | None) -> Message:
     """An answer of each model that is compared, or of the only one; the first is returned."""
     models = compared(conversation)
     if len(models) == 1:
-        return _queue(conversation, said, key_id, conversation.deployment)
-    first, *_others = [_queue(conversation, said, key_id, model, column) for column, model in enumerate(models)]
+        return _queue(conversation, said, slots, conversation.deployment)
+    first, *_others = [_queue(conversation, said, slots, model, column) for column, model in enumerate(models)]
     return first
 
 
 def _queue(
-    conversation: Conversation, said: Message, key_id: int | None, deployment: Deployment | None, column: int | None = None,
+    conversation: Conversation, said: Message, slots: list[Slot] | None, deployment: Deployment | None, column: int | None = None,
     **begun: str,
 ) -> Message:  # fmt: skip
     answer = Message.objects.create(
@@ -269,8 +270,9 @@ def _queue(
         deployment=deployment, column=column, **begun,
     )  # fmt: skip
     answer.refresh_from_db()
+    slot = slots.pop() if slots else None
     _announce(conversation.pk, answer)
-    transaction.on_commit(lambda: generation.start(answer.pk, key_id))
+    transaction.on_commit(lambda: generation.start(answer.pk, slot))
     return answer
 
 

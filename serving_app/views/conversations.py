@@ -6,6 +6,7 @@ Each is a POST. The chat page sends them in the background and asks for JSON; wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -102,7 +103,7 @@ def _regenerate(request: HttpRequest, found: Conversation) -> Message:
 
 def _continue(request: HttpRequest, found: Conversation) -> Message:
     """Goes on where the answer was cut, or at one of its tokens with another."""
-    places = {name: _number(request, name) for name in ("token", "choice") if request.POST.get(name)}
+    places: dict[str, Any] = {name: _number(request, name) for name in ("token", "choice") if request.POST.get(name)}
     return services.message_continue(message=_message(request, found), user=signed_in(request), **places)
 
 

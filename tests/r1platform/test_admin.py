@@ -23,6 +23,7 @@ from serving_app.models import (
     ConversationShare,
     DeploymentTransition,
     Judgement,
+    Price,
     Replica,
     ReplicaTransition,
     RevisionTransition,
@@ -71,6 +72,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     message_rate(message=chat.messages.get(role="assistant"), user=alice, value=1)
     conversation_share(conversation=chat, user=alice)
     preset_create(project=project, user=alice, name="Brief")
+    Price.objects.create(deployment=deployment)
     UsageRecord.objects.create(project=project, user=alice, api_key=key, model_name="sums", status=200)
     webhook, _secret = webhook_create(project=project, user=alice, name="x", url="https://hooks.example.org/")
     webhook_send(webhook=webhook, event="ping", data={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,7 +13,7 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from r1platform.keys import KeyRefused, api_key_create, api_key_find, api_key_revoke
-from r1platform.models import ApiKey, Project
+from r1platform.models import ApiKey, AuditEntry, Project
 from r1platform.services import project_create
 
 
@@ -105,3 +106,37 @@ def test_a_key_that_is_refused_keeps_what_was_typed(client_alice: Client) -> Non
     answer = client_alice.post(reverse("settings-keys"), {"name": "notebook", "lifetime": "90"})
     assert answer.status_code == 422 and 'value="notebook"' in answer.content.decode()
     assert not ApiKey.objects.exists()
+
+
+LIMITS = {"requests_per_minute": 60, "tokens_per_minute": 5000, "concurrent_requests": 4, "dollars_per_month": "12.5"}
+
+
+def limits_of(key: ApiKey) -> tuple[int | None, int | None, int | None, Decimal | None]:
+    key.refresh_from_db()
+    return key.requests_per_minute, key.tokens_per_minute, key.concurrent_requests, key.dollars_per_month
+
+
+def test_limits_are_set_with_the_key_and_changed_by_its_owner_alone(client_alice: Client, client_bob: Client) -> None:
+    client_alice.post(reverse("settings-keys"), {"name": "notebook", "scopes": ["inference"], "lifetime": "90", **LIMITS})
+    key = ApiKey.objects.get()
+    assert limits_of(key) == (60, 5000, 4, Decimal("12.5"))
+    page = client_alice.get(reverse("settings-keys")).content.decode()
+    assert "60 requests/min" in page and "$12.50 a month" in page and f'id="key-{key.pk}-tokens_per_minute"' in page
+    client_alice.post(reverse("key-limit", args=[key.pk]), {"requests_per_minute": "7"})
+    assert limits_of(key) == (7, None, None, None)
+    assert client_bob.post(reverse("key-limit", args=[key.pk]), {}).status_code == 404
+    assert client_alice.post(reverse("key-limit", args=[key.pk]), {"tokens_per_minute": "0"}, follow=True).context["messages"]
+    assert limits_of(key) == (7, None, None, None)
+    changed = client_alice.patch(f"/api/v1/api-keys/{key.pk}/", {"dollars_per_month": "3"}, content_type="application/json")
+    assert changed.status_code == 200 and changed.json()["dollars_per_month"] == "3.00" and limits_of(key) == (7, None, None, Decimal(3))
+    assert AuditEntry.objects.filter(action="key.limit").count() == 2
+
+
+@pytest.mark.parametrize(("limit", "value"), [("requests_per_minute", 6001), ("dollars_per_month", "0"), ("concurrent_requests", -1)])
+def test_impossible_limits_are_refused_at_their_field(client_alice: Client, alice: User, limit: str, value: object) -> None:
+    key, _secret = api_key_create(user=alice, name="k", scopes=["inference"])
+    answer = client_alice.patch(f"/api/v1/api-keys/{key.pk}/", {limit: value}, content_type="application/json")
+    assert answer.status_code == 400 and limit in answer.json()["errors"], answer.json()
+    with pytest.raises(KeyRefused) as refused:
+        api_key_create(user=alice, name="k", scopes=["inference"], **{limit: Decimal(str(value))})
+    assert refused.value.field == limit

@@ -23,7 +23,7 @@ from model_core.rundir import COMPLETE
 from r1platform.keys import api_key_create
 from r1platform.lib.storage import run_dir
 from r1platform.models import Node, Project
-from serving_app import placement, services, supervisor
+from serving_app import generation, placement, services, supervisor
 from serving_app.background import release_connections
 from serving_app.gateway.auth import forget_callers
 from serving_app.gateway.proxying import close_client
@@ -91,6 +91,7 @@ def threads_let_go(django_db_setup: None) -> Iterator[None]:
     """Closes the connections of the database threads before the database is dropped."""
     yield
     until(lambda: USAGE._thread is None or not USAGE._thread.is_alive())
+    generation.release()
     release_connections()
 
 
@@ -105,6 +106,7 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget_callers()
     yield
     USAGE._waiting.clear()
+    USAGE._running.clear()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from model_core.errors import ConfigError, EngineError
 from r1platform.models import Project
-from serving_app import generation, services
+from serving_app import services
 from serving_app.api import conversations as api
 from serving_app.gateway import limits
 from serving_app.models import Conversation, Deployment, Judgement, Message
@@ -119,14 +119,13 @@ def test_each_answer_counts_in_the_limits_of_a_key_and_is_counted_out(
     comparison: Conversation, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = limits.Limits(requests_per_minute=100, concurrent=3)
-    for module in (api, generation):
-        monkeypatch.setattr(module, "LIMITS", counted)
+    monkeypatch.setattr(api, "LIMITS", counted)
     url = f"/api/v1/conversations/{comparison.pk}/messages/"
     rich = keyed(alice, "read", "write", "inference")
     first = rich.post(url, {"content": "count 1000 0.02"}, format="json")
     assert first.status_code == 201 and len(first.json()["beside"]) == 1
     said = Message.objects.get(pk=first.json()["user"]["id"])
-    [key] = counted._counts
+    [key] = counted._accounts
     assert counted.running(key) == 2
     busy = rich.post(f"{url}{said.pk}/edit/", {"content": "say x"}, format="json")
     assert busy.status_code == 429 and counted.running(key) == 2, "what was counted in before the limit is out again"

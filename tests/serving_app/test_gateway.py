@@ -43,7 +43,7 @@ def chat(said: str, **more: Any) -> dict[str, Any]:
 
 def used() -> list[UsageRecord]:
     USAGE.flush()
-    return list(UsageRecord.objects.order_by("id"))
+    return list(UsageRecord.objects.exclude(status=UsageRecord.RUNNING).order_by("id"))
 
 
 def test_openai_client_chats_unchanged(client: openai.OpenAI, engine: Engine, alice: User) -> None:
