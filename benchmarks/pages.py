@@ -6,6 +6,7 @@ besides is its queries, with few rows and with all: the number must be the same.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ def main() -> None:
         more_runs(project, user, ids["some"], NUM_RUNS)
         more_datasets(project, NUM_DATASETS)
         more_deployments(project, ids["checkpoint"], NUM_DEPLOYMENTS)
+        gc.collect()
+        gc.freeze()  # as the web process does when it has loaded everything
         detail = {name: {**timed(client, path), "queries": [few[name], num_queries(client, path)]} for name, path in paths(ids)}
     slowest = max(detail, key=lambda name: detail[name]["p95_ms"])
     growing = [name for name, one in detail.items() if one["queries"][0] != one["queries"][1]]

@@ -249,7 +249,7 @@ def test_a_stop_in_mid_shift_keeps_the_shift(first: Deployment, alice: User) -> 
 
 def test_shares_are_exact_and_even() -> None:
     busy = Busy()
-    upstreams = tuple(Upstream(n, "", "", "stub", revision, share) for n, revision, share in ((1, 1, 90), (2, 1, 90), (3, 2, 10)))
+    upstreams = tuple(Upstream(n, "", "", "stub", revision_id=revision, share=share) for n, revision, share in ((1, 1, 90), (2, 1, 90), (3, 2, 10)))
     chosen = [busy.order(upstreams)[0].revision_id for _ in range(1000)]
     assert Counter(chosen) == {1: 900, 2: 100}
     assert all(chosen[at : at + 10].count(2) == 1 for at in range(0, 1000, 10)), "one of any ten, not a hundred at the end"
