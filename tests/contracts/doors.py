@@ -83,6 +83,7 @@ DOORS: dict[str, str] = {
         GET /pipelines/
         GET /usage/training/
         GET /usage/
+        GET /usage/export/
         GET /evaluations/
         GET /evaluations/held-out/
         GET /runs/compare/
@@ -177,7 +178,9 @@ DOORS: dict[str, str] = {
     """,
     "self": """
         POST /settings/keys/$key/revoke/
+        POST /settings/keys/$key/limits/ {"requests_per_minute": "5"}
         GET /api/v1/api-keys/$key/
+        PATCH /api/v1/api-keys/$key/ {"requests_per_minute": 5}
         DELETE /api/v1/api-keys/$key/
         GET /playground/$conversation/
         GET /playground/$conversation/thread/
@@ -264,10 +267,12 @@ DOORS: dict[str, str] = {
         GET /api/v1/evaluations/matrix/?project=$project
         GET /api/v1/judgements/win-rates/?project=$project
         GET /api/v1/usage/?project=$project
+        GET /api/v1/usage/rows/?project=$project
         POST /api/v1/conversations/ {"project": "$project", "title": "Mine"}
         POST /api/v1/presets/ {"project": "$project", "name": "Mine"}
     """,
     "project read": """
+        GET /projects/$project/choices/runs/
         GET /datasets/$dataset/
         GET /datasets/$dataset/versions/1/
         GET /pipelines/$pipeline/
@@ -329,6 +334,8 @@ DOORS: dict[str, str] = {
         GET /api/v1/deployments/$deployment/replicas/
         GET /api/v1/deployments/$deployment/replicas/$replica/log/
         GET /api/v1/deployments/$deployment/revisions/
+        GET /api/v1/deployments/$deployment/history/
+        GET /api/v1/deployments/$deployment/price/
         GET /api/v1/presets/$preset/
     """,
     "project write": """
@@ -379,6 +386,10 @@ DOORS: dict[str, str] = {
         POST /deployments/$deployment/act/start/ {"name": "$model", "replicas": "2"}
         POST /deployments/$deployment/act/scale/ {"name": "$model", "replicas": "2"}
         POST /deployments/$deployment/act/delete/ {"name": "$model", "replicas": "2"}
+        POST /deployments/$deployment/act/idle/ {"minutes": "5"}
+        POST /deployments/$deployment/act/shift/ {"revision": "1", "share": "50"}
+        POST /deployments/$deployment/act/rollback/ {"revision": "1"}
+        POST /usage/prices/$deployment/ {"input_dollars": "1"}
         POST /playground/checkpoints/$checkpoint/ {"content": "1+1="}
         DELETE /api/v1/datasets/$dataset/
         POST /api/v1/datasets/$dataset/look/
@@ -417,6 +428,9 @@ DOORS: dict[str, str] = {
         POST /api/v1/deployments/$deployment/revisions/ {"checkpoint": $checkpoint}
         POST /api/v1/deployments/$deployment/start/
         POST /api/v1/deployments/$deployment/stop/
+        POST /api/v1/deployments/$deployment/shift/ {"revision": 1, "share": 50}
+        POST /api/v1/deployments/$deployment/rollback/ {}
+        PUT /api/v1/deployments/$deployment/price/ {"input_dollars": "1"}
     """,
 }  # fmt: skip
 

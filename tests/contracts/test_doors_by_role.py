@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.http.response import HttpResponseBase
@@ -21,6 +22,7 @@ from r1platform.rooms import modules
 from r1platform.services import project_archive
 from r1platform.web import sockets
 from serving_app.background import release_connections
+from serving_app.gateway import proxying
 from serving_app.gateway.auth import forget_callers
 from serving_app.gateway.routing import TABLE
 from serving_app.gateway.usage import USAGE
@@ -62,8 +64,13 @@ def read(rows: str, rule: str) -> Iterator[Door]:
 
 
 @pytest.fixture
-def world(node: Node) -> World:
-    return World(node)
+def world(node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Each visit has an event loop of its own, and with it the gateway's client, which is closed here."""
+    made, client = list[ClientSession](), proxying.client
+    monkeypatch.setattr(proxying, "client", lambda: made.append(client()) or made[-1])  # type: ignore[func-returns-value]
+    yield World(node)
+    for session in made:
+        session.detach()
 
 
 def routes(resolver: Any = None, prefix: str = "") -> Iterator[str]:
