@@ -9,7 +9,6 @@ import json
 from typing import Any
 
 from django import forms
-from django.db.models import QuerySet
 
 from model_core.serving.engines import ENGINES
 from r1platform.models import Project
@@ -17,8 +16,8 @@ from serving_app.models import Conversation, Deployment
 from serving_app.services.deployments import name_taken
 from serving_app.shifting import ShiftPlan
 from serving_app.states import DeploymentState
-from training_app.models import Checkpoint
 from training_app.schema_forms import SchemaForm
+from training_app.search_fields import SearchedField
 
 PREFIX = "config"
 """Of the names of an engine's settings in the page, so that none meets a field of the deployment."""
@@ -30,22 +29,10 @@ def engine_choices() -> list[tuple[str, str, str]]:
     return sorted(found, key=lambda item: (item[2] != "", item[0]))
 
 
-class CheckpointField(forms.ModelChoiceField):  # type: ignore[type-arg]
-    """Shows run, step and what was measured."""
-
-    def label_from_instance(self, obj: Any) -> str:
-        parts = [f"Run {obj.run_id} · {obj.run.name} · step {obj.step}"]
-        for key, words in (("accuracy", "accuracy"), ("quality", "quality")):
-            value = obj.metrics.get(key, obj.metrics.get(f"eval/{key}"))
-            if isinstance(value, int | float):
-                parts.append(f"{words} {value:.1%}" if key == "accuracy" else f"{words} {value:.2f}")
-        return " · ".join([*parts, *(["final"] if obj.is_final else [])])
-
-
 class DeploymentForm(forms.Form):
     """What to serve, on which engine, under which name; the engine's own settings are in `EngineForm`."""
 
-    checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), empty_label="Choose a checkpoint…")
+    checkpoint = SearchedField("answering", empty_label="Choose a checkpoint…")
     name = forms.SlugField(
         max_length=80, help_text="Model id in the API, such as “sums-r1”. Letters, digits, “-” and “_”."
     )
@@ -68,14 +55,12 @@ class DeploymentForm(forms.Form):
         "Empty: it never sleeps.",
     )
 
-    def __init__(self, *args: Any, checkpoints: QuerySet[Checkpoint], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.engines = engine_choices()
-        field = self.fields["checkpoint"]
-        assert isinstance(field, forms.ModelChoiceField)
-        field.queryset = checkpoints
-        engine = self.fields["engine"]
-        assert isinstance(engine, forms.ChoiceField)
+        checkpoint, engine = self.fields["checkpoint"], self.fields["engine"]
+        assert isinstance(checkpoint, SearchedField) and isinstance(engine, forms.ChoiceField)
+        checkpoint.offer(project)
         engine.choices = [(name, title) for name, title, _why in self.engines]
 
     def clean_name(self) -> str:

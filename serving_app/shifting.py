@@ -1,6 +1,6 @@
 """How a new revision takes over: the plan, what has been measured at this step, and what follows from both.
 
-Pure reading. `takeovers.revision_step` carries out what is decided here, in the round of the reconciler and from a person's
+Pure reading. `takeover.takeover_step` carries out what is decided here, in the round of the reconciler and from a person's
 hand alike; so a shift lives in the database alone and goes on whoever dies.
 """
 

@@ -78,6 +78,14 @@ def _checkpoint_label(row: Checkpoint) -> str:
     return f"Run {row.run_id} · {row.run.name} · step {row.step}{' · final' if row.is_final else ''}"
 
 
+def _answering_label(row: Checkpoint) -> str:
+    """With what was measured of it."""
+    found = {key: row.metrics.get(key, row.metrics.get(f"eval/{key}")) for key in ("accuracy", "quality")}
+    told = {key: value for key, value in found.items() if isinstance(value, int | float)}
+    shown = [f"accuracy {value:.1%}" if key == "accuracy" else f"quality {value:.2f}" for key, value in told.items()]
+    return " · ".join([_checkpoint_label(row), *shown])
+
+
 def _run_label(row: PhaseRun) -> str:
     return f"Run {row.pk} · {row.name}"
 
@@ -94,7 +102,7 @@ class Kind(NamedTuple):
 KINDS = {
     "versions": Kind(ready_versions, _version_word, _version_label, "dataset or number: sums v2"),
     "checkpoints": Kind(checkpoints, _checkpoint_word, _checkpoint_label, "run, number or step"),
-    "answering": Kind(answering_checkpoints, _checkpoint_word, _checkpoint_label, "run, number or step"),
+    "answering": Kind(answering_checkpoints, _checkpoint_word, _answering_label, "run, number or step"),
     "runs": Kind(runs, _run_word, _run_label, "name, number or phase"),
 }
 

@@ -31,7 +31,7 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
         return redirect("overview")
     require_role(request.user, project, Role.EDITOR)
     checkpoints = selectors.checkpoints_deployable(user=request.user, project=project)
-    form = DeploymentForm(request.POST or None, checkpoints=checkpoints, initial=_initial(request, checkpoints))
+    form = DeploymentForm(request.POST or None, project=project, initial=_initial(request, checkpoints))
     engine = _engine_form(request, form)
     if _valid(request, form, engine) and (made := _create(request, project, form, engine)):
         messages.success(
@@ -54,8 +54,7 @@ def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
     deployment = deployment_of(request, deployment_id)
     require_role(request.user, deployment.project, Role.EDITOR)
     now = current_revision(deployment)
-    checkpoints = selectors.checkpoints_deployable(user=request.user, project=deployment.project)
-    form = RevisionForm(request.POST or None, checkpoints=checkpoints, initial=_initial_revision(request, now))
+    form = RevisionForm(request.POST or None, project=deployment.project, initial=_initial_revision(request, now))
     engine = _engine_form(request, form, values=now.engine_config if now else None)
     plan = ShiftForm(request.POST or None)
     if _valid(request, form, engine, plan) and _revise(request, deployment, form, engine, plan):
