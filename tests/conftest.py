@@ -18,10 +18,17 @@ from r1platform.keys import SCOPES, api_key_create
 from r1platform.lib.embedded import Postgres, Redis
 from r1platform.models import Device, DeviceKind, Membership, Node, Project, Role
 from r1platform.services import project_create
+from tests.browser import shared
 from tests.home import HOME
 
 django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 """Slow hashing is the point of the real one; here it is only slow."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The shared browser ends with the last test that asks for it."""
+    shared.close_unless_wanted(nextitem)
 
 
 @pytest.fixture(scope="session")

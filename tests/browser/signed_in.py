@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, Page, WebSocketRoute
+from playwright.sync_api import BrowserContext, Page, WebSocketRoute
 
 SETTLED = """() => document.readyState === "complete"
     && ![...document.querySelectorAll("[data-note]")].some((one) => one.offsetParent && one.getBoundingClientRect().top < innerHeight
@@ -18,14 +18,13 @@ SETTLED = """() => document.readyState === "complete"
 class Site:
     """Pages of `alice` at `url`; `sockets` are the connections so far, `errors` what the browser complained about."""
 
-    def __init__(self, browser: Browser, url: str, user: User) -> None:
+    def __init__(self, profile: BrowserContext, url: str, user: User) -> None:
         self.url = url
         client = Client()
         client.force_login(user)
-        self.context = browser.new_context(viewport={"width": 1280, "height": 900})
+        self.context = profile
         cookie = client.cookies["sessionid"].value
         self.context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
-        self.context.set_default_timeout(10_000)
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.sockets: list[WebSocketRoute] = []
@@ -37,6 +36,14 @@ class Site:
     def _socket(self, route: WebSocketRoute) -> None:
         self.sockets.append(route)
         route.send(json.dumps(self.hello))
+
+    def leave(self) -> None:
+        """Closes the pages and leaves nothing of them in the profile but its cache."""
+        for page in self.context.pages:
+            if page.url.startswith(self.url):
+                page.evaluate("() => localStorage.clear()")
+            page.close()
+        self.context.clear_cookies()
 
     def open(self, path: str) -> Page:
         self.page.goto(f"{self.url}{path}")

@@ -300,7 +300,7 @@ def test_hung_engine_is_unreachable_and_ready_again(create: Any) -> None:
     ref = engine_of(replicas(made)[0])
     os.kill(ref.pid, signal.SIGSTOP)
     try:
-        until(lambda: replicas(made)[0].state == "unreachable", seconds=60)  # three probes of 5 s, on a busy machine
+        until(lambda: replicas(made)[0].state == "unreachable", seconds=60)  # three probes of 2 s, on a busy machine
     finally:
         os.kill(ref.pid, signal.SIGCONT)
     until(lambda: replicas(made)[0].state == "ready", seconds=30)

@@ -14,7 +14,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connections
 from django.urls import reverse
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
 
 from r1platform.lib.storage import run_dir
 from serving_app.models import Deployment, Message, Replica
@@ -37,10 +37,10 @@ class RealSite(Site):
 
 
 @pytest.fixture
-def site(chromium: Browser, web: Served, alice: User, worker: Worker, redis_url: str) -> Iterator[RealSite]:
+def site(chromium: BrowserContext, web: Served, alice: User, worker: Worker, redis_url: str) -> Iterator[RealSite]:
     made = RealSite(chromium, web.url, alice)
     yield made
-    made.context.close()
+    made.leave()
     assert made.errors == []
 
 

@@ -63,7 +63,7 @@ class Stub:
         body = {"model": served_name, "messages": [{"role": "user", "content": "say hello"}]}
         try:
             answer = httpx.post(
-                f"{base_url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {api_key}"}, timeout=5
+                f"{base_url}/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {api_key}"}, timeout=2
             )
         except httpx.HTTPError:
             return Readiness("starting", "Its server is not up yet.")
