@@ -164,5 +164,6 @@ class UsageAdmin(ReadOnly):
         "cost_dollars", "seconds",
     ]  # fmt: skip
     list_filter = ["status", "model_name", "project"]
+    search_fields = ["=request_id"]
     date_hierarchy = "created_at"
     list_select_related = ["project", "user", "api_key"]

@@ -22,9 +22,9 @@ CLIENT_LEFT = 499
 class Booking:
     """One request in the limits and in the usage; closed exactly once, however it ends."""
 
-    def __init__(self, caller: Caller, route: Route, slot: Slot) -> None:
+    def __init__(self, caller: Caller, route: Route, slot: Slot, request_id: uuid.UUID) -> None:
         self.caller, self.route, self.slot = caller, route, slot
-        self.request_id = uuid.uuid4()
+        self.request_id = request_id
         self.started = time.monotonic()
         self.exchange: Exchange | None = None
         self.revision_id: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from functools import wraps
@@ -25,14 +26,22 @@ from serving_app.gateway.routing import TABLE, Route
 from serving_app.gateway.spending import most_of
 
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+REQUEST_ID = "r1.request_id"
+"""Where a request carries its id, which the answer's header and the row of its usage have too."""
 
 
 def endpoint(method: str) -> Callable[[View], View]:
-    """A gateway view: one method, errors in OpenAI's shape, none of the platform's sign-in."""
+    """A gateway view: one method, errors in OpenAI's shape, an id in every answer, none of the platform's sign-in."""
 
     def decorate(view: View) -> View:
         @wraps(view)
         async def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            request.META[REQUEST_ID] = uuid.uuid4()
+            response = await _answer(request, *args, **kwargs)
+            response.headers["X-Request-Id"] = str(request.META[REQUEST_ID])
+            return response
+
+        async def _answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             try:
                 if request.method != method:
                     raise GatewayError(405, f"This path takes {method}, not {request.method}.")
@@ -91,7 +100,8 @@ async def _complete(request: HttpRequest, kind: type[Body], path: str) -> HttpRe
         caller.terms, route, prompt=body.most_prompt_tokens if caller.terms.reserves else 0, answer=body.most_answer_tokens,
         num_answers=body.n or 1,
     )  # fmt: skip
-    booking = Booking(caller, route, LIMITS.enter(caller.key_id, caller.terms, tokens=tokens, dollars=dollars))
+    slot = LIMITS.enter(caller.key_id, caller.terms, tokens=tokens, dollars=dollars)
+    booking = Booking(caller, route, slot, request.META[REQUEST_ID])
     _close_with_request(booking)
     try:
         exchange = booking.exchange = await open_exchange(route, path, body.upstream())

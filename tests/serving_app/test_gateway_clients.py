@@ -53,6 +53,14 @@ def test_openai_client_reads_probabilities(client: openai.OpenAI, engine: Engine
     assert [other.token for other in tokens[0].top_logprobs] == ["a ", "else "] and tokens[0].logprob == -0.1
 
 
+def test_every_answer_has_an_id_and_its_row_of_usage_has_the_same(client: openai.OpenAI, engine: Engine) -> None:
+    answer = client.chat.completions.create(**chat("say hi"))
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.chat.completions.create(**{**chat("say hi"), "model": "none"})
+    assert [str(row.request_id) for row in used()] == [answer._request_id]
+    assert refused.value.request_id not in {None, answer._request_id}
+
+
 def test_openai_client_raises_its_own_class_for_each_error(
     web: Served, client: openai.OpenAI, alice: User, checkpoint: Checkpoint
 ) -> None:
