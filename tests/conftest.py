@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.management import create_contenttypes
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.functions import Now
+from django.db.models.signals import post_migrate
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -39,12 +41,19 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
         DatabaseOperations.sql_flush = _emptied
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """Kinds of rows and permissions are made once: `_emptied` leaves them, so nothing need make them after every test."""
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    post_migrate.disconnect(create_contenttypes)
+
+
 def _emptied(
     _operations: Any, _style: Any, tables: list[str], *, reset_sequences: bool = False, allow_cascade: bool = False
 ) -> list[str]:
     """How tables are emptied behind a test that commits: a TRUNCATE makes every file of every table anew, for the few rows there are."""
     assert not reset_sequences
-    deletes = [f'DELETE FROM "{table}";' for table in tables]
+    deletes = [f'DELETE FROM "{table}";' for table in tables if table not in {"django_content_type", "auth_permission"}]
     return ["SET session_replication_role = replica;", *deletes, "SET session_replication_role = DEFAULT;"] if tables else []
 
 
