@@ -46,7 +46,10 @@ def traces(page: Page, name: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize(("axis", "place"), [("step", "step"), ("tokens", "token"), ("process", "process time")])
+@pytest.mark.parametrize(("axis", "place"), [
+    ("step", "step"), pytest.param("tokens", "token", marks=pytest.mark.slow),
+    pytest.param("process", "process time", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_log_axis_says_what_it_cannot_draw_and_shows_the_rest_as_a_point(
     site: Site, run: PhaseRun, axis: str, place: str
 ) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 RULES: dict[str, tuple[str, ...]] = {
     # anonymous, stranger, viewer, editor, owner, staff (who is no member)
     "public": ("in", "in", "in", "in", "in", "in"),
-    "signed in": ("out", "in", "in", "in", "in", "in"),
+    "signed in": ("out", "in", "in", "", "in", "in"),
     "the same for all": ("out", "in", "", "", "", ""),
-    "project read": ("out", "404", "in", "in", "in", "404"),
+    "project read": ("out", "404", "in", "", "in", "404"),
     "project write": ("out", "404", "403", "in", "in", "404"),
     "project own": ("out", "404", "403", "403", "in", "404"),
     "editors' own": ("out", "404", "404", "in", "in", "404"),
@@ -31,7 +31,7 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 """What each of the six meets: `in`; `out`, the sign-in; or a refusal. `named`: the body or the query names the project, and one
 of others is answered as one that does not exist. `form`: the form says which project its page showed. `page for`: the page is
-about the visitor's own project where they are no member of this one."""
+about the visitor's own project where they are no member of this one. Empty: not visited, for who stands beside meets the same."""
 
 DOORS: dict[str, str] = {
     "public": """

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model_core.config import PrepareConfig, RunConfig, RunPaths
-from model_core.launch import command, environment
 from model_core.preparation import prepare
 from model_core.recipes import article_recipe
 from model_core.rundir import RunDir
+from tests.model_core import forked
 from training_app.gates import gate_decide
 from training_app.models import PhaseRun
 from training_app.pipeline_templates.article import Article
@@ -34,12 +32,9 @@ def trained(directory: Path, dataset: Path, **phase_config: Any) -> dict[str, An
     (recipe,) = (one for one in article_recipe() if one.name == "cold-start")
     config = {**recipe.config, "phase_config": {**recipe.config.get("phase_config", {}), **phase_config}}
     rundir = RunDir.create(directory / "run", run=RunConfig.parse(config), paths=RunPaths(dataset=str(dataset)))
-    env = os.environ | environment(num_processes=1)
-    done = subprocess.run(
-        command(rundir.path, num_processes=1), env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
+    forked.run(["train", str(rundir.path)], output=rundir.log, seconds=270)
     result = rundir.read_result()
-    assert result is not None and result["status"] == "succeeded", done.stderr[-2000:]
+    assert result is not None and result["status"] == "succeeded", rundir.log.read_text()[-2000:]
     assert result["num_problems"] >= 500
     return result
 

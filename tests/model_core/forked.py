@@ -22,16 +22,16 @@ FORKS.set_forkserver_preload(["tests.model_core.preloaded"])
 RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-def run(argv: list[str], *, output: Path, num_processes: int = 1) -> int:
+def run(argv: list[str], *, output: Path, num_processes: int = 1, seconds: float = LIMIT_SECONDS) -> int:
     """What `python -m model_core ARGV` ends with on so many ranks; a rank that fails ends the others, as under the launcher.
 
     All that they write goes to `output`.
     """
     ranks = start(argv, output=output, num_processes=num_processes)
-    deadline, running, status = time.monotonic() + LIMIT_SECONDS, list(ranks), 0
+    deadline, running, status = time.monotonic() + seconds, list(ranks), 0
     while running and not status:
         ended = wait([rank.sentinel for rank in running], deadline - time.monotonic())
-        assert ended, f"not ended in {LIMIT_SECONDS} s: {output.read_text()[-4000:]}"
+        assert ended, f"not ended in {seconds} s: {output.read_text()[-4000:]}"
         status = next((rank.exitcode for rank in running if rank.exitcode), 0)
         running = [rank for rank in running if rank.exitcode is None]
     for rank in ranks:

@@ -121,7 +121,7 @@ def test_up_from_start_to_end(up: Up) -> None:
     assert httpx.get(f"{state['base_url']}/static/../settings.py").status_code == 404
 
     running = up.everything()
-    for part in ([], ["--only", "worker"], ["--only", "web", "--only", "beat"]):
+    for part in ([], ["--only", "web", "--only", "beat"]):
         second = subprocess.run(
             [sys.executable, "manage.py", "up", "--port", str(free_port()), *part],
             cwd=ROOT, env=up.environment(), capture_output=True, text=True, timeout=60,

@@ -65,9 +65,12 @@ class Command(BaseCommand):
 
 
 def _environment() -> dict[str, str]:
-    """What tests have besides: one thread an operator, and the SGLang of this home though they use another."""
+    """What tests have besides: one thread an operator, and the SGLang of this home though they use another.
+
+    Compiled modules are kept also where the shell says not to: hundreds of processes would compile the platform anew.
+    """
     python = Path(settings.R1_HOME) / "sglang" / "bin" / "python"
-    found = {"OMP_NUM_THREADS": "1"}
+    found = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
     return found | {"R1_SGLANG_PYTHON": os.environ.get("R1_SGLANG_PYTHON") or str(python)}
 
 
