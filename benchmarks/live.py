@@ -60,7 +60,7 @@ def measure(api: Any) -> list[float]:
         browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         url = urlsplit(api.base_url)
-        for name, value in api._http.cookies.items():
+        for name, value in api.http.cookies.items():
             context.add_cookies([{"name": name, "value": value, "domain": url.hostname, "path": "/"}])
         page = context.new_page()
         page.add_init_script(WATCH)
