@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import DateTimeField, ExpressionWrapper, F, Max, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -19,6 +20,8 @@ from serving_app.observed import asleep_words, coming_revision, live_replicas
 from serving_app.states import GENERATION_ENDS, DeploymentState
 from serving_app.transitions import deployment_transition
 
+LONGEST = timedelta(hours=1)
+"""A request that runs for longer holds it awake while it runs, and no longer."""
 AWAKE = frozenset({DeploymentState.READY, DeploymentState.DEGRADED})
 
 
@@ -63,12 +66,14 @@ def _is_idle(deployment: Deployment) -> bool:
 
 
 def _last_asked(deployment: Deployment) -> datetime:
-    """When a request last ended, or when it last became ready to take one."""
-    newest = deployment.usage.order_by("-created_at").only("created_at", "seconds").first()
+    """When a request last ended, or when it last became ready to take one. A row is as old as the beginning of its request."""
+    since = timezone.now() - timedelta(seconds=deployment.idle_seconds) - LONGEST
+    recent = deployment.usage.filter(created_at__gte=since).order_by()
+    ended = ExpressionWrapper(F("created_at") + F("seconds") * Value(timedelta(seconds=1)), DateTimeField())
     moments: list[datetime | None] = [
         deployment.created_at,
         deployment.woken_at,
-        newest.created_at + timedelta(seconds=newest.seconds) if newest is not None else None,
+        recent.aggregate(at=Max(ended))["at"],
         *(replica.ready_at for replica in live_replicas(deployment)),
     ]
     return max(moment for moment in moments if moment is not None)

@@ -70,7 +70,7 @@ def test_sleeps_gives_its_device_back_and_the_next_request_waits_for_it(
     assert Deployment.objects.get(pk=made.pk).state == "ready", "it has just been asked"
 
 
-@pytest.mark.parametrize("what", ["never", "request", "runs", "answer", "revision", "woken"])
+@pytest.mark.parametrize("what", ["never", "request", "long request", "runs", "answer", "revision", "woken"])
 def test_what_is_in_use_does_not_sleep(
     what: str, project: Project, checkpoint: Checkpoint, alice: User, redis_url: str
 ) -> None:
@@ -80,6 +80,10 @@ def test_what_is_in_use_does_not_sleep(
         Deployment.objects.update(idle_seconds=0)
     if what == "request":
         UsageRecord.objects.create(deployment=made, model_name="sums")
+    if what == "long request":
+        for minutes_ago, seconds in ((30, 30 * 60), (20, 1)):
+            row = UsageRecord.objects.create(deployment=made, model_name="sums", seconds=seconds)
+            UsageRecord.objects.filter(pk=row.pk).update(created_at=timezone.now() - timedelta(minutes=minutes_ago))
     if what == "runs":
         Replica.objects.update(metrics={"running": 1})
     if what == "answer":
