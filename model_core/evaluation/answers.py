@@ -17,7 +17,7 @@ MAX_ANSWER_CHARS = 2000
 _MAX_DIGITS = 60
 
 _NUMBER = re.compile(
-    r"(?<![\w.,/\-])-?(?:(?:\d+\s+)?\d+/\d+|(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\w/]|[.,]\d)"
+    r"(?<![\w.,/\-])-?(?:(?:\d+[^\S\n]+)?\d+/\d+|(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\w/]|[.,]\d)"
 )
 _LEADING = re.compile(r"^[A-Za-z]\w{0,9}\s*=\s*(?=\S)|^=\s*")
 _SIGN_BEFORE_CURRENCY = re.compile(r"-\s*([$€£¥₹])\s*(?=[\d.])")
@@ -91,11 +91,11 @@ def _number_in(text: str) -> tuple[Fraction, str] | None:
 
 def _value(number: str) -> Fraction | None:
     sign, number = (-1, number[1:]) if number.startswith("-") else (1, number)
-    whole, _space, part = number.replace(",", "").rpartition(" ") if "/" in number else ("", "", number.replace(",", ""))
+    *whole, part = number.replace(",", "").split()
     above, _slash, below = part.partition("/")
     if below and int(below) == 0:
         return None
-    return sign * (int(whole.strip() or 0) + (Fraction(int(above), int(below)) if below else Fraction(part)))
+    return sign * (sum(map(int, whole)) + (Fraction(int(above), int(below)) if below else Fraction(part)))
 
 
 def _as_numbers(left: str, right: str) -> bool | None:

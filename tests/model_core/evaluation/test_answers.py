@@ -45,7 +45,9 @@ def test_of_two_numbers_neither_is_taken(first: int, second: int) -> None:
     assert not same_answer(str(first), f"{first} or {second}")
 
 
-@pytest.mark.parametrize("text", ["", "none", "-", "½ a cake", "1/0", "5/00", "1.5/2", "1e5", "1_000", "1-2", "9" * 61, "1.2.3"])
+@pytest.mark.parametrize(
+    "text", ["", "none", "-", "½ a cake", "1/0", "5/00", "1.5/2", "1e5", "1_000", "1-2", "9" * 61, "1.2.3", "3\n1/2"]
+)
 def test_what_is_no_single_number_is_none(text: str) -> None:
     assert number_of(text) is None
 
@@ -112,7 +114,8 @@ def test_setting_changes_no_answer(formula: str) -> None:
 def test_every_writing_of_a_fraction_is_one(whole: int, above: int, below: int) -> None:
     value = whole + Fraction(above, below)
     writings = [
-        f"{whole} {above}/{below}", rf"{whole}\frac{{{above}}}{{{below}}}", rf"{whole} \tfrac{{{above}}}{{{below}}}",
+        f"{whole} {above}/{below}", f"{whole}\t{above}/{below}",
+        rf"{whole}\frac{{{above}}}{{{below}}}", rf"{whole} \tfrac{{{above}}}{{{below}}}",
         f"{whole * below + above}/{below}", rf"$\dfrac{{{whole * below + above}}}{{{below}}}$",
     ]  # fmt: skip
     assert {number_of(writing) for writing in writings} == {value}
