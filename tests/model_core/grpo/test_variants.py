@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from trl import GRPOTrainer
 
 from model_core.config.variants import PRESETS
 from model_core.errors import ConfigError
@@ -99,6 +98,8 @@ class Drawn:
             "advantages": self.advantages_S, "old_per_token_logps": padded(self.old_M), "ref_per_token_logps": padded(self.reference_M),
             "num_items_in_batch": mask_ST.sum(),
         }  # fmt: skip
+        from trl import GRPOTrainer  # seconds to import, which the other processes of a run need not spend
+
         loss = GRPOTrainer._compute_loss(itself, None, given)
         loss.backward()
         assert new_M.grad is not None
