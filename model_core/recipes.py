@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from model_core.config.run import PROFILES
@@ -13,7 +13,8 @@ from model_core.config.run import PROFILES
 
 @dataclass(frozen=True)
 class PhaseRecipe:
-    """One phase of a chain. `starts_from` and `rollouts_from` name earlier phases of the chain."""
+    """One phase of a chain. `starts_from` and `rollouts_from` name earlier phases of the chain; `goes_on` starts from the model
+    that the whole chain goes on from."""
 
     name: str
     phase: str
@@ -27,6 +28,7 @@ class PhaseRecipe:
     """Training rows that the phase wants at least; fewer were seen not to generalise."""
     summary: str = ""
     """What the phase does, in a sentence for people."""
+    goes_on: bool = False
 
 
 def article_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
@@ -122,6 +124,49 @@ def distillation_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
             summary="Teaches a small dense model of the Qwen2 class the answers that were kept.",
         ),
     ]
+
+
+def fine_tuning_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
+    """Good answers alone, learnt by a model that is there: few gentle supervised steps, so that it keeps what it can.
+
+    Steps and rate are ours; `docs/experiments.md` has what they did.
+    """
+    settings = {"steps": 40, "optimizer": "adamw", "adamw_lr": 3e-4, "batch_size": 16}
+    return [
+        PhaseRecipe(
+            "fine-tuning", "cold_start", _config("cold_start", seed, settings), budget_fraction=1.0, gate_threshold=None,
+            num_rows=1, goes_on=True, summary="Learns the good answers by supervised steps.",
+        ),
+    ]  # fmt: skip
+
+
+def reward_model_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
+    """A reward model alone, learnt from pairs, with the trunk of a model that is there."""
+    return [
+        PhaseRecipe(
+            "reward-model", "reward_model", _config("reward_model", seed, {"steps": 40, "batch_size": 16}), budget_fraction=1.0,
+            gate_threshold=None, num_rows=1, goes_on=True, summary="Learns which of two answers people prefer.",
+        ),
+    ]  # fmt: skip
+
+
+def preference_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
+    """A reward model learnt from pairs, then reinforcement of the same model with its preference as the whole reward.
+
+    The divergence from the start has a weight, because nothing else holds the policy to sense: the longer it learns to please
+    a reward model, the less that means (DeepSeek-R1, arXiv 2501.12948, section 2.3.4). The prompts are those of the pairs.
+    Source: Ouyang et al. (arXiv 2203.02155), section 3.5; steps, rates and weights are ours.
+    """
+    (judge,) = reward_model_recipe(seed=seed)
+    reward = {"weights": {"preference": 1.0}, "settings": {"preference": {"checkpoint": f"phase:{judge.name}"}}}
+    settings = {"steps": 16, "adamw_lr": 1e-4, "prompts_per_step": 8, "group_size": 8, "kl_coef": 0.05}
+    return [
+        replace(judge, budget_fraction=0.3),
+        PhaseRecipe(
+            "preference", "reinforcement", _config("reinforcement", seed, settings, reward=reward), budget_fraction=0.7,
+            gate_threshold=None, num_rows=1, goes_on=True, summary="Reinforces what the reward model prefers.",
+        ),
+    ]  # fmt: skip
 
 
 def _config(phase: str, seed: int, phase_config: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from serving_app.models import Deployment, Judgement, JudgementKind
 from serving_app.states import ReviewState
 from training_app.models import Dataset
 
+NAME = "What people said"
+
 
 class QueueForm(forms.Form):
     """Filters of the queue, all of them in the address."""
@@ -75,9 +77,16 @@ class JudgedDatasetForm(forms.Form):
         field = self.fields["dataset"]
         assert isinstance(field, forms.ModelChoiceField)
         field.queryset = Dataset.objects.filter(project=project, versions__judgements__isnull=False).distinct().order_by("-id")
+        self.initial.setdefault("name", _free_name(project))
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or {}
         if not values.get("dataset") and not str(values.get("name", "")).strip():
             self.add_error("name", "A new dataset needs a name; or choose one that is there.")
         return values
+
+
+def _free_name(project: Project) -> str:
+    """A name that no dataset of the project has."""
+    taken = set(Dataset.objects.filter(project=project, name__startswith=NAME).values_list("name", flat=True))
+    return next(one for one in (NAME, *(f"{NAME} {i}" for i in range(2, len(taken) + 3))) if one not in taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django import forms
@@ -19,9 +20,12 @@ from r1platform.form_words import WordedForm
 from r1platform.models import Project
 from training_app.gate_forms import GateFields
 from training_app.models import Dataset, DatasetKind, Pipeline, PipelinePhase
+from training_app.reward_models import PHASE as REWARD_MODEL
+from training_app.reward_models import REWARD, reward_models
 from training_app.schema_forms import SchemaForm, form_field, label_of, sentences
 from training_app.search_fields import SearchedField
 
+REWARD_MODEL_FIELD = f"reward.settings.{REWARD}.checkpoint"
 UPLOAD_SOURCES = ("jsonl", "csv", "parquet", "text")
 
 
@@ -249,6 +253,34 @@ def guessed_mapping(columns: list[str]) -> dict[str, Any]:
     return {**mapping, "reasoning": reasoning, "keep": keep}
 
 
+class RewardedForm(SchemaForm):
+    """The settings of a run, in which the reward `preference` takes its reward model by a choice where there is one."""
+
+    def offer_reward_models(self, project: Project, earlier: Collection[str] = ()) -> None:
+        """Lets it choose among the project's reward models and those of the phases `earlier` in the plan."""
+        settings = self.values.get("reward", {}).get("settings", {})
+        own = settings.get(REWARD, {})
+        choices, chosen = reward_models(project, earlier=earlier, named=str(own.get("checkpoint", "")))
+        if not choices:
+            return
+        if chosen:  # it is said once
+            self.fields["reward.settings"].initial = {**settings, REWARD: {k: v for k, v in own.items() if k != "checkpoint"}}
+        made = forms.ChoiceField(
+            choices=[("", "None"), *choices], required=False, initial=chosen, label="Reward model",
+            help_text="Whose judgement the reward “Preference” is; it counts with that weight.",
+        )  # fmt: skip
+        self.fields[REWARD_MODEL_FIELD] = made
+        next(group for group in self.found_groups if group.path == "reward").names.append(REWARD_MODEL_FIELD)
+
+    def given(self) -> dict[str, Any]:
+        out = super().given()
+        chosen, reward = self.cleaned_data.get(REWARD_MODEL_FIELD), out.get("reward", {})
+        settings = reward.get("settings") or {}
+        if chosen and isinstance(settings, dict) and isinstance(own := settings.get(REWARD, {}), dict):
+            reward["settings"] = {**settings, REWARD: {**own, "checkpoint": chosen}}
+        return out
+
+
 class PipelineForm(WordedForm):
     """A pipeline from a template: what it is called and what it learns from."""
 
@@ -260,23 +292,36 @@ class PipelineForm(WordedForm):
         label="Dataset version",
         help_text="Every phase learns from it; each phase can be given another one afterwards.",
     )
+    starts_from = SearchedField(
+        "answering", required=False, empty_label="Choose a checkpoint…", label="Goes on from",
+        help_text="The model that learns; the checkpoint itself stays as it is.",
+    )  # fmt: skip
     seed = forms.IntegerField(
         min_value=0, max_value=2**31 - 1, initial=0, help_text="Seed of weights, order and sampling."
     )
 
-    def __init__(self, *args: Any, project: Project, templates: list[tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, templates: list[dict[str, Any]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.project = project
-        template, version = self.fields["template"], self.fields["dataset_version"]
-        assert isinstance(template, forms.ChoiceField) and isinstance(version, SearchedField)
-        template.choices = templates
+        self.goes_on = {one["name"] for one in templates if one["goes_on"]}
+        template, version, start = (self.fields[name] for name in ("template", "dataset_version", "starts_from"))
+        assert isinstance(template, forms.ChoiceField) and isinstance(version, SearchedField) and isinstance(start, SearchedField)
+        template.choices = [(one["name"], one["title"]) for one in templates]
         version.offer(project)
+        start.offer(project)
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"].strip()
         if Pipeline.objects.filter(project=self.project, name=name).exists():
             raise forms.ValidationError(f"There is a pipeline “{name}” already. Choose another name.")
         return name
+
+    def clean(self) -> dict[str, Any]:
+        """The checkpoint is not shown, and does not count, for a template that begins with new weights."""
+        values: dict[str, Any] = super().clean() or {}
+        if values.get("template") not in self.goes_on:
+            values["starts_from"] = None
+        return values
 
 
 class PhaseForm(GateFields):
@@ -304,7 +349,7 @@ class PhaseForm(GateFields):
         self.order_fields(["dataset_version", "budget_fraction", "num_processes"])
 
 
-class PhaseConfigForm(SchemaForm):
+class PhaseConfigForm(RewardedForm):
     """The settings of a phase; what the pipeline decides (phase, budget, processes) is not among them."""
 
     def __init__(self, *args: Any, phase: PipelinePhase, num_processes: int | None = None, **kwargs: Any) -> None:
@@ -322,6 +367,8 @@ class PhaseConfigForm(SchemaForm):
             presets=run_presets(),
             **kwargs,
         )
+        before = phase.pipeline.phases.filter(position__lt=phase.position, phase=REWARD_MODEL).order_by("position")
+        self.offer_reward_models(phase.pipeline.project, [str(name) for name in before.values_list("name", flat=True)])
 
 
 __all__ = [

@@ -46,6 +46,22 @@ def _directory(checkpoint: Checkpoint) -> str:
     return str(RunDir(run_dir(checkpoint.run_id, checkpoint.attempt.number)).checkpoint(checkpoint.step))
 
 
+def reward_models(project: Project, *, earlier: Collection[str] = (), named: str = "") -> tuple[list[tuple[str, str]], str]:
+    """What the reward `preference` can name, as (value, label), the phases `earlier` in the plan first; and which of them `named`
+    is, a value or a directory. Empty when it is none of them."""
+    found = _there(project)
+    choices = [(f"{OF_PHASE}{name}", f"The one that {name} makes") for name in earlier]
+    choices += [(str(one.pk), f"Run {one.run_id} · {one.run.name} · step {one.step}") for one in found]
+    values = {_directory(one): str(one.pk) for one in found} | {value: value for value, _label in choices}
+    return choices, values.get(named, "")
+
+
+def _there(project: Project) -> list[Checkpoint]:
+    """The project's reward models that are on disk, newest first."""
+    found = Checkpoint.objects.filter(run__project=project, run__phase=PHASE, removed_at=None)
+    return list(found.select_related("run", "attempt").order_by("-pk"))
+
+
 def with_reward_model(config: RunConfig, project: Project, *, prefix: str = "", earlier: Collection[str] = ()) -> RunConfig:
     """The configuration whose reward `preference` names the directory of one of the project's reward models, or one of the
     phases `earlier` in the plan, which make one.
@@ -58,12 +74,12 @@ def with_reward_model(config: RunConfig, project: Project, *, prefix: str = "", 
     named = str(config.reward.settings.get(REWARD, {}).get("checkpoint", ""))
     if named in {f"{OF_PHASE}{name}" for name in earlier}:
         return config
-    found = Checkpoint.objects.filter(run__project=project, run__phase=PHASE, removed_at=None).select_related("run", "attempt")
-    known = {one.pk: _directory(one) for one in found.order_by("-pk")}
+    found = _there(project)
+    known = {one.pk: _directory(one) for one in found}
     directory = known.get(int(named)) if named.isdecimal() else named if named in known.values() else None
     if directory is None:
         phases = [f"{OF_PHASE}{name}" for name in earlier]
-        newest = ", ".join([*phases, *(f"{one.pk} ({one})" for one in found.order_by("-pk")[:5])])
+        newest = ", ".join([*phases, *(f"{one.pk} ({one})" for one in found[:5])])
         there = newest or "none yet; train one in the phase reward_model"
         raise ConfigError(
             f"“{named}” is no reward model of this project. Name the number of its checkpoint. There are: {there}.",

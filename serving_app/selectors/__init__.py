@@ -16,6 +16,7 @@ from serving_app.selectors.deployments import (
     replica_log,
 )
 from serving_app.selectors.judgements import (
+    Pair,
     judged_checkpoint,
     judged_versions,
     judgement_counts,
@@ -23,10 +24,12 @@ from serving_app.selectors.judgements import (
     own_judgements,
     win_rates,
 )
+from serving_app.selectors.lineage import former_of, formers_of
 from serving_app.selectors.tokens import message_tokens
 from serving_app.selectors.usage import keys_with_budget, usage_rows, usage_summary
 
 __all__ = [
+    "Pair",
     "checkpoints_deployable",
     "conversation_list",
     "conversation_messages",
@@ -34,6 +37,8 @@ __all__ = [
     "deployment_detail",
     "deployment_history",
     "deployment_list",
+    "former_of",
+    "formers_of",
     "judged_checkpoint",
     "judged_versions",
     "judgement_counts",

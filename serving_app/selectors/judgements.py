@@ -67,12 +67,17 @@ class Pair:
         return wilson(self.wins + self.ties / 2, self.num)
 
     @property
-    def verdict(self) -> str:
-        """What the interval allows to say."""
+    def ranked(self) -> tuple[Deployment, Deployment] | None:
+        """Who is preferred and to whom; None while the interval does not tell."""
         low, high = self.interval
         if low > 0.5:
-            return f"“{self.first.shown_name}” is preferred."
-        return f"“{self.second.shown_name}” is preferred." if high < 0.5 else "No difference can be told yet."
+            return self.first, self.second
+        return (self.second, self.first) if high < 0.5 else None
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say."""
+        return f"“{self.ranked[0].shown_name}” is preferred." if self.ranked else "No difference can be told yet."
 
 
 def win_rates(*, user: Reader, project: Project) -> list[Pair]:
@@ -112,7 +117,7 @@ def judged_checkpoint(*, user: Reader, project: Project) -> Checkpoint | None:
         tally.update(dict(rows.exclude(**{name: None}).values_list(name).annotate(Count("pk"))))
     for deployment, _num in tally.most_common():
         newest = (
-            DeploymentRevision.objects.filter(deployment=deployment, checkpoint__removed_at=None)
+            DeploymentRevision.objects.filter(deployment=deployment, checkpoint__isnull=False, checkpoint__removed_at=None)
             .select_related("checkpoint__run")
             .order_by("-number")
             .first()

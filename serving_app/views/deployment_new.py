@@ -22,6 +22,9 @@ from serving_app.observed import current_revision
 from serving_app.views.deployments import deployment_of
 from training_app.models import Checkpoint
 
+NUM_INSTEAD = 5
+"""Deployments that are offered to become a new revision of; any other one has the button on its page."""
+
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def deployment_new(request: HttpRequest) -> HttpResponse:
@@ -44,6 +47,7 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
         "project": project,
         "engines": form.engines,
         "has_checkpoint": checkpoints.exists(),
+        **_instead(request, project, checkpoints),
     }
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
@@ -104,6 +108,17 @@ def _initial(request: HttpRequest, found: QuerySet[Checkpoint]) -> dict[str, Any
         name = slugify(checkpoint.run.name) or "model"
         initial |= {"checkpoint": checkpoint.pk, "name": _free_name(f"{name}-{checkpoint.step}")}
     return initial
+
+
+def _instead(request: HttpRequest, project: Project, found: QuerySet[Checkpoint]) -> dict[str, Any]:
+    """Deployments that the checkpoint of the address can become a new revision of: first those that serve what it was made from."""
+    wanted = request.GET.get("checkpoint", "")
+    checkpoint = found.filter(pk=int(wanted)).first() if wanted.isdecimal() and len(wanted) < 18 else None
+    if checkpoint is None:
+        return {}
+    formers = selectors.formers_of(checkpoint, project=project)[:NUM_INSTEAD]
+    others = selectors.deployment_list(user=request.user, project=project).exclude(pk__in=[one.pk for one in formers])
+    return {"wanted": checkpoint, "formers": formers, "others": others.order_by("-id")[: NUM_INSTEAD - len(formers)]}
 
 
 def _free_name(name: str) -> str:

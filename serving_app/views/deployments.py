@@ -247,6 +247,7 @@ def _live_context(request: HttpRequest, deployment: Deployment) -> dict[str, Any
         "may_start": deployment.state in {DeploymentState.STOPPED, DeploymentState.FAILED, DeploymentState.ASLEEP},
         "may_chat": deployment.state in {DeploymentState.READY, DeploymentState.DEGRADED, DeploymentState.ASLEEP},
         "idle_minutes": deployment.idle_seconds // 60,
+        "former": selectors.former_of(found["current"], project=deployment.project) if found["current"] is not None else None,
     }
 
 

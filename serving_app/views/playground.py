@@ -36,7 +36,7 @@ ANSWERING = frozenset({DeploymentState.READY, DeploymentState.DEGRADED, Deployme
 def playground(request: HttpRequest) -> HttpResponse:
     """Conversations and a new chat; a POST makes the conversation with its first message and goes to it.
 
-    A link may fill in model and text (`?deployment=`, `?checkpoint=`, `?text=`), it never sends.
+    A link may fill in models and text (`?deployment=`, `?beside=`, `?checkpoint=`, `?text=`), it never sends.
     """
     project = current_project(request)
     if project is None:
@@ -187,7 +187,9 @@ def _initial(request: HttpRequest, project: Project, wanted: dict[str, Any] | No
     else:
         asked = request.GET.get("deployment", "")
         found = ready.filter(pk=_number(asked)).first() if asked else ready.first()
-    return {"deployment": found.pk if found else None}
+    beside = [_number(pk) for pk in request.GET.getlist("beside")[:3]]
+    others = list(ready.filter(pk__in=beside).exclude(pk=found.pk)) if found and beside else []
+    return {"deployment": found.pk if found else None, "beside": [one.pk for one in others]}
 
 
 def _preset(request: HttpRequest, presets: list[Preset]) -> dict[str, Any]:

@@ -20,11 +20,18 @@ from r1platform.templatetags.r1_parts import may_edit
 from serving_app import selectors, services
 from serving_app.judged_rows import DEMONSTRATIONS, PAIRS
 from serving_app.judgement_forms import JudgedDatasetForm, QueueForm
+from serving_app.observed import current_revision
 from serving_app.states import ReviewState
 from serving_app.views.reading import read_judgement
 from training_app.models import DatasetVersion
+from training_app.services import learnt_from
 
 PER_PAGE = 20
+TRAINS = {
+    "pairs": (("preference", "Train with preference"), ("reward_model", "Only a reward model")),
+    "answers": (("fine_tuning", "Fine-tune on it"),),
+}
+"""Pipeline templates for each kind of rows, and what they are called here."""
 NUM_VERSIONS = 50
 
 
@@ -73,7 +80,7 @@ def judged_datasets(request: HttpRequest, project: Project) -> HttpResponse:
     require_role(request.user, project, Role.EDITOR)
     form = JudgedDatasetForm(request.POST or None, project=project, initial=_initial(request))
     if request.method == "POST" and form.is_valid() and (version := _make(request, form, project)):
-        messages.success(request, f"Preparing {version}. When it is ready, train on it from here.")
+        messages.success(request, f"Preparing {version}. As soon as it is ready, train on it from here.")
         return redirect("judged-datasets")
     start = selectors.judged_checkpoint(user=request.user, project=project)
     versions = selectors.judged_versions(user=request.user, project=project)[:NUM_VERSIONS]
@@ -91,8 +98,19 @@ def judged_datasets(request: HttpRequest, project: Project) -> HttpResponse:
 @project_page
 def win_rates(request: HttpRequest, project: Project) -> HttpResponse:
     """How often each model was preferred to each other, side by side."""
-    context = {**_common(request, project), "pairs": selectors.win_rates(user=request.user, project=project)}
+    common, pairs = _common(request, project), selectors.win_rates(user=request.user, project=project)
+    context = {**common, "pairs": [(pair, _promotion(pair) if common["may_edit"] else "") for pair in pairs]}
     return render(request, "serving_app/judgements/win_rates.html", context)
+
+
+def _promotion(pair: selectors.Pair) -> str:
+    """Address of the form in which what is preferred takes the other's place; empty while that cannot be."""
+    if pair.ranked is None or any(one.deleted_at is not None for one in pair.ranked):
+        return ""
+    better, worse = pair.ranked
+    now = current_revision(better)
+    served = now.checkpoint_id if now else None
+    return f"{reverse('deployment-revise', args=[worse.pk])}?checkpoint={served}" if served else ""
 
 
 def _common(request: HttpRequest, project: Project) -> dict[str, Any]:
@@ -115,10 +133,7 @@ def _make(request: HttpRequest, form: JudgedDatasetForm, project: Project) -> Da
 
 
 def _next_steps(version: DatasetVersion, start: int | None) -> list[tuple[str, str]]:
-    """Words and address of what a version can train, each a form that is filled in."""
+    """Words and address of what a version can train, each the form of a pipeline that is filled in."""
     where = f"&starts_from={start}" if start is not None else ""
-    single = f"{reverse('run-new')}?dataset_version={version.pk}{where}&phase="
-    if version.config["source"] == "jsonl":
-        return [("Train a reward model", f"{single}reward_model")]
-    pipeline = f"{reverse('pipeline-new')}?dataset_version={version.pk}"
-    return [("Fine-tune on it", f"{single}cold_start"), ("Begin a pipeline", pipeline)]
+    form = f"{reverse('pipeline-new')}?dataset_version={version.pk}{where}&template="
+    return [(words, form + template) for template, words in TRAINS[learnt_from(version)]]

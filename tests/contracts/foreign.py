@@ -41,6 +41,8 @@ FOREIGN = """
     DELETE /api/v1/projects/$own_project/invitations/$invitation/
     POST /api/v1/pipelines/ {"project": "$own_project", "name": "P", "template": "article", "dataset_version": $version}
     POST /api/v1/pipelines/$own_pipeline/phases/ {"phase": "cold_start", "name": "b", "dataset_version": $version}
+    POST /api/v1/pipelines/$own_pipeline/phases/ {"phase": "cold_start", "name": "b", "from_checkpoint": $checkpoint}
+    POST /api/v1/pipelines/$own_pipeline/phases/$own_phase/source/ {"from_checkpoint": $checkpoint}
     PATCH /api/v1/pipelines/$own_pipeline/phases/$phase/ {"budget_fraction": 0.5}
     PATCH /api/v1/pipelines/$own_pipeline/phases/$own_phase/ {"dataset_version": $version}
     PATCH /api/v1/pipelines/$own_pipeline/phases/$own_phase/ {"benchmark_data": $upload}
@@ -75,6 +77,7 @@ FOREIGN = """
     GET /datasets/new/?from=rollouts&run=$run
     GET /datasets/$dataset/versions/1/
     GET /pipelines/new/?dataset_version=$version
+    GET /pipelines/new/?template=preference&starts_from=$checkpoint
     GET /evaluations/new/?checkpoint=$checkpoint
     GET /evaluations/$own_evaluation/?with=$evaluation
     GET /runs/?launch=$launch
@@ -85,6 +88,7 @@ FOREIGN = """
     GET /deployments/new/?checkpoint=$checkpoint
     GET /deployments/$own_deployment/replicas/$replica/log/
     GET /playground/?deployment=$deployment
+    GET /playground/?deployment=$own_deployment&beside=$deployment
     GET /playground/?checkpoint=$checkpoint
     GET /playground/?preset=$preset
     GET /playground/$own_conversation/tokens/$answer/

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.end_to_end.browsing import browsing, sign_in
 from tests.end_to_end.running import Platform, running
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
@@ -28,35 +29,18 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @pytest.fixture(scope="module")
 def page(platform: Platform) -> Iterator[Page]:
-    """A browser that nobody has signed in yet; what it complains about fails the test."""
-    errors: list[str] = []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-        opened = browser.new_page(base_url=platform.read()["base_url"], viewport={"width": 1280, "height": 900})
-        opened.set_default_timeout(20_000)
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    with browsing(platform) as opened:
         yield opened
-        browser.close()
-    assert errors == []
 
 
 @pytest.mark.parametrize("steps", [16, pytest.param(50, marks=pytest.mark.slow)])
 def test_gsm8k_from_the_file_to_a_chat(page: Page, platform: Platform, steps: int) -> None:
-    sign_in(page, platform)
+    sign_in(page, platform, "School maths")
     prepare_version(page)
     run = start_run(page, steps)
     watch(page, run)
     steps_and_losses(platform, run, steps)
     deploy_and_chat(page, run)
-
-
-def sign_in(page: Page, platform: Platform) -> None:
-    """By the link that `up` prints for a person, and makes the first project."""
-    page.goto(platform.read()["url"])
-    page.get_by_role("button", name="Sign in").click()
-    page.get_by_label("Name of the project").fill("School maths")
-    page.get_by_role("button", name="Make the project").click()
 
 
 def prepare_version(page: Page) -> None:

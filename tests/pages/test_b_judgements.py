@@ -23,7 +23,7 @@ from serving_app.judged_rows import DEMONSTRATIONS, PAIRS
 from serving_app.models import Conversation, Deployment, Judgement, Message
 from serving_app.services import judged_datasets
 from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_run
-from training_app.models import Dataset, Upload
+from training_app.models import Dataset, Pipeline, Upload
 
 pytestmark = pytest.mark.django_db
 PAGES = ["review-queue", "judged-datasets", "win-rates"]
@@ -332,11 +332,30 @@ def test_a_ready_version_leads_to_the_forms_that_train_on_it(
     page = client_erin.get(reverse("judged-datasets")).content.decode()
     assert conversation.deployment is not None
     start = conversation.deployment.revisions.get().checkpoint_id
-    reward = f"{reverse('run-new')}?dataset_version={made[PAIRS].pk}&amp;starts_from={start}&amp;phase=reward_model"
-    tuned = f"{reverse('run-new')}?dataset_version={made[DEMONSTRATIONS].pk}&amp;starts_from={start}&amp;phase=cold_start"
-    assert reward in page and tuned in page
-    form = client_erin.get(reward.replace("&amp;", "&")).context["form"]
-    assert str(form.initial["dataset_version"]) == str(made[PAIRS].pk) and str(form.initial["starts_from"]) == str(start)
+    for rows, template in ((PAIRS, "preference"), (PAIRS, "reward_model"), (DEMONSTRATIONS, "fine_tuning")):
+        address = f"{reverse('pipeline-new')}?dataset_version={made[rows].pk}&starts_from={start}&template={template}"
+        assert address.replace("&", "&amp;") in page
+        form = client_erin.get(address).context["form"]
+        sent = {name: getattr(value, "pk", value) for name in form.fields if (value := form[name].value()) is not None}
+        assert (sent["template"], sent["dataset_version"], sent["starts_from"]) == (template, made[rows].pk, start)
+        plan = Pipeline.objects.get(pk=client_erin.post(reverse("pipeline-new"), sent)["Location"].split("/")[-2])
+        assert {phase.from_checkpoint_id for phase in plan.phases.all()} == {start}
+        assert client_erin.get(address).context["form"]["name"].value() == f"{sent['name']}, 2", "that name is taken now"
+
+
+def test_what_is_preferred_can_take_the_place_of_the_other(
+    conversation: Conversation, deployment: Deployment, other: Deployment, client_erin: Client, client_bob: Client
+) -> None:
+    other_checkpoint = other.revisions.get().checkpoint_id
+    link = f"{reverse('deployment-revise', args=[deployment.pk])}?checkpoint={other_checkpoint}"
+    for number in range(6):
+        assert link not in client_erin.get(reverse("win-rates")).content.decode() or number > 3, "too few to tell"
+        Judgement.objects.create(
+            project=conversation.project, kind="choice", value=1, prompt=[], chosen="42", rejected=str(number),
+            deployment=other, other_deployment=deployment,
+        )  # fmt: skip
+    assert link in client_erin.get(reverse("win-rates")).content.decode()
+    assert link not in client_bob.get(reverse("win-rates")).content.decode(), "a viewer deploys nothing"
 
 
 def test_a_file_of_a_version_that_is_refused_is_not_kept(

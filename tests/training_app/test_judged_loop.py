@@ -21,12 +21,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.mark.parametrize(
-    ("form", "phase", "row"),
-    [(PAIRS, "reward_model", {"chosen": "<think>17+25=42</think>42", "rejected": "<think>7+5=12</think>It is **42**."}),
-     (DEMONSTRATIONS, "cold_start", {"completion": "<think>17+25=42</think>42"})],
+    ("form", "template", "row"),
+    [(PAIRS, "preference", {"chosen": "<think>17+25=42</think>42", "rejected": "<think>7+5=12</think>It is **42**."}),
+     (DEMONSTRATIONS, "fine_tuning", {"completion": "<think>17+25=42</think>42"})],
 )  # fmt: skip
 def test_what_people_said_trains_the_next_model(
-    form: str, phase: str, row: dict[str, str], project: Project, node: Node, alice: User, client_alice: Client,
+    form: str, template: str, row: dict[str, str], project: Project, node: Node, alice: User, client_alice: Client,
     client_erin: Client, prepare: Callable[[], None],
 ) -> None:  # fmt: skip
     checkpoint = make_checkpoint(make_run(project), node)
@@ -42,15 +42,17 @@ def test_what_people_said_trains_the_next_model(
     assert (version.state, version.num_rows) == ("ready", 1), version.state_reason
     [made] = selectors.version_preview(version)["rows"]
     assert made["prompt"] == "What is 17 + 25?" and {name: made[name] for name in row} == row
-    address = f"{reverse('run-new')}?dataset_version={version.pk}&starts_from={checkpoint.pk}&phase={phase}"
+    address = f"{reverse('pipeline-new')}?dataset_version={version.pk}&starts_from={checkpoint.pk}&template={template}"
     assert address.replace("&", "&amp;") in client_erin.get(reverse("judged-datasets")).content.decode()
     page = client_erin.get(address).content.decode()
     for value in (version.pk, checkpoint.pk):
         assert f'<option value="{value}" selected' in page
-    queued = services.run_create(
-        project=project, user=alice, name="Next", phase=phase, config={}, dataset_version=version, starts_from=checkpoint
+    plan = services.pipeline_from_template(
+        project=project, user=alice, template=template, name="Next", dataset_version=version, starts_from=checkpoint
     )
-    assert PhaseRun.objects.get(pk=queued.pk).dataset_version == version
+    services.pipeline_launch(pipeline=plan, user=alice)
+    queued = PhaseRun.objects.get(state="queued")
+    assert queued.dataset_version == version and queued.starts_from == checkpoint
     assert f"Run {queued.pk}" in client_erin.get(reverse("judged-datasets")).content.decode()
 
 

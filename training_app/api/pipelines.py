@@ -16,9 +16,9 @@ from model_core.errors import UnknownName
 from r1platform.api import ProjectViewSet, wanted_project
 from training_app import selectors, services
 from training_app.api.datasets import UploadField
-from training_app.api.fields import VersionField, user_of, values_of
+from training_app.api.fields import CheckpointField, VersionField, user_of, values_of
 from training_app.api.runs import RunSerializer
-from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase, Upload
+from training_app.models import Checkpoint, DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase, Upload
 from training_app.states import GateDirection
 
 
@@ -28,11 +28,11 @@ class PipelinePhaseSerializer(serializers.ModelSerializer[PipelinePhase]):
     class Meta:
         model = PipelinePhase
         fields = [
-            "id", "position", "name", "phase", "starts_from", "rollouts_from", "dataset_version", "config",
+            "id", "position", "name", "phase", "starts_from", "rollouts_from", "from_checkpoint", "dataset_version", "config",
             "budget_fraction", "gate_metric", "gate_threshold", "gate_direction", "gate_action", "stop_early", "benchmark_data",
             "num_processes",
         ]  # fmt: skip
-        read_only_fields = ["id", "position", "name", "phase", "starts_from", "rollouts_from"]
+        read_only_fields = ["id", "position", "name", "phase", "starts_from", "rollouts_from", "from_checkpoint"]
 
 
 class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
@@ -79,12 +79,13 @@ class BudgetSerializer(serializers.Serializer[Any]):
 
 
 class NewPhaseSerializer(GatedSerializer):
-    """A phase of a plan; `starts_from` and `rollouts_from` name earlier phases."""
+    """A phase of a plan; `starts_from` and `rollouts_from` name earlier phases, `from_checkpoint` is one of an earlier run."""
 
     name = serializers.CharField(max_length=60, required=False)
     phase = serializers.CharField(max_length=60)
     starts_from = serializers.CharField(required=False, allow_null=True)
     rollouts_from = serializers.CharField(required=False, allow_null=True)
+    from_checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), required=False, allow_null=True)
     dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False, allow_null=True)
     config = serializers.DictField(required=False)
     budget_fraction = serializers.FloatField(required=False)
@@ -99,6 +100,10 @@ class NewPipelineSerializer(BudgetSerializer):
     description = serializers.CharField(required=False, allow_blank=True, max_length=2000)
     template = serializers.CharField(required=False, help_text="See GET pipeline-templates/.")
     dataset_version = VersionField(queryset=DatasetVersion.objects.none(), required=False)
+    starts_from = CheckpointField(
+        queryset=Checkpoint.objects.none(), required=False, allow_null=True,
+        help_text="What a template goes on from that does not begin with new weights.",
+    )  # fmt: skip
     seed = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**31 - 1)
     phases = NewPhaseSerializer(many=True, required=False)
 
@@ -107,6 +112,9 @@ class NewPipelineSerializer(BudgetSerializer):
             raise serializers.ValidationError({"template": "Give either a template or a list of phases."})
         if attrs.get("template") and attrs.get("dataset_version") is None:
             raise serializers.ValidationError({"dataset_version": "A template needs a dataset version to learn from."})
+        if attrs.get("phases") and attrs.pop("starts_from", None) is not None:
+            sentence = "A phase of a list says itself what it goes on from, `from_checkpoint`."
+            raise serializers.ValidationError({"starts_from": sentence})
         return attrs
 
 
@@ -122,10 +130,11 @@ class MovePhaseSerializer(serializers.Serializer[Any]):
 
 
 class SourcePhaseSerializer(serializers.Serializer[Any]):
-    """What is not given stays; null: none."""
+    """What is not given stays; null: none. Of `starts_from` and `from_checkpoint` one takes the place of the other."""
 
     starts_from = serializers.CharField(required=False, allow_null=True, help_text="Name of an earlier phase.")
     rollouts_from = serializers.CharField(required=False, allow_null=True, help_text="Name of an earlier phase.")
+    from_checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), required=False, allow_null=True)
 
 
 class CloneSerializer(serializers.Serializer[Any]):
@@ -174,7 +183,9 @@ class TemplateSerializer(serializers.Serializer[Any]):
     title = serializers.CharField()
     description = serializers.CharField()
     phases = serializers.ListField(child=serializers.DictField())
-    budget_device_seconds = serializers.FloatField()
+    budget_device_seconds = serializers.FloatField(allow_null=True)
+    learns_from = serializers.CharField(help_text="problems, answers or pairs.")
+    goes_on = serializers.BooleanField(help_text="It goes on from a checkpoint, `starts_from`; else it begins with new weights.")
     prepare = serializers.DictField(help_text="A configuration for a dataset version that it works with.")
 
 
@@ -214,7 +225,7 @@ class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet
         if values.get("template"):
             made = services.pipeline_from_template(
                 project=project, user=user, template=values["template"], name=values["name"],
-                dataset_version=values["dataset_version"], seed=values["seed"],
+                dataset_version=values["dataset_version"], seed=values["seed"], starts_from=values.get("starts_from"),
             )  # fmt: skip
         else:
             version = values.pop("dataset_version", None)
@@ -310,10 +321,12 @@ class Pipelines(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet
         phase = self._phase(phase_id)
         named = {one.name: one for one in phase.pipeline.phases.all()}
         values = values_of(SourcePhaseSerializer, request, self.get_serializer_context())
+        checkpoint = {"from_checkpoint": values.pop("from_checkpoint")} if "from_checkpoint" in values else {}
         for key, name in values.items():
             if name is not None and name not in named:
                 raise serializers.ValidationError({key: f"“{name[:60]}” is no phase of this pipeline."})
-        services.phase_source_set(phase=phase, user=user_of(request), **{key: named.get(name) for key, name in values.items()})
+        sources = {key: named.get(name) for key, name in values.items()} | checkpoint
+        services.phase_source_set(phase=phase, user=user_of(request), **sources)
         return Response(PipelinePhaseSerializer(self._phase(phase_id)).data)
 
     @extend_schema(request=None, responses={201: RunSerializer})

@@ -65,7 +65,9 @@ class PipelinePhase(models.Model):
     phase = models.CharField(max_length=60)
     """Name of a file in `model_core/phases`."""
     starts_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="followers")
-    """Phase whose checkpoint this one starts from; empty: a new model."""
+    """Phase whose checkpoint this one starts from; empty: `from_checkpoint`, or a new model."""
+    from_checkpoint = models.ForeignKey("Checkpoint", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    """Checkpoint of an earlier run that it starts from instead: the pipeline goes on from a model that is there."""
     rollouts_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     """Phase whose checkpoint generates the samples (rejection sampling); empty: `starts_from`."""
     dataset_version = models.ForeignKey(DatasetVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
@@ -86,6 +88,7 @@ class PipelinePhase(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["pipeline", "name"], name="phase_name_once"),
             models.UniqueConstraint(fields=["pipeline", "position"], name="phase_position_once"),
+            models.CheckConstraint(condition=Q(starts_from=None) | Q(from_checkpoint=None), name="phase_starts_once"),
             one_of("gate_action", GateAction, name="phase_gate_action"),
             one_of("gate_direction", GateDirection, name="phase_gate_direction"),
             models.CheckConstraint(

@@ -20,7 +20,8 @@ class Article:
         "Cold start, reinforcement learning, rejection sampling: 15, 70 and 15 % of the compute, gates at 0.75, 0.85 and "
         "0.90 on the lower bound of quality."
     )
-    budget_device_seconds: ClassVar[float] = 2400.0
+    learns_from: ClassVar[str] = "problems"
+    budget_device_seconds: ClassVar[float | None] = 2400.0
     """Device-seconds of the whole chain on the tiny preset: a limit with room, not an estimate."""
 
     def phases(self, *, seed: int) -> list[PhaseRecipe]:

@@ -21,7 +21,8 @@ class Distillation:
         "A teacher by cold start and reinforcement learning, whose flawless answers rejection sampling keeps; a dense student of "
         "the Qwen2 class that learns from them; gates on the lower bound of accuracy."
     )
-    budget_device_seconds: ClassVar[float] = 3600.0
+    learns_from: ClassVar[str] = "problems"
+    budget_device_seconds: ClassVar[float | None] = 3600.0
     """Device-seconds of the whole chain on the tiny preset: a limit with room, not an estimate."""
 
     def phases(self, *, seed: int) -> list[PhaseRecipe]:

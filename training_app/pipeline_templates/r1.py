@@ -21,7 +21,8 @@ class R1:
         "Cold start, reinforcement learning on accuracy, language and format, rejection sampling into new weights, "
         "reinforcement learning once more, and distillation into a dense model; gates on the lower bound of accuracy."
     )
-    budget_device_seconds: ClassVar[float] = 3600.0
+    learns_from: ClassVar[str] = "problems"
+    budget_device_seconds: ClassVar[float | None] = 3600.0
     """Device-seconds of the whole chain on the tiny preset: a limit with room, not an estimate."""
 
     def phases(self, *, seed: int) -> list[PhaseRecipe]:

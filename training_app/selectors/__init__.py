@@ -29,6 +29,7 @@ from training_app.selectors.plan_code import pipeline_commands
 from training_app.selectors.rates import phase_shape, rate_plot, run_rates, run_shape
 from training_app.selectors.rollouts import run_example, run_prompt, run_rewards, run_rollout_steps, run_rollouts
 from training_app.selectors.runs import (
+    checkpoint_ancestors,
     run_checkpoints,
     run_events,
     run_list,
@@ -39,8 +40,9 @@ from training_app.selectors.runs import (
 
 __all__ = [
     "alert_list", "alert_metric_names", "alert_rule_list", "benchmark_files", "benchmark_title", "benchmarks_known",
-    "changed_settings", "cost_report", "evaluation_compare", "evaluation_list", "evaluation_matrix", "evaluation_problem",
-    "evaluation_problems", "launch_list", "launch_state", "open_alerts", "phase_shape", "pipeline_commands", "pipeline_graph",
+    "changed_settings", "checkpoint_ancestors", "cost_report", "evaluation_compare", "evaluation_list", "evaluation_matrix",
+    "evaluation_problem", "evaluation_problems",
+    "launch_list", "launch_state", "open_alerts", "phase_shape", "pipeline_commands", "pipeline_graph",
     "pipeline_template", "pipeline_templates", "price_given", "rate_plot", "run_alerts", "run_checkpoints", "run_events",
     "run_example", "run_experts", "run_experts_history", "run_ids_of", "run_list", "run_log", "run_log_path", "run_log_search",
     "run_metrics", "run_prompt", "run_rates", "run_rewards", "run_rollout_steps", "run_rollouts", "run_shape",

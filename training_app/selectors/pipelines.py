@@ -31,12 +31,13 @@ def pipeline_template(name: str) -> dict[str, Any]:
     phases = [
         {"name": r.name, "phase": r.phase, "summary": r.summary, "budget_fraction": r.budget_fraction,
          "gate_metric": r.gate_metric if r.gate_threshold is not None else "", "gate_threshold": r.gate_threshold,
-         "starts_from": r.starts_from, "rollouts_from": r.rollouts_from, "config": r.config}
+         "starts_from": r.starts_from, "rollouts_from": r.rollouts_from, "goes_on": r.goes_on, "config": r.config}
         for r in made.phases(seed=0)
     ]  # fmt: skip
     return {
         "name": name, "title": made.title, "description": made.description, "phases": phases,
-        "budget_device_seconds": made.budget_device_seconds, "prepare": made.prepare(),
+        "budget_device_seconds": made.budget_device_seconds, "prepare": made.prepare(), "learns_from": made.learns_from,
+        "goes_on": any(phase["goes_on"] for phase in phases),
     }  # fmt: skip
 
 
@@ -77,8 +78,9 @@ def pipeline_graph(pipeline: Pipeline, launch: Launch | None = None) -> dict[str
 
 def _node(phase: Any, run: PhaseRun | None) -> dict[str, Any]:
     return {
-        "id": phase.pk, "name": phase.name, "phase": phase.phase, "budget_fraction": phase.budget_fraction,
-        "gate_metric": phase.gate_metric, "gate_threshold": phase.gate_threshold, "gate_direction": phase.gate_direction,
+        "id": phase.pk, "name": phase.name, "phase": phase.phase, "from_checkpoint": phase.from_checkpoint_id,
+        "budget_fraction": phase.budget_fraction, "gate_metric": phase.gate_metric,
+        "gate_threshold": phase.gate_threshold, "gate_direction": phase.gate_direction,
         "run": None if run is None else {
             "id": run.pk, "state": run.state, "state_reason": run.state_reason, "gate_verdict": run.gate_verdict,
             "gate_measured": run.gate_measured, "retry_of": run.retry_of_id,

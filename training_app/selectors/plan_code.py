@@ -17,7 +17,8 @@ newest() { ls -d "runs/$1"/checkpoints/step_* | tail -n 1; }  # a phase's last c
 
 
 def pipeline_commands(pipeline: Pipeline) -> str:
-    """The script. Datasets stand under `datasets/`, as `python -m model_core prepare` makes them."""
+    """The script. Datasets stand under `datasets/`, as `python -m model_core prepare` makes them, and checkpoints that the plan
+    goes on from under `checkpoints/`, as they are downloaded."""
     phases = pipeline.phases.select_related("starts_from", "rollouts_from", "dataset_version").order_by("position")
     return _HEAD + "".join(_phase(phase) for phase in phases)
 
@@ -29,6 +30,8 @@ def _phase(phase: PipelinePhase) -> str:
     for key, source in (("start_from", phase.starts_from), ("rollouts_from", phase.rollouts_from)):
         if source is not None:
             places[f"@{key}@"], paths[key] = source.name, f"@{key}@"
+    if phase.from_checkpoint_id is not None:
+        paths["start_from"] = f"checkpoints/{phase.from_checkpoint_id}"
     parallel = {**phase.config.get("parallel", {}), "num_processes": phase.num_processes}
     run = RunConfig.parse({**phase.config, "phase": phase.phase, "parallel": parallel}).resolved()
     text = json.dumps({"run": run, "paths": RunPaths.parse(paths).resolved()}, indent=1, ensure_ascii=False)

@@ -50,4 +50,6 @@ def phase_shape(phase: PipelinePhase) -> Shape:
     """The same of a phase of a pipeline."""
     while phase.starts_from is not None:
         phase = phase.starts_from
+    if phase.from_checkpoint is not None:
+        return run_shape(phase.from_checkpoint.run)
     return shape_of(RunConfig.parse({**phase.config, "phase": phase.phase}))

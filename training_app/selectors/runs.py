@@ -19,6 +19,7 @@ from training_app.models import Checkpoint, PhaseRun, RunEvent
 
 Reader = User | AnonymousUser
 MAX_EVENTS = 1000
+MAX_ANCESTORS = 50
 
 
 def run_list(
@@ -93,3 +94,15 @@ def run_checkpoints(run: PhaseRun) -> QuerySet[Checkpoint]:
     """Every checkpoint, newest first; those that were removed have `removed_at`."""
     return run.checkpoints.select_related("attempt", "run").order_by("-id")
 
+
+def checkpoint_ancestors(checkpoint: Checkpoint) -> list[int]:
+    """Ids of the checkpoints that it was made from, by training on or by learning from what they say, the nearest first."""
+    found: dict[int, None] = {}
+    waiting = [checkpoint.run]
+    while waiting and len(found) < MAX_ANCESTORS:
+        run = waiting.pop(0)
+        for before in (run.starts_from, run.rollouts_from):
+            if before is not None and before.pk not in found:
+                found[before.pk] = None
+                waiting.append(before.run)
+    return list(found)

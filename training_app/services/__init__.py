@@ -30,7 +30,6 @@ from training_app.services.pipelines import (
     launch_stop,
     pipeline_budget_set,
     pipeline_create,
-    pipeline_from_template,
     pipeline_launch,
     pipeline_phase_update,
 )
@@ -58,12 +57,13 @@ from training_app.services.runs import (
     run_tags_set,
 )
 from training_app.services.sources import OF_A_RUN, readers_of, rows_look, upload_benchmark_set
+from training_app.services.templates import learnt_from, pipeline_from_template
 
 __all__ = [
     "OF_A_RUN", "NotHeld", "again", "alert_rule_create", "alert_rule_delete", "alert_rule_update", "alert_rules_usual",
     "alert_see", "changed", "checkpoint_dir", "checkpoint_model_dir", "dataset_create", "dataset_delete", "evaluation_create",
     "evaluation_delete", "evaluation_resume", "evaluation_stop", "gate_keys", "gate_override", "gate_roll_back",
-    "launch_pause", "launch_resume", "launch_stop", "phase_add", "phase_move", "phase_remove", "phase_run",
+    "launch_pause", "launch_resume", "launch_stop", "learnt_from", "phase_add", "phase_move", "phase_remove", "phase_run",
     "phase_source_set", "pipeline_budget_set", "pipeline_clone", "pipeline_create", "pipeline_from_template",
     "pipeline_launch", "pipeline_phase_update", "pipeline_spec", "readers_of", "replacement_of", "roll_back_choices",
     "rows_look", "run_clone", "run_create", "run_notes_set", "run_pause", "run_resume", "run_retry", "run_retry_changed",

@@ -9,19 +9,19 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 
 from model_core.config import RunConfig
-from model_core.errors import ConfigError, DataError
+from model_core.errors import CheckpointError, ConfigError, DataError
 from model_core.phases import PHASES
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project
 from r1platform.services import audit
 from training_app.asking import ask_to_schedule
-from training_app.models import DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase, Upload
-from training_app.pipeline_templates import PIPELINE_TEMPLATES
+from training_app.models import Checkpoint, DatasetVersion, Launch, PhaseRun, Pipeline, PipelinePhase, Upload
 from training_app.reward_models import PHASE as REWARD_MODEL
 from training_app.reward_models import reward_phase
 from training_app.services.gates import gate_block, gate_columns, parse_gated
 from training_app.services.runs import (
     check_any_source,
+    check_checkpoint,
     check_version,
     is_replaced,
     run_pause,
@@ -35,7 +35,7 @@ from training_app.transitions import launch_refresh, launch_transition, run_tran
 
 _PHASE_KEYS = {
     "name", "phase", "starts_from", "rollouts_from", "dataset_version", "config", "budget_fraction", "gate_metric",
-    "gate_threshold", "gate_direction", "gate_action", "stop_early", "benchmark_data", "num_processes",
+    "gate_threshold", "gate_direction", "gate_action", "stop_early", "benchmark_data", "num_processes", "from_checkpoint",
 }  # fmt: skip
 DISTILLATION, KEEPS_CHAINS = "distillation", "rejection_sampling"
 BUDGETS = {
@@ -57,7 +57,7 @@ def pipeline_create(
     seed: int = 0,
     **budgets: float | None,
 ) -> Pipeline:
-    """A pipeline with its phases in order; `starts_from` and `rollouts_from` name earlier phases.
+    """A pipeline with its phases in order; `starts_from` and `rollouts_from` name earlier phases, `from_checkpoint` is one.
 
     `budgets` are those of `BUDGETS`. Raises ConfigError, DataError or UnknownName with the field, such as
     "phases.1.gate_threshold".
@@ -101,6 +101,7 @@ def phase_create(
         raise ConfigError(f"“{name}” is no name for a phase: each needs one of its own.", field=f"{field}name")
     PHASES.get(str(values.get("phase")), field=f"{field}phase")
     sources = phase_sources(values, earlier, field=field)
+    start = phase_checkpoint(values, pipeline.project, field=field)
     given = {"phase": values["phase"], "seed": pipeline.seed, **(values.get("config") or {})}
     config, data = parse_gated(
         {**given, "phase": values["phase"]}, _gate_given(values), project=pipeline.project,
@@ -114,7 +115,7 @@ def phase_create(
         pipeline=pipeline, position=position, name=name, phase=values["phase"], dataset_version=version,
         config=config.resolved(), budget_fraction=_fraction(values.get("budget_fraction", 1.0), field),
         num_processes=int(values.get("num_processes") or config.parallel.num_processes), gate_action=action, benchmark_data=data,
-        **sources, **gate_columns(config),
+        from_checkpoint=start, **sources, **gate_columns(config),
     )  # fmt: skip
 
 
@@ -132,15 +133,31 @@ def phase_sources(values: dict[str, Any], earlier: dict[str, PipelinePhase], *, 
         if wanted and earlier[wanted].phase == REWARD_MODEL:
             sentence = f"{wanted} makes a reward model, which scores answers and writes none. A reward can name it."
             raise ConfigError(sentence, field=f"{field}{key}")
-    answers = sources["rollouts_from"]
+    given, answers = values.get("from_checkpoint"), sources["rollouts_from"]
+    if given is not None and sources["starts_from"] is not None:
+        raise ConfigError("It starts from an earlier phase or from a checkpoint, not from both.", field=f"{field}from_checkpoint")
+    start = sources["starts_from"] or given
     if values["phase"] == DISTILLATION and answers is not None and answers.phase != KEEPS_CHAINS:
         sentence = f"{kind.title} learns the chains that rejection sampling keeps; {answers.name} keeps none. Choose one that does."
         raise ConfigError(sentence, field=f"{field}rollouts_from")
-    for need, key, does in (("start_from", "starts_from", "starts from"), ("rollouts_from", "rollouts_from", "learns from")):
-        if kind.needs[need] == "required" and sources[key] is None:
+    for need, key, does, found in (
+        ("start_from", "starts_from", "starts from", start), ("rollouts_from", "rollouts_from", "learns from", answers),
+    ):  # fmt: skip
+        if kind.needs[need] == "required" and found is None:
             raise ConfigError(f"{kind.title} {does} the checkpoint of an earlier phase; name it.", field=f"{field}{key}")
-    check_any_source(str(values["phase"]), sources["starts_from"], sources["rollouts_from"], field=f"{field}starts_from")
+    check_any_source(str(values["phase"]), start, answers, field=f"{field}starts_from")
     return sources
+
+
+def phase_checkpoint(values: dict[str, Any], project: Project, *, field: str) -> Checkpoint | None:
+    """The checkpoint of an earlier run that a phase starts from. Raises CheckpointError for one that it cannot take."""
+    found: Checkpoint | None = values.get("from_checkpoint")
+    if found is None:
+        return None
+    if PHASES.get(str(values["phase"])).needs["start_from"] == "no":
+        raise CheckpointError("This phase takes no checkpoint here; leave it empty.", field=f"{field}from_checkpoint")
+    check_checkpoint(project, found, field=f"{field}from_checkpoint")
+    return found
 
 
 def _gate_given(values: dict[str, Any]) -> dict[str, Any]:
@@ -203,29 +220,6 @@ def _action(value: str, field: str) -> str:
     return value
 
 
-def pipeline_from_template(
-    *, project: Project, user: User, template: str, name: str, dataset_version: DatasetVersion | None, seed: int = 0
-) -> Pipeline:
-    """A pipeline from `training_app/pipeline_templates`; every phase learns from `dataset_version`."""
-    if seed < 0 or seed >= 2**31:
-        raise ConfigError("A seed is a whole number from 0 to 2147483647.", field="seed")
-    made = PIPELINE_TEMPLATES.get(template)()
-    check_version(project, dataset_version, required=True)
-    phases = [
-        {
-            "name": recipe.name, "phase": recipe.phase, "config": recipe.config, "budget_fraction": recipe.budget_fraction,
-            "gate_metric": recipe.gate_metric if recipe.gate_threshold is not None else "",
-            "gate_threshold": recipe.gate_threshold, "starts_from": recipe.starts_from,
-            "rollouts_from": recipe.rollouts_from, "dataset_version": dataset_version,
-        }
-        for recipe in made.phases(seed=seed)
-    ]  # fmt: skip
-    return pipeline_create(
-        project=project, user=user, name=name, phases=phases, description=made.description, template=template, seed=seed,
-        budget_device_seconds=made.budget_device_seconds,
-    )  # fmt: skip
-
-
 @transaction.atomic
 def pipeline_phase_update(
     *,
@@ -284,15 +278,18 @@ def pipeline_phase_update(
 def pipeline_launch(*, pipeline: Pipeline, user: User) -> Launch:
     """Launches it: one run a phase, the first ones queued. One launch of a pipeline is live at a time.
 
-    Raises IllegalTransition when one is live, DataError when a phase has no data that is ready or on its way.
+    Raises IllegalTransition when one is live, DataError when a phase has no data that is ready or on its way, CheckpointError
+    when what it goes on from is gone from disk.
     """
     locked = Pipeline.objects.select_for_update().get(pk=pipeline.pk)
     live = locked.launches.filter(state__in=LIVE_LAUNCHES).first()
     if live is not None:
         raise AlreadyLive(live)
-    phases = list(locked.phases.select_related("dataset_version__dataset").order_by("position"))
+    phases = list(locked.phases.select_related("dataset_version__dataset", "from_checkpoint__run").order_by("position"))
     for phase in phases:
         _check_data(phase)
+        if phase.from_checkpoint is not None:
+            check_checkpoint(locked.project, phase.from_checkpoint, field="from_checkpoint")
     number = (locked.launches.aggregate(number=Max("number"))["number"] or 0) + 1
     launch = Launch.objects.create(pipeline=locked, number=number, created_by=user)
     for phase in phases:
@@ -352,7 +349,8 @@ def _run_of(phase: PipelinePhase, pipeline: Pipeline, launch: Launch, user: User
         project_id=pipeline.project_id, name=phase.name, phase=phase.phase, launch=launch, pipeline_phase=phase,
         position=phase.position, state=RunState.WAITING if waits else RunState.QUEUED, config=config,
         waiting_reason=f"Waits for {first}." if waits else "", dataset_version=phase.dataset_version,
-        num_processes=phase.num_processes, budget_device_seconds=config["budget"]["device_seconds"],
+        starts_from=phase.from_checkpoint, num_processes=phase.num_processes,
+        budget_device_seconds=config["budget"]["device_seconds"],
         gate_metric=phase.gate_metric, gate_threshold=phase.gate_threshold, gate_direction=phase.gate_direction,
         gate_action=phase.gate_action, benchmark_data=phase.benchmark_data,
         gate_verdict=GateVerdict.PENDING if phase.gate_metric else GateVerdict.NONE, created_by=user,

@@ -18,7 +18,7 @@ from training_app.models import Checkpoint, PhaseRun, Pipeline, PipelinePhase
 from training_app.reward_models import reward_phase, rewarded_by
 from training_app.scheduling import final_checkpoint
 from training_app.services.gates import gate_block
-from training_app.services.pipelines import BUDGETS, AlreadyLive, phase_create, phase_sources, pipeline_create
+from training_app.services.pipelines import BUDGETS, AlreadyLive, phase_checkpoint, phase_create, phase_sources, pipeline_create
 from training_app.services.runs import run_create
 from training_app.states import LIVE_LAUNCHES, RunState
 
@@ -27,7 +27,7 @@ UNITS = ("device_seconds", "wall_seconds", "dollars", "tokens")
 
 
 def pipeline_spec(pipeline: Pipeline) -> dict[str, Any]:
-    """The plan as `POST /api/v1/pipelines/` takes it; dataset versions and uploads by their ids."""
+    """The plan as `POST /api/v1/pipelines/` takes it; dataset versions, checkpoints and uploads by their ids."""
     phases = pipeline.phases.select_related("starts_from", "rollouts_from").order_by("position")
     budgets = {name: value for name in BUDGETS if (value := getattr(pipeline, name)) is not None}
     return {
@@ -39,7 +39,8 @@ def pipeline_spec(pipeline: Pipeline) -> dict[str, Any]:
 def _phase_spec(phase: PipelinePhase) -> dict[str, Any]:
     found = {
         "name": phase.name, "phase": phase.phase, "starts_from": phase.starts_from.name if phase.starts_from else None,
-        "rollouts_from": phase.rollouts_from.name if phase.rollouts_from else None, "dataset_version": phase.dataset_version_id,
+        "rollouts_from": phase.rollouts_from.name if phase.rollouts_from else None, "from_checkpoint": phase.from_checkpoint_id,
+        "dataset_version": phase.dataset_version_id,
         "config": {**phase.config, "gate": gate_block(phase)}, "budget_fraction": phase.budget_fraction,
         "num_processes": phase.num_processes, "gate_metric": phase.gate_metric, "gate_threshold": phase.gate_threshold,
         "gate_direction": phase.gate_direction, "gate_action": phase.gate_action, "stop_early": phase.stop_early,
@@ -52,9 +53,14 @@ def _phase_spec(phase: PipelinePhase) -> dict[str, Any]:
 def pipeline_clone(*, pipeline: Pipeline, user: User, name: str) -> Pipeline:
     """Another pipeline with the same phases, data, budgets and gates. Raises ConfigError at `name`, DataError."""
     spec = pipeline_spec(pipeline)
-    phases = list(pipeline.phases.select_related("dataset_version__dataset", "benchmark_data").order_by("position"))
+    phases = list(
+        pipeline.phases.select_related("dataset_version__dataset", "benchmark_data", "from_checkpoint__run").order_by("position")
+    )
     for values, phase in zip(spec["phases"], phases, strict=True):
-        values |= {"dataset_version": phase.dataset_version, "benchmark_data": phase.benchmark_data}
+        values |= {
+            "dataset_version": phase.dataset_version, "benchmark_data": phase.benchmark_data,
+            "from_checkpoint": phase.from_checkpoint,
+        }  # fmt: skip
     made = pipeline_create(project=pipeline.project, user=user, template=pipeline.template, **{**spec, "name": name})
     audit(user=user, project=pipeline.project, action="pipeline.clone", target=f"pipeline:{made.pk}", detail={"of": pipeline.pk})
     return made
@@ -151,15 +157,22 @@ def phase_move(*, phase: PipelinePhase, user: User, position: int) -> None:
 
 
 @transaction.atomic
-def phase_source_set(*, phase: PipelinePhase, user: User, **sources: PipelinePhase | None) -> None:
-    """Changes what a phase starts from (`starts_from`) or learns from (`rollouts_from`). Raises ConfigError at it; AlreadyLive."""
+def phase_source_set(*, phase: PipelinePhase, user: User, **sources: PipelinePhase | Checkpoint | None) -> None:
+    """Changes what a phase starts from (`starts_from`, a phase, or `from_checkpoint`; one takes the place of the other) or learns
+    from (`rollouts_from`). Raises ConfigError or CheckpointError at it; AlreadyLive."""
     pipeline = _locked(phase.pipeline)
+    for key, other in (("starts_from", "from_checkpoint"), ("from_checkpoint", "starts_from")):
+        if key in sources:
+            sources.setdefault(other, None)
     for key, source in sources.items():
-        if source is not None and (source.pipeline_id != pipeline.pk or source.position >= phase.position):
+        if isinstance(source, PipelinePhase) and (source.pipeline_id != pipeline.pk or source.position >= phase.position):
             raise ConfigError("Choose an earlier phase of this pipeline.", field=key)
-    values = {**_phase_spec(phase), **{key: source.name if source else None for key, source in sources.items()}}
+    given = {key: source.name if isinstance(source, PipelinePhase) else source for key, source in sources.items()}
+    values = {**_phase_spec(phase), **given}
     earlier = {one.name: one for one in pipeline.phases.filter(position__lt=phase.position)}
     phase_sources(values, earlier, field="")
+    if isinstance(values.get("from_checkpoint"), Checkpoint):
+        phase_checkpoint(values, pipeline.project, field="")
     for key, source in sources.items():
         setattr(phase, key, source)
     phase.save(update_fields=list(sources))
@@ -189,6 +202,8 @@ def phase_run(*, phase: PipelinePhase, user: User) -> PhaseRun:
         for key in ("starts_from", "rollouts_from")
         if (source := getattr(phase, key)) is not None
     }
+    if phase.from_checkpoint is not None:
+        sources["starts_from"] = phase.from_checkpoint
     run = run_create(
         project=pipeline.project, user=user, name=f"{phase.name} alone", phase=phase.phase, config=config,
         dataset_version=phase.dataset_version, benchmark_data=phase.benchmark_data, **sources,

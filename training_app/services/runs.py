@@ -85,13 +85,18 @@ def check_inputs(
                 raise CheckpointError(f"{title} needs a checkpoint here; choose one of an earlier run.", field=column)
         elif needs[field] == "no":
             raise CheckpointError("This phase takes no checkpoint here; leave it empty.", field=column)
-        elif found.run.project_id != project.pk:
-            raise CheckpointError("There is no such checkpoint in this project.", field=column)
-        elif found.removed_at is not None:
-            raise CheckpointError(f"{found} was removed from disk to make room. Choose another.", field=column)
         else:
-            refuse_reward_model(found, field=column)
+            check_checkpoint(project, found, field=column)
     check_any_source(config.phase, starts_from, rollouts_from, field="starts_from")
+
+
+def check_checkpoint(project: Project, found: Checkpoint, *, field: str) -> None:
+    """Raises CheckpointError unless it is of this project, on disk, and of a model that writes."""
+    if found.run.project_id != project.pk:
+        raise CheckpointError("There is no such checkpoint in this project.", field=field)
+    if found.removed_at is not None:
+        raise CheckpointError(f"{found} was removed from disk to make room. Choose another.", field=field)
+    refuse_reward_model(found, field=field)
 
 
 def benchmark_file(config: RunConfig, project: Project, given: Upload | None, field: str) -> Upload | None:

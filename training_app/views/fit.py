@@ -46,7 +46,7 @@ class Check:
 
 def fit_check(pipeline: Pipeline, phases: list[PipelinePhase]) -> list[Check]:
     """What the pipeline needs and whether it is here."""
-    new = [phase for phase in phases if phase.starts_from_id is None]
+    new = [phase for phase in phases if phase.starts_from_id is None and phase.from_checkpoint_id is None]
     models = [check for phase in new for check in _model(phase, f" of {phase.name}" if len(new) > 1 else "")]
     found = estimates(pipeline, phases)
     last = [_time(pipeline, found), *_clock(pipeline, found), *_dollars(pipeline, found)]

@@ -21,9 +21,11 @@ from training_app import services
 from training_app.budgets import uses_of
 from training_app.gates import condition, gate_of
 from training_app.models import Launch, PhaseRun
+from training_app.reward_models import PHASE as REWARD_MODEL
 from training_app.scheduling import final_checkpoint
 from training_app.states import LIVE_LAUNCHES, LIVE_RUNS, LaunchState, RunState
 from training_app.views.run_words import basis_words, forecast_words, gate_said, judged_of, used_words
+from training_app.views.runs_new import reinforce_address
 from training_app.views.standing import graph_nodes, launch_badge
 
 _SENTENCES = {
@@ -40,7 +42,7 @@ def launch_detail(request: HttpRequest, launch_id: int) -> HttpResponse:
     """The launch's page; its parts stay fresh while it is looked at."""
     launch = launch_of(request, launch_id)
     runs = list(launch.runs.all())
-    phases = list(launch.pipeline.phases.all())
+    phases = list(launch.pipeline.phases.select_related("from_checkpoint"))
     replaced = {run.retry_of_id for run in runs}
     held = next((run for run in reversed(runs) if run.state == RunState.GATE_FAILED and run.pk not in replaced), None)
     held = held if launch.state == LaunchState.HELD else None
@@ -59,7 +61,8 @@ def launch_detail(request: HttpRequest, launch_id: int) -> HttpResponse:
         "device_seconds": sum(run.device_seconds for run in runs),
         "num_tokens": sum(run.num_tokens for run in runs),
         "transitions": launch.transitions.select_related("user").order_by("-id"),
-        "last_checkpoint": _last_checkpoint(runs),
+        "last_checkpoint": (last := _last_checkpoint(runs)),
+        "reinforce": reinforce_address(last) if last is not None and last.run.phase == REWARD_MODEL else "",
     }
     return render(request, "training_app/launches/detail.html", context)
 

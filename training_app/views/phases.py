@@ -30,7 +30,7 @@ def phase_edit(request: HttpRequest, pipeline_id: int, phase_id: int) -> HttpRes
     """The form; viewers can read it. A launch that exists keeps the settings that it was launched with."""
     phases = for_user(PipelinePhase.objects.all(), request.user, path="pipeline__project")
     phase = get_object_or_404(
-        phases.select_related("pipeline__project", "starts_from"), pk=phase_id, pipeline_id=pipeline_id
+        phases.select_related("pipeline__project", "starts_from", "from_checkpoint__run"), pk=phase_id, pipeline_id=pipeline_id
     )
     if request.method == "POST":
         require_role(request.user, phase.pipeline.project, Role.EDITOR)

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -22,12 +23,14 @@ from training_app import selectors, services
 from training_app.forms import PipelineForm
 from training_app.gate_forms import BudgetForm
 from training_app.models import Pipeline
+from training_app.search_fields import answering_checkpoints, ready_versions
 from training_app.views.fit import fit_check
 from training_app.views.standing import pipeline_row, pipelines_of
 
 PER_PAGE = 25
 VERBS = (("run", "Run it alone"), ("earlier", "Move it earlier"), ("later", "Move it later"))
 """What can be done with a phase of the plan, besides taking it out."""
+KINDS = ((False, "Begin with new weights"), (True, "Go on from a model that is there"))
 NUM_LAUNCHES = 50
 """Of a pipeline launched more often, the newest are listed on its page; the API pages through all."""
 
@@ -54,28 +57,58 @@ def pipeline_list(request: HttpRequest, project: Project) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @project_page
 def pipeline_new(request: HttpRequest, project: Project) -> HttpResponse:
-    """A pipeline from a template; a POST makes it and shows it, launched is it by hand."""
+    """A pipeline from a template; a POST makes it and shows it, launched is it by hand.
+
+    A link may fill in all of it (`?dataset_version=`, `?template=`, `?starts_from=`); without a template it is the first one that
+    learns from what the version holds.
+    """
     require_role(request.user, project, Role.EDITOR)
     templates = selectors.pipeline_templates()
-    initial = {
-        "template": templates[0]["name"] if templates else "",
-        "dataset_version": request.GET.get("dataset_version"),
-    }
-    form = PipelineForm(
-        request.POST or None, project=project, templates=[(t["name"], t["title"]) for t in templates], initial=initial
-    )
+    form = PipelineForm(request.POST or None, project=project, templates=templates, initial=_initial(request, project, templates))
     if request.method == "POST" and form.is_valid() and (pipeline := _create(request, form, project)):
         messages.success(request, f"“{pipeline.name}” is made. Look it over, then launch it.")
         return redirect("pipeline-detail", pipeline.pk)
     version_field: Any = form.fields["dataset_version"]
     context = {
         "form": form,
-        "templates": templates,
+        "kinds": _kinds(templates, str(form["template"].value())),
         "chosen": form["template"].value(),
         "has_data": version_field.queryset.exists(),
         "project": project,
     }
     return render(request, "training_app/pipelines/new.html", context, status=422 if form.is_bound else 200)
+
+
+def _kinds(templates: list[dict[str, Any]], chosen: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The templates of each kind under its words; the kind of the chosen one stands first."""
+    kinds = [(words, [t for t in templates if t["goes_on"] == goes_on]) for goes_on, words in KINDS]
+    return sorted(kinds, key=lambda kind: chosen not in {t["name"] for t in kind[1]})
+
+
+def _initial(request: HttpRequest, project: Project, templates: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the address names, and what follows from it: template, checkpoint and a name that is free."""
+    version = number_in(request, ready_versions(project), "dataset_version")
+    start = number_in(request, answering_checkpoints(project), "starts_from")
+    holds = services.learnt_from(version) if version else "problems"
+    fitting = [t for t in templates if t["learns_from"] == holds] or templates
+    chosen = next((t for t in templates if t["name"] == request.GET.get("template")), fitting[0])
+    name = f"{chosen['title']}: {version}" if version else ""
+    return {
+        "template": chosen["name"], "dataset_version": version.pk if version else None, "name": free_name(project, name),
+        "starts_from": (start or answering_checkpoints(project).first()) if chosen["goes_on"] else start,
+    }  # fmt: skip
+
+
+def number_in(request: HttpRequest, rows: QuerySet[Any], key: str) -> Any:
+    """The row that the address names by its number; None when it names none of these."""
+    given = request.GET.get(key, "")
+    return rows.filter(pk=int(given)).first() if given.isdecimal() and len(given) < 18 else None
+
+
+def free_name(project: Project, name: str) -> str:
+    """The name, with a number behind it when it is taken."""
+    taken = set(Pipeline.objects.filter(project=project, name__startswith=name).values_list("name", flat=True))
+    return next(one for one in (name, *(f"{name}, {i}" for i in range(2, len(taken) + 3))) if one not in taken) if name else ""
 
 
 def _create(request: HttpRequest, form: PipelineForm, project: Project) -> Pipeline | None:
@@ -88,6 +121,7 @@ def _create(request: HttpRequest, form: PipelineForm, project: Project) -> Pipel
             name=values["name"],
             dataset_version=values["dataset_version"],
             seed=values["seed"],
+            starts_from=values["starts_from"],
         )
     except ModelCoreError as error:
         form.add_error(error.field if error.field in form.fields else None, error.message)
@@ -101,7 +135,8 @@ def pipeline_detail(request: HttpRequest, pipeline_id: int) -> HttpResponse:
     found = pipeline_of(request, pipeline_id)
     pipeline = pipelines_of(user=request.user, project=found.project).get(pk=found.pk)
     row = pipeline_row(pipeline)
-    phases = list(pipeline.phases.select_related("dataset_version__dataset", "starts_from", "rollouts_from"))
+    sources = ("starts_from", "rollouts_from", "from_checkpoint__run")
+    phases = list(pipeline.phases.select_related("dataset_version__dataset", *sources))
     checks = [] if row["is_live"] else fit_check(pipeline, phases)
     context = {
         **row,

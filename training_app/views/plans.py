@@ -27,6 +27,9 @@ from training_app.search_fields import SearchedField
 from training_app.services.plans import LEAST_SHARE
 from training_app.views.pipelines import pipeline_of
 
+KEPT = "kept"
+"""What the page sends of a phase that keeps the checkpoint which it goes on from."""
+
 
 class PhaseChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
     """Shows the phase's name."""
@@ -49,6 +52,9 @@ class PhaseAddForm(WordedForm):
         PipelinePhase.objects.none(), required=False, empty_label="None", label="Learns from",
         help_text="Whose answers it learns from: rejection sampling and distillation.",
     )  # fmt: skip
+    from_checkpoint = SearchedField(
+        "answering", required=False, empty_label="None", label="Or goes on from", help_text="A checkpoint of an earlier run.",
+    )  # fmt: skip
     dataset_version = SearchedField("versions", required=False, empty_label="None", label="Dataset version")
     budget_fraction = forms.FloatField(
         required=False, min_value=0.001, max_value=1, label="Share of the budget", widget=forms.NumberInput(attrs={"step": "any"}),
@@ -59,8 +65,9 @@ class PhaseAddForm(WordedForm):
     def __init__(self, *args: Any, pipeline: Pipeline, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         phases = list(pipeline.phases.order_by("position"))
-        place, version = self.fields["position"], self.fields["dataset_version"]
-        assert isinstance(place, forms.TypedChoiceField) and isinstance(version, SearchedField)
+        place, version, start = (self.fields[name] for name in ("position", "dataset_version", "from_checkpoint"))
+        assert isinstance(place, forms.TypedChoiceField) and isinstance(version, SearchedField) and isinstance(start, SearchedField)
+        start.offer(pipeline.project)
         place.choices = [(number, f"before {one.name}") for number, one in enumerate(phases)] + [(len(phases), "last")]
         self.initial.setdefault("position", len(phases))
         version.offer(pipeline.project)
@@ -138,7 +145,8 @@ def _move(phase: PipelinePhase, user: User, by: int) -> None:
 def _sources(request: HttpRequest, phase: PipelinePhase) -> dict[str, PipelinePhase | None]:
     """What it is to start from and learn from; another pipeline's phase is none."""
     found = {str(one.pk): one for one in phase.pipeline.phases.all()}
-    return {key: found.get(request.POST[key]) for key in ("starts_from", "rollouts_from") if key in request.POST}
+    given = {key: request.POST[key] for key in ("starts_from", "rollouts_from") if key in request.POST}
+    return {key: found.get(value) for key, value in given.items() if value != KEPT}
 
 
 @require_POST

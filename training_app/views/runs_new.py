@@ -1,13 +1,14 @@
 """A single run outside a pipeline: choose phase, data and what it starts from, set its configuration, queue it.
 
-The phase is in the address; with `?clone=ID` the forms hold that run's values. Nothing is created until the whole
-configuration is valid.
+The phase is in the address; with `?clone=ID` the forms hold that run's values, with `?reward_model=ID` the whole reward is the
+preference of that reward model. Nothing is created until the whole configuration is valid.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
@@ -26,9 +27,9 @@ from r1platform.form_words import WordedForm
 from r1platform.models import Project, Role
 from r1platform.problems import answer
 from training_app import selectors, services
-from training_app.forms import run_presets
-from training_app.models import PhaseRun, PipelinePhase
-from training_app.schema_forms import SchemaForm
+from training_app.forms import RewardedForm, run_presets
+from training_app.models import Checkpoint, PhaseRun, PipelinePhase
+from training_app.reward_models import REWARD, reward_models
 from training_app.search_fields import SearchedField, ready_versions
 
 
@@ -51,10 +52,10 @@ class RunForm(WordedForm):
             self.initial["dataset_version"] = self.initial.get("dataset_version") or ready_versions(project).first()
 
 
-class RunConfigForm(SchemaForm):
+class RunConfigForm(RewardedForm):
     """The settings of a run of `phase`, those of the phase among them."""
 
-    def __init__(self, *args: Any, phase: str, values: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, phase: str, values: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(
             *args,
             model=RunConfig,
@@ -69,6 +70,7 @@ class RunConfigForm(SchemaForm):
         for group in self.found_groups:
             if group.path == "phase_config":
                 group.title, group.help = str(PHASES.get(phase).title), ""
+        self.offer_reward_models(project)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -81,8 +83,8 @@ def run_new(request: HttpRequest) -> HttpResponse:
     source = _source(request)
     phase = _phase(request, source)
     form = RunForm(request.POST or None, project=project, phase=phase, initial=_initial(request, source, phase))
-    values = _with_weights(request, source.config) if source is not None and source.phase == phase else {}
-    config = RunConfigForm(request.POST or None, phase=phase, values=values)
+    values = _with_weights(request, source.config) if source is not None and source.phase == phase else _rewarded(request, project)
+    config = RunConfigForm(request.POST or None, project=project, phase=phase, values=values)
     if request.method == "POST" and (run := _create(request, project, phase, form, config)) is not None:
         messages.success(request, f"Run {run.pk} is queued. It starts as soon as a device is free.")
         return redirect("run-detail", run_id=run.pk)
@@ -101,7 +103,8 @@ def run_rates(request: HttpRequest) -> HttpResponseBase:
     if project is None:
         return answer(request, 404, "You have no project.")
     phase = _phase(request, None)
-    form, config = RunForm(request.POST, project=project, phase=phase), RunConfigForm(request.POST, phase=phase, values={})
+    form = RunForm(request.POST, project=project, phase=phase)
+    config = RunConfigForm(request.POST, project=project, phase=phase, values={})
     form.is_valid()
     start = form.cleaned_data.get("starts_from")
     return rates_answer(config.config() if config.is_valid() else None, start.run if start else None)
@@ -164,6 +167,21 @@ def _with_weights(request: HttpRequest, config: dict[str, Any]) -> dict[str, Any
     own = config.get("reward", {}).get("weights", {})
     changed = {name: float(given[name]) for name in own if re.fullmatch(r"-?\d{1,6}(\.\d{1,6})?", given.get(name, ""))}
     return {**config, "reward": {**config["reward"], "weights": {**own, **changed}}} if changed else config
+
+
+def reinforce_address(checkpoint: Checkpoint) -> str:
+    """The form of a reinforcement by this reward model, of the model that it was made from, on the prompts that it learnt from."""
+    before = checkpoint.run
+    given = {"phase": "reinforcement", "reward_model": checkpoint.pk, "starts_from": before.starts_from_id,
+             "dataset_version": before.dataset_version_id}  # fmt: skip
+    return f"{reverse('run-new')}?{urlencode({name: value for name, value in given.items() if value is not None})}"
+
+
+def _rewarded(request: HttpRequest, project: Project) -> dict[str, Any]:
+    """A configuration whose whole reward is the preference of the reward model that the address names."""
+    named = request.GET.get("reward_model", "")
+    _choices, chosen = reward_models(project, named=named) if named else ([], "")
+    return {"reward": {"weights": {REWARD: 1.0}, "settings": {REWARD: {"checkpoint": chosen}}}} if chosen else {}
 
 
 def _phase(request: HttpRequest, source: PhaseRun | None) -> str:

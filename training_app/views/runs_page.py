@@ -15,8 +15,10 @@ from r1platform.access import for_user, role_in
 from r1platform.models import Role
 from training_app import selectors, services
 from training_app.models import Checkpoint, MetricSeries, PhaseRun, RunEvent
+from training_app.reward_models import PHASE as REWARD_MODEL
 from training_app.states import GateVerdict, RunState
 from training_app.views import run_code, run_words
+from training_app.views.runs_new import reinforce_address
 
 TABS = {
     "charts": "Charts",
@@ -220,6 +222,7 @@ def _checkpoints(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     rows = [
         {
             "checkpoint": c,
+            "reinforce": reinforce_address(c) if run.phase == REWARD_MODEL else "",
             "accuracy": measure(c, "accuracy"),
             "quality": measure(c, "quality"),
             "loss": measure(c, "loss"),

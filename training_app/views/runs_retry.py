@@ -25,7 +25,7 @@ class RetryForm(RunConfigForm):
     """Everything but what decides whether the run passes; the model too where it comes from a checkpoint."""
 
     def __init__(self, *args: Any, run: PhaseRun, **kwargs: Any) -> None:
-        super().__init__(*args, phase=run.phase, values=run.config, **kwargs)
+        super().__init__(*args, project=run.project, phase=run.phase, values=run.config, **kwargs)
         hidden = ["gate", "benchmark", *(["model", "tokenizer"] if run.starts_from_id else [])]
         self.without |= frozenset(hidden)
         for name in [name for name in self.fields if name.split(".")[0] in hidden]:

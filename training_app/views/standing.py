@@ -35,7 +35,8 @@ def pipelines_of(*, user: Reader, project: Project) -> QuerySet[Pipeline]:
     newest = Launch.objects.filter(pipeline=OuterRef("pipeline")).order_by("-number").values("pk")[:1]
     launches = Launch.objects.filter(pk=Subquery(newest)).prefetch_related(Prefetch("runs", runs))
     rows = for_user(Pipeline.objects.filter(project=project), user).annotate(num_launches=Count("launches"))
-    return rows.prefetch_related("phases", Prefetch("launches", launches, to_attr="newest")).order_by("-id")
+    phases = Prefetch("phases", PipelinePhase.objects.select_related("from_checkpoint"))
+    return rows.prefetch_related(phases, Prefetch("launches", launches, to_attr="newest")).order_by("-id")
 
 
 def pipeline_row(pipeline: Pipeline) -> dict[str, Any]:
