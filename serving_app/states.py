@@ -18,6 +18,9 @@ class DeploymentState(TextChoices):
     STOPPED = "stopped", "Stopped"
 
 
+ANSWERING = frozenset({DeploymentState.READY, DeploymentState.DEGRADED, DeploymentState.ASLEEP})
+"""States of a deployment in which a question gets an answer; what sleeps starts for it."""
+
 DEPLOYMENT_MOVES: dict[str, set[str]] = {
     DeploymentState.PENDING: {DeploymentState.STARTING, DeploymentState.STOPPING, DeploymentState.STOPPED,
                               DeploymentState.FAILED},

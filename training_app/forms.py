@@ -367,8 +367,9 @@ class PhaseConfigForm(RewardedForm):
             presets=run_presets(),
             **kwargs,
         )
-        before = phase.pipeline.phases.filter(position__lt=phase.position, phase=REWARD_MODEL).order_by("position")
-        self.offer_reward_models(phase.pipeline.project, [str(name) for name in before.values_list("name", flat=True)])
+        if phase.pipeline_id is not None:
+            before = phase.pipeline.phases.filter(position__lt=phase.position, phase=REWARD_MODEL).order_by("position")
+            self.offer_reward_models(phase.pipeline.project, [str(name) for name in before.values_list("name", flat=True)])
 
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r1platform.models import Project
 from serving_app.models import Deployment, DeploymentRevision
-from serving_app.states import RevisionState
+from serving_app.states import ANSWERING, RevisionState
 from training_app.models import Checkpoint
 from training_app.selectors import checkpoint_ancestors
 
@@ -22,8 +22,8 @@ def formers_of(checkpoint: Checkpoint, *, project: Project) -> list[Deployment]:
 
 
 def former_of(revision: DeploymentRevision, *, project: Project) -> Deployment | None:
-    """The deployment to compare a revision with; None when nothing that it was made from is deployed."""
+    """The deployment to compare a revision with, one that answers; None when nothing that it was made from is served so."""
     if revision.checkpoint is None:
         return None
     found = formers_of(revision.checkpoint, project=project)
-    return next((one for one in found if one.pk != revision.deployment_id), None)
+    return next((one for one in found if one.pk != revision.deployment_id and one.state in ANSWERING), None)

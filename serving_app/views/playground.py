@@ -22,14 +22,12 @@ from serving_app.context import context_of
 from serving_app.forms import ConversationForm
 from serving_app.gateway.body import ChatParameters
 from serving_app.models import Conversation, Deployment, Preset
-from serving_app.states import DeploymentState
+from serving_app.states import ANSWERING
 from serving_app.views.snippets import chat_snippets
 from serving_app.views.thread import Turn, thread_of
 from training_app.models import Checkpoint
 
 PER_PAGE = 40
-ANSWERING = frozenset({DeploymentState.READY, DeploymentState.DEGRADED, DeploymentState.ASLEEP})
-"""States in which a question gets an answer; what sleeps starts for it."""
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 NO_SGLANG = ENGINES.get("sglang")().installed()
 TRAINS_MS, STARTS_MS = 240_000, 120_000
 FIRST = {
-    "phase_config": {"steps": 60, "batch_size": 16},
+    "phase_config": {"steps": 30, "batch_size": 16},
     "held_out": {"num_problems": 8, "num_problems_during": 0, "max_new_tokens": 24},
 }
 SAID = {"17+25=": "42", "30+12=": "42", "11+22=": "33"}
@@ -89,7 +89,7 @@ def talk(page: Page) -> None:
     page.get_by_role("link", name="Chat", exact=True).first.click()
     for number, (question, better) in enumerate(SAID.items()):
         if number:
-            page.get_by_label("Message", exact=True).fill(question)
+            page.locator("[data-composer] textarea").fill(question)
             page.get_by_role("button", name="Send", exact=True).click()
         else:
             page.get_by_label("Your first message").fill(question)
