@@ -136,4 +136,4 @@ def _next_steps(version: DatasetVersion, start: int | None) -> list[tuple[str, s
     """Words and address of what a version can train, each the form of a pipeline that is filled in."""
     where = f"&starts_from={start}" if start is not None else ""
     form = f"{reverse('pipeline-new')}?dataset_version={version.pk}{where}&template="
-    return [(words, form + template) for template, words in TRAINS[learnt_from(version)]]
+    return [(words, form + template) for template, words in TRAINS.get(learnt_from(version), ())]

@@ -87,25 +87,25 @@ def _kinds(templates: list[dict[str, Any]], chosen: str) -> list[tuple[str, list
 
 def _initial(request: HttpRequest, project: Project, templates: list[dict[str, Any]]) -> dict[str, Any]:
     """What the address names, and what follows from it: template, checkpoint and a name that is free."""
-    version = number_in(request, ready_versions(project), "dataset_version")
-    start = number_in(request, answering_checkpoints(project), "starts_from")
+    version = _row_named(request, ready_versions(project), "dataset_version")
+    start = _row_named(request, answering_checkpoints(project), "starts_from")
     holds = services.learnt_from(version) if version else "problems"
     fitting = [t for t in templates if t["learns_from"] == holds] or templates
     chosen = next((t for t in templates if t["name"] == request.GET.get("template")), fitting[0])
     name = f"{chosen['title']}: {version}" if version else ""
     return {
-        "template": chosen["name"], "dataset_version": version.pk if version else None, "name": free_name(project, name),
+        "template": chosen["name"], "dataset_version": version.pk if version else None, "name": _free_name(project, name),
         "starts_from": (start or answering_checkpoints(project).first()) if chosen["goes_on"] else start,
     }  # fmt: skip
 
 
-def number_in(request: HttpRequest, rows: QuerySet[Any], key: str) -> Any:
+def _row_named(request: HttpRequest, rows: QuerySet[Any], key: str) -> Any:
     """The row that the address names by its number; None when it names none of these."""
     given = request.GET.get(key, "")
     return rows.filter(pk=int(given)).first() if given.isdecimal() and len(given) < 18 else None
 
 
-def free_name(project: Project, name: str) -> str:
+def _free_name(project: Project, name: str) -> str:
     """The name, with a number behind it when it is taken."""
     taken = set(Pipeline.objects.filter(project=project, name__startswith=name).values_list("name", flat=True))
     return next(one for one in (name, *(f"{name}, {i}" for i in range(2, len(taken) + 3))) if one not in taken) if name else ""
