@@ -97,6 +97,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "perf/teacher_s": ("s", "Seconds of the update in which a teacher judged the student's tokens"),
     "eval/accuracy": ("fraction", "Held-out problems answered correctly"),
     "eval/quality": ("", "Mean weighted reward on held-out problems"),
+    "eval/loss": ("nats", "Mean loss of a token of the demonstrations of held-out problems"),
 }
 """Unit and meaning of each scalar. Families are open: `reward/<component>/mean|std|unscored`, `eval/<component>`, and with several
 limits of a budget `budget/<unit>/used|forecast`."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from model_core.config.gate import GateConfig
+from model_core.config.gate import LOSS, GateConfig
 from model_core.evaluation.benchmarks import BENCHMARKS
 
 SIGNS = {"at_least": "≥", "at_most": "≤"}
@@ -53,13 +53,14 @@ class Judged:
         if self.low is not None and self.high is not None:
             basis.append(f"95 % interval {self.low:.3f} to {self.high:.3f}")
         rests = f" ({', '.join(basis)})" if basis else ""
-        kind = "problems" if self.metric in BENCHMARKS.names() else "held-out problems"
+        kind = "problems" if self.metric in BENCHMARKS.names() else "demonstrations" if self.metric == LOSS else "held-out problems"
         return f"{self.words} {self.compared:.3f}{rests}{f' on {self.num} {kind}' if self.num else ''}"
 
 
 def words_of(metric: str, bound: str) -> str:
     """A metric in words, with which end of its interval is meant."""
     name = f"{BENCHMARKS.get(metric).title} accuracy" if metric in BENCHMARKS.names() else metric.replace("_", " ")
+    name = "held-out loss" if metric == LOSS else name
     return f"{name}, {_BOUNDS[bound]}" if bound else name
 
 

@@ -16,8 +16,10 @@ from model_core.errors import ConfigError
 if TYPE_CHECKING:
     from model_core.config.run import RunConfig
 
-HELD_OUT = ("quality", "accuracy", "length", "truncated")
+HELD_OUT = ("quality", "accuracy", "loss", "length", "truncated")
 """What every measurement on held-out problems tells besides the reward components."""
+LOSS = "loss"
+"""The one of them that is asked of demonstrations, and the better the lower it is."""
 SHARES = frozenset({"accuracy", "truncated"})
 
 
@@ -25,8 +27,9 @@ class GateConfig(StrictModel):
     """What a run has to reach; measured after its last step."""
 
     metric: str = ""
-    """`quality`, `accuracy`, `length` (tokens) or `truncated` (share of answers cut off) on held-out problems, a reward component,
-    or a benchmark's accuracy; with `_low` or `_high` the end of its 95 % interval. Empty: no gate."""
+    """`quality`, `accuracy`, `loss` (of the demonstrations, nats a token), `length` (tokens) or `truncated` (share of answers cut
+    off) on held-out problems, a reward component, or a benchmark's accuracy; with `_low` or `_high` the end of its 95 % interval.
+    Empty: no gate."""
     threshold: float | None = None
     """The value that is compared; the value itself passes."""
     direction: Literal["at_least", "at_most"] = "at_least"
@@ -99,6 +102,8 @@ def range_of(config: RunConfig, name: str) -> tuple[float, float]:
         return 0.0, 1.0
     if name == "length":
         return 0.0, float(config.held_out.max_new_tokens)
+    if name == LOSS:
+        return 0.0, math.inf
     if name == "quality":
         ends = [(weight * low, weight * high) for part, weight in config.reward.weights.items()
                 for low, high in (REWARDS.get(part).bounds,)]
@@ -127,8 +132,10 @@ def _wrong(config: RunConfig) -> list[tuple[str, str]]:
         return [("gate.threshold", "A gate needs a threshold, such as 0.75.")]
     low, high = range_of(config, gate.name)
     if not math.isfinite(gate.threshold) or not low <= gate.threshold <= high:
-        return [("gate.threshold",
-                 f"{gate.name} is from {low:g} to {high:g}, so a threshold is too; {gate.threshold:g} is not.")]
+        within = f"from {low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
+        return [("gate.threshold", f"{gate.name} is {within}, so a threshold is too; {gate.threshold:g} is not.")]
+    if gate.name == LOSS and gate.direction == "at_least":
+        return [("gate.direction", "The lower a loss, the better: at least would pass the worse model. Set at_most.")]
     if gate.bound and gate.bound == ("high" if gate.direction == "at_least" else "low"):
         cautious = "low" if gate.direction == "at_least" else "high"
         return [("gate.direction", (

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from model_core.config import RunConfig, RunPaths
-from model_core.data.dataset import read_rows
+from model_core.config.gate import LOSS
+from model_core.data.dataset import Row, read_rows
 from model_core.detectors import Watch
+from model_core.errors import ConfigError
 from model_core.gates import Streak
 from model_core.grpo.rollouts import Group
 from model_core.grpo.storing import store
@@ -34,6 +36,7 @@ from model_core.training.checkpoints import read_metadata
 from model_core.training.engine import TrainingEngine, UpdateReport
 from model_core.training.failures import NonFiniteGradient, NonFiniteLoss
 from model_core.training.families import Model, family_of
+from model_core.training.held_out_loss import demonstrations, held_out_loss
 from model_core.training.measuring import measure
 from model_core.training.peak import take_peak_bytes
 from model_core.training.reporter import Reporter, versions
@@ -246,14 +249,24 @@ class Frame:
         if self._measure_otherwise is not None:
             result = self._measure_otherwise(len(rows))
         else:
-            result = measure(self.sampler(), self.tokenizer, rows, config=held_out, rubric=self.rubric, world=self.world,
-                             seed=self.config.seed)
+            result = self._asked(rows)
         if result is None:
             return None
         self.reporter.emit("evaluation", step=step, when=when, **result)
         values = {"eval/accuracy": result["accuracy"], "eval/quality": result["quality"],
                   **{f"eval/{name}": value for name, value in result["components"].items()}}
+        if LOSS in result.get("measures", {}):
+            values[f"eval/{LOSS}"] = result["measures"][LOSS]["value"]
         self._scalars(values)
+        return result
+
+    def _asked(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """What the model answers to `rows`, and how well it foresees their demonstrations, where there are any."""
+        model = self.whole()
+        result = measure(self._family.sampler(model, self.tokenizer), self.tokenizer, rows, config=self.config.held_out,
+                         rubric=self.rubric, world=self.world, seed=self.config.seed)
+        if told := demonstrations(self.tokenizer, rows, limit=self.model_config.max_position_embeddings):
+            result["measures"][LOSS] = held_out_loss(model, told, world=self.world, max_tokens=self.settings.max_micro_tokens)
         return result
 
     def save(self) -> Path:
@@ -406,7 +419,7 @@ class Frame:
         if watched.is_file():
             self._hacks.restore(watched.read_text())
 
-    def _read_held_out(self) -> list[Any]:
+    def _read_held_out(self) -> list[Row]:
         if self.context.paths.dataset is None:
             return []
         limit = max(self.config.held_out.num_problems, self.config.held_out.num_problems_during)
@@ -415,6 +428,9 @@ class Frame:
             self.reporter.emit("warning", message=(
                 f"The dataset has {len(rows)} held-out problems, fewer than the {self.config.held_out.num_problems} "
                 "asked for; the measurement is on those."))
+        if self.config.gate.name == LOSS and all(row.completion is None for row in rows):
+            raise ConfigError("The gate compares the held-out loss, but no held-out row of the dataset has a demonstration. Choose "
+                              "a dataset with demonstrations, or another metric.", field="gate.metric")
         return rows
 
     def _tell_fallbacks(self) -> None:

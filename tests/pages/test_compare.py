@@ -121,7 +121,7 @@ def test_the_cost_does_not_grow_with_the_runs(part: str, runs: list[PhaseRun], p
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [("eval/accuracy", "higher"), ("loss/mtp", "lower"), ("kl", "lower"), ("lr", ""), ("len/mean", "")]
+    ("name", "word"), [("eval/accuracy", "higher"), ("eval/loss", "lower"), ("loss/mtp", "lower"), ("kl", "lower"), ("lr", ""), ("len/mean", "")]
 )
 def test_what_is_better_is_said_only_where_it_is_known(name: str, word: str) -> None:
     assert better_of(name) == word

@@ -13,8 +13,9 @@ from training_app.models import MetricSeries, PhaseRun
 
 MAX_RUNS = 200
 HIGHER = ("eval/", "accuracy/", "reward/total", "pairs/accuracy", "pairs/margin", "perf/tok_s", "distil/agreement")
-LOWER = ("loss", "kl", "distil/reverse_kl", "distil/forward_kl", "truncated_ratio", "aborted_ratio", "moe/max_vio", "moe/load_cv",
-         "train_rollout_logprob_diff/", "reward/frac_zero_std_groups", "perf/step_s", "perf/memory_bytes")  # fmt: skip
+LOWER = ("loss", "eval/loss", "kl", "distil/reverse_kl", "distil/forward_kl", "truncated_ratio", "aborted_ratio",
+         "moe/max_vio", "moe/load_cv", "train_rollout_logprob_diff/", "reward/frac_zero_std_groups", "perf/step_s",
+         "perf/memory_bytes")  # fmt: skip
 """Beginnings of names of which more, or less, is better by itself."""
 
 
@@ -41,9 +42,9 @@ def runs_comparison(runs: Sequence[PhaseRun]) -> dict[str, Any]:
 
 def better_of(name: str) -> str:
     """Whether "higher" or "lower" values of a metric are better; "" where neither is by itself."""
-    if name.startswith(HIGHER):
-        return "higher"
-    return "lower" if name.startswith(LOWER) else ""
+    if name.startswith(LOWER):
+        return "lower"
+    return "higher" if name.startswith(HIGHER) else ""
 
 
 def _settings(configs: list[Any], path: str = "") -> Iterator[dict[str, Any]]:

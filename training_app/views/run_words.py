@@ -60,6 +60,7 @@ TITLES = {
     "perf/reward_s": "Scoring time",
     "eval/accuracy": "Held-out accuracy",
     "eval/quality": "Held-out quality",
+    "eval/loss": "Held-out loss",
 }
 
 

@@ -83,6 +83,9 @@ def test_every_metric_of_the_phase_and_every_benchmark_can_be_a_gate(name: str, 
         ({"gate": {"metric": "quality", "threshold": -0.01}}, "gate.threshold"),
         ({"gate": {"metric": "length", "threshold": 65}}, "gate.threshold"),
         ({"gate": {"metric": "gsm8k", "threshold": 80}}, "gate.threshold"),
+        ({"gate": {"metric": "loss", "threshold": -0.1, "direction": "at_most"}}, "gate.threshold"),
+        ({"gate": {"metric": "loss", "threshold": 0.5}}, "gate.direction"),
+        ({"gate": {"metric": "loss_low", "threshold": 0.5, "direction": "at_most"}}, "gate.direction"),
         ({"gate": {"metric": "quality_high", "threshold": 0.5}}, "gate.direction"),
         ({"gate": {"metric": "length_low", "threshold": 9, "direction": "at_most"}}, "gate.direction"),
         ({"gate": {"metric": "quality", "threshold": 0.5, "direction": "about"}}, "gate.direction"),
@@ -101,14 +104,14 @@ def test_a_gate_that_cannot_be_decided_is_refused_at_its_field(values: dict[str,
 def test_an_unknown_metric_is_told_what_there_is() -> None:
     with pytest.raises(ConfigError) as refused:
         RunConfig.parse({"phase": "cold_start", "gate": {"metric": "luck", "threshold": 0.5}})
-    for name in ("quality", "accuracy", "length", "truncated", "efficiency", *BENCHMARKS.names()):
+    for name in ("quality", "accuracy", "loss", "length", "truncated", "efficiency", *BENCHMARKS.names()):
         assert name in refused.value.message
 
 
 def test_the_range_of_quality_follows_the_weights() -> None:
     config = RunConfig.parse({"phase": "cold_start", "reward": {"weights": {"solution_accuracy": 2.0, "length": 0.5}}})
     assert range_of(config, "quality") == (-0.5, 2.0)
-    assert set(names_of(config)) == {"quality", "accuracy", "length", "truncated", "solution_accuracy"}
+    assert set(names_of(config)) == {"quality", "accuracy", "loss", "length", "truncated", "solution_accuracy"}
     assert all(REWARDS.get(name).bounds[0] < REWARDS.get(name).bounds[1] for name in REWARDS.names())
 
 
@@ -126,6 +129,20 @@ def test_at_most_ends_early_by_the_upper_bound_and_what_was_not_measured_breaks_
     streak = Streak(gate("length", 30, direction="at_most", stop_early=2))
     row = [measured("length", 25, 20, 29), {}, measured("length", 25, 20, 31), measured("length", 25, 20, 30)]
     assert [streak.add(one) for one in row] == [""] * 4 and "at or below 30" in streak.add(measured("length", 20, 19, 21))
+
+
+def test_a_loss_is_the_better_the_lower_and_has_no_upper_end() -> None:
+    """Of a loss the upper bound is the cautious one: it decides what ends early, and a loss above 1 is no wrong threshold."""
+    config = RunConfig.parse({"phase": "cold_start", "gate": {
+        "metric": "loss", "threshold": 3.5, "direction": "at_most", "stop_early": 1}, **DURING})
+    assert range_of(config, "loss") == (0.0, math.inf)
+    streak = Streak(config.gate)
+    assert streak.add(measured("loss", 3.4, 3.2, 3.6)) == ""
+    assert "held-out loss, upper bound was at or below 3.5 at one measurement" in streak.add(measured("loss", 3.2, 3.0, 3.4))
+    judged = judge(gate("loss_high", 3.5, direction="at_most"), measured("loss", 3.2, 3.0, 3.4))
+    assert judged.passed and judged.sentence() == (
+        "held-out loss, upper bound 3.400 (mean 3.200, standard error 0.010, 95 % interval 3.000 to 3.400) on 128 demonstrations")
+    assert not judge(gate("loss_high", 3.5, direction="at_most"), measured("loss", 3.4, 3.2, 3.6)).passed
 
 
 def test_by_default_nothing_ends_early() -> None:
