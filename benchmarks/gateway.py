@@ -25,14 +25,13 @@ from benchmarks._engine import PAUSE
 from benchmarks._peers import ROOT, python_of, serving, versions_of
 from benchmarks._platform import new_project, platform
 from benchmarks._report import write
+from model_core.serving.load import Asked, Connection, Level, Target, run_level, stream_body
 
 ROUNDS, ONES, STREAMS = 3, 40, 64
 ONE_TOKENS, MANY_TOKENS = 4, 300
 KEY = "sk-bench"
 GOAL_MS, TIMES_LITELLM, OF_BARE = 5.0, 4.0, 0.85
 UVICORN = ("--no-access-log", "--log-level", "warning", "--lifespan", "off")
-Target = tuple[int, str]
-"""Port and key."""
 
 
 def main(*names: str) -> None:
@@ -92,7 +91,8 @@ def start(home: Path, running: ExitStack) -> dict[str, Target]:
         argv = [*uvicorn, app, "--port", str(port)]
         running.enter_context(serving(argv, f"http://127.0.0.1:{port}/v1/models", cwd=ROOT, env={**os.environ, **more}))
     running.enter_context(peer(home, port=litellm, engine=engine))
-    return {"direct": (engine, KEY), "ours": (ours, key), "bare": (bare, KEY), "litellm": (litellm, KEY)}
+    named = {"direct": (engine, KEY), "ours": (ours, key), "bare": (bare, KEY), "litellm": (litellm, KEY)}
+    return {name: Target(f"http://127.0.0.1:{port}", secret) for name, (port, secret) in named.items()}
 
 
 @contextmanager
@@ -151,47 +151,31 @@ def booked() -> int:
 
 async def ones(target: Target) -> list[float]:
     """Milliseconds to the first token of streams one after another, over one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", target[0])
-    found = [await ask(reader, writer, target, ONE_TOKENS) for _ in range(ONES)]
-    writer.close()
+    connection = Connection(target)
+    found = [checked(await connection.ask(body(ONE_TOKENS)), ONE_TOKENS) for _ in range(ONES)]
+    connection.close()
     return [seconds * 1000 for seconds in found]
 
 
 async def many(target: Target, streams: int, tokens: int) -> float:
     """Tokens a second of streams that begin together, each over a connection of its own."""
-    connections = [await asyncio.open_connection("127.0.0.1", target[0]) for _ in range(streams)]
-    started = time.perf_counter()
-    await asyncio.gather(*(ask(*connection, target, tokens) for connection in connections))
-    seconds = time.perf_counter() - started
-    for _, writer in connections:
-        writer.close()
-    return streams * tokens / seconds
+    level, sent = Level(streams, streams), body(tokens)
+    await run_level(level, [target], lambda _number: sent, seconds=600)
+    for asked in level.asked:
+        checked(asked, tokens)
+    return streams * tokens / level.seconds
 
 
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: Target, tokens: int) -> float:
-    """One stream read to its end and counted; answers the seconds to its first token."""
-    body = json.dumps({
-        "model": "sums", "messages": [{"role": "user", "content": "What is 17 times 23?"}], "stream": True, "max_tokens": tokens,
-    }).encode()  # fmt: skip
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {target[1]}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    began = time.perf_counter()
-    writer.write(head.encode() + body)
-    seen, first, tail = 0, 0.0, await reader.readuntil(b"\r\n\r\n")
-    assert tail.startswith(b"HTTP/1.1 200"), tail + await reader.read(1 << 16)
-    while not tail.endswith(b"0\r\n\r\n"):
-        data = await reader.read(1 << 16)
-        assert data, "the connection was closed"
-        whole = tail + data
-        cut = max(whole.rfind(b"\n\n"), 0)
-        num = whole.count(b'"content":" token', 0, cut)
-        seen, tail = seen + num, whole[cut:]
-        if num and not first:
-            first = time.perf_counter() - began
-    assert seen == tokens, f"{seen} tokens of {tokens} came: {tail!r}"
-    return first - PAUSE
+def body(tokens: int) -> bytes:
+    """What is asked: no counts, as most callers ask."""
+    return stream_body("sums", "What is 17 times 23?", max_tokens=tokens, stream_options=None)
+
+
+def checked(asked: Asked, tokens: int) -> float:
+    """The seconds to the first token that are not the engine's, of a stream that came whole."""
+    assert asked.seconds is not None and asked.ttft_seconds is not None, asked.error
+    assert asked.completion_tokens == tokens, f"{asked.completion_tokens} tokens of {tokens} came"
+    return asked.ttft_seconds - PAUSE
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ from unfold.admin import ModelAdmin
 
 from r1platform.lib.admin import ReadOnly, ReadOnlyInline
 from serving_app.models import (
+    BenchmarkLevel,
+    BenchmarkTransition,
     Conversation,
     ConversationShare,
     Deployment,
+    DeploymentBenchmark,
     DeploymentRevision,
     DeploymentTransition,
     Judgement,
@@ -84,6 +87,26 @@ class ReplicaAdmin(ReadOnly):
     list_select_related = ["revision", "node"]
     exclude = ["engine_key"]
     inlines = [ReplicaTransitionInline]
+
+
+class BenchmarkLevelInline(ReadOnlyInline):
+    model = BenchmarkLevel
+    fields = ["concurrency", "num_ok", "num_errors", "num_cut", "num_others", "seconds", "tokens_per_second", "requests_per_second"]
+
+
+class BenchmarkTransitionInline(ReadOnlyInline):
+    model = BenchmarkTransition
+    fields = ["before", "after", "reason", "user", "at"]
+
+
+@admin.register(DeploymentBenchmark)
+class BenchmarkAdmin(ReadOnly):
+    """Started, stopped and deleted on its own page."""
+
+    list_display = ["id", "deployment", "revision", "state", "node", "created_by", "created_at", "finished_at"]
+    list_filter = ["state", "node"]
+    list_select_related = ["deployment", "revision", "node", "created_by"]
+    inlines = [BenchmarkLevelInline, BenchmarkTransitionInline]
 
 
 @admin.register(DeploymentTransition)

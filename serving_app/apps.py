@@ -14,7 +14,10 @@ class ServingAppConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def on_node_shutdown(self) -> None:
-        """Stops the engines of this node and waits; the wanted number stays, so the next start brings them back."""
+        """Stops the benchmarks and the engines of this node and waits; the wanted number of engines stays, so the next start
+        brings them back."""
+        from serving_app.benchmarking import benchmarks_release
         from serving_app.shutdown import stop_engines
 
+        benchmarks_release()
         stop_engines()

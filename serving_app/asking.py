@@ -1,4 +1,4 @@
-"""Asks the platform's workers to look at one deployment, or to start one supervisor, soon after commit."""
+"""Asks the platform's workers to look at one deployment, start a benchmark or one supervisor, soon after commit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from r1platform.lib.sending import send_on_commit
 def ask_to_reconcile(deployment_id: int) -> None:
     """Has `tasks.reconcile_one` run on any worker."""
     send_on_commit("serving_app.tasks.reconcile_one", deployment_id)
+
+
+def ask_to_benchmark() -> None:
+    """Has `tasks.benchmarks` run on any worker."""
+    send_on_commit("serving_app.tasks.benchmarks", expires=10)
 
 
 def ask_to_supervise(replica_id: int, fence: int, *, node_name: str) -> None:

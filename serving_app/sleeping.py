@@ -15,9 +15,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from serving_app.asking import ask_to_reconcile
-from serving_app.models import Deployment, Message
+from serving_app.models import Deployment, DeploymentBenchmark, Message
 from serving_app.observed import asleep_words, coming_revision, live_replicas
-from serving_app.states import GENERATION_ENDS, DeploymentState
+from serving_app.states import GENERATION_ENDS, MOVING_BENCHMARKS, DeploymentState
 from serving_app.transitions import deployment_transition
 
 LONGEST = timedelta(hours=1)
@@ -56,6 +56,8 @@ def deployment_wake(deployment_id: int, *, user: User | None = None, reason: str
 
 def _is_idle(deployment: Deployment) -> bool:
     if coming_revision(deployment) is not None:
+        return False
+    if DeploymentBenchmark.objects.filter(deployment=deployment, state__in=MOVING_BENCHMARKS).exists():
         return False
     replicas = live_replicas(deployment)
     if any(replica.metrics.get("running") or replica.metrics.get("queued") for replica in replicas):

@@ -121,6 +121,25 @@ REVIEW_MOVES: dict[str, set[str]] = {
     ReviewState.REJECTED: {ReviewState.ACCEPTED, ReviewState.PENDING},
 }
 
+
+class BenchmarkState(TextChoices):
+    """One benchmark of a revision. Its levels stay as they were measured; to measure again is another benchmark."""
+
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    LOST = "lost", "Lost"
+    STOPPED = "stopped", "Stopped"
+
+
+BENCHMARK_MOVES: dict[str, set[str]] = {
+    BenchmarkState.QUEUED: {BenchmarkState.RUNNING, BenchmarkState.FAILED, BenchmarkState.STOPPED},
+    BenchmarkState.RUNNING: {BenchmarkState.SUCCEEDED, BenchmarkState.FAILED, BenchmarkState.LOST, BenchmarkState.STOPPED},
+}
+MOVING_BENCHMARKS = frozenset({BenchmarkState.QUEUED, BenchmarkState.RUNNING})
+"""Something is still to come of it."""
+
 REVISION_ON_ITS_WAY = frozenset({RevisionState.WARMING, RevisionState.SHIFTING})
 """States of a revision that is to take over."""
 

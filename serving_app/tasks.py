@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce, Now
 
 from r1platform.lib.processes import spawn
 from r1platform.lib.storage import replica_dir
+from serving_app.benchmarking import benchmarks_reconcile, benchmarks_start
 from serving_app.models import Message, UsageRecord
 from serving_app.placement import deployments_to_reconcile, reconcile_deployment
 from serving_app.services.conversations import message_interrupt
@@ -29,12 +30,20 @@ def reconcile() -> None:
         reconcile_deployment(deployment_id)
     reap_answers()
     reap_requests()
+    benchmarks()
 
 
 @shared_task(name="serving_app.tasks.reconcile_one")
 def reconcile_one(deployment_id: int) -> None:
     """Looks at one deployment, right after something was asked of it."""
     reconcile_deployment(deployment_id)
+
+
+@shared_task(name="serving_app.tasks.benchmarks")
+def benchmarks() -> None:
+    """Ends benchmarks whose process is gone, and starts one that waits."""
+    benchmarks_reconcile()
+    benchmarks_start()
 
 
 @shared_task(name="serving_app.tasks.supervise")

@@ -1,4 +1,4 @@
-"""The only writers of the states of deployments, revisions, replicas, answers and reviews.
+"""The only writers of the states of deployments, revisions, replicas, answers, reviews and benchmarks.
 
 A deployment's state follows from its replicas (`observed`): every move of a replica ends with `deployment_refresh`.
 """
@@ -16,7 +16,9 @@ from r1platform.lib.live import publish
 from r1platform.lib.transitions import transition
 from serving_app.gateway.routing import TABLE
 from serving_app.models import (
+    BenchmarkTransition,
     Deployment,
+    DeploymentBenchmark,
     DeploymentRevision,
     DeploymentTransition,
     Judgement,
@@ -27,12 +29,15 @@ from serving_app.models import (
 )
 from serving_app.observed import observed
 from serving_app.states import (
+    BENCHMARK_MOVES,
     DEPLOYMENT_MOVES,
     GENERATION_MOVES,
+    MOVING_BENCHMARKS,
     REPLICA_ENDS,
     REPLICA_MOVES,
     REVIEW_MOVES,
     REVISION_MOVES,
+    BenchmarkState,
     DeploymentState,
     ReplicaState,
     ReviewState,
@@ -140,6 +145,28 @@ def judgement_transition(*, judgement_id: int, to: str, reason: str = "", user: 
     return transition(
         Judgement, pk=judgement_id, to=to, moves=REVIEW_MOVES, history=None, reason=reason, user=user, fields=fields
     )
+
+
+def benchmark_transition(
+    *, benchmark: DeploymentBenchmark, to: str, reason: str = "", user: User | None = None, fields: Mapping[str, Any] | None = None
+) -> bool:
+    """Moves a benchmark and tells the pages of its project. Raises IllegalTransition."""
+    pk, deployment_id, project_id = benchmark.pk, benchmark.deployment_id, benchmark.deployment.project_id
+    values: dict[str, Any] = {"waiting_reason": ""}
+    if to == BenchmarkState.RUNNING:
+        values["started_at"] = Now()
+    if to not in MOVING_BENCHMARKS:
+        values |= {"finished_at": Now(), "level_now": 0}
+
+    def tell() -> None:
+        publish(f"overview.{project_id}", "benchmark", benchmark=pk, deployment=deployment_id, state=str(to), reason=reason)
+
+    moved = transition(
+        DeploymentBenchmark, pk=pk, to=to, moves=BENCHMARK_MOVES, history=BenchmarkTransition, link="benchmark", reason=reason,
+        user=user, fields={**values, **(fields or {})}, on_commit=tell,
+    )  # fmt: skip
+    benchmark.state = BenchmarkState(to)
+    return moved
 
 
 @transaction.atomic

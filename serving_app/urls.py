@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from serving_app.views import conversations, deployment_new, deployments, playground, review, sharing, usage
+from serving_app.views import benchmarks, conversations, deployment_new, deployments, playground, review, sharing, usage
 
 urlpatterns = [
     path("deployments/", deployments.deployment_list, name="deployment-list"),
@@ -14,6 +14,14 @@ urlpatterns = [
     path("deployments/<int:deployment_id>/revise/", deployment_new.deployment_revise, name="deployment-revise"),
     path("deployments/<int:deployment_id>/replicas/<int:replica_id>/log/", deployments.replica_log, name="replica-log"),
     path("deployments/<int:deployment_id>/act/<str:verb>/", deployments.deployment_act, name="deployment-act"),
+    path("deployments/<int:deployment_id>/benchmarks/", benchmarks.benchmark_list, name="benchmark-list"),
+    path("deployments/<int:deployment_id>/benchmarks/new/", benchmarks.benchmark_new, name="benchmark-new"),
+    path("deployments/<int:deployment_id>/benchmarks/export/", benchmarks.benchmark_export, name="benchmark-export"),
+    path("deployments/<int:deployment_id>/benchmarks/<int:benchmark_id>/", benchmarks.benchmark_detail, name="benchmark-detail"),
+    path(
+        "deployments/<int:deployment_id>/benchmarks/<int:benchmark_id>/act/<str:verb>/", benchmarks.benchmark_act,
+        name="benchmark-act",
+    ),
     path("playground/", playground.playground, name="playground"),
     path("playground/checkpoints/<int:checkpoint_id>/", playground.checkpoint_chat, name="checkpoint-chat"),
     path("playground/<int:conversation_id>/", playground.conversation, name="conversation"),

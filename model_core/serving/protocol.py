@@ -7,6 +7,7 @@ never from its arguments.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -18,6 +19,8 @@ from model_core.config import StrictModel
 LOOPBACK = "127.0.0.1"
 GIVES_UP = "This engine gives up for good: "
 """Begins the line that an engine prints when starting it again would not help, a damaged checkpoint for instance."""
+EVENT_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"(?!")')
+"""Text, thinking included, in an event of a stream that is not parsed. Inside a text its quotes would be escaped."""
 
 METRICS: dict[str, str] = {
     "running": "requests that decode",

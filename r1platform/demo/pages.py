@@ -17,6 +17,7 @@ PAGES: dict[str, str] = {
     "evaluations": "/evaluations/", "evaluation-new": "/evaluations/new/", "cost": "/usage/training/",
     "deployments": "/deployments/", "deployment": "/deployments/{deployment}/",
     "deployment-new": "/deployments/new/", "deployment-revise": "/deployments/{deployment}/revise/",
+    "load-benchmarks": "/deployments/{deployment}/benchmarks/", "load-benchmark-new": "/deployments/{deployment}/benchmarks/new/",
     "playground": "/playground/", "conversation": "/playground/{conversation}/", "review": "/playground/review/",
     "judged-datasets": "/playground/datasets/", "win-rates": "/playground/win-rates/",
     "alerts": "/runs/alerts/", "settings-alerts": "/settings/alerts/", "settings-webhooks": "/settings/webhooks/",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rest_framework.routers import BaseRouter
 
+from serving_app.api.benchmarks import DeploymentBenchmarks
 from serving_app.api.conversations import Conversations
 from serving_app.api.deployments import Deployments
 from serving_app.api.engines import Engines
@@ -15,6 +16,7 @@ from serving_app.api.usage import Usage
 def register(router: BaseRouter) -> None:
     """Adds them to the platform's router."""
     router.register("deployments", Deployments, basename="deployment")
+    router.register("deployment-benchmarks", DeploymentBenchmarks, basename="deployment-benchmark")
     router.register("conversations", Conversations, basename="conversation")
     router.register("judgements", Judgements, basename="judgement")
     router.register("presets", Presets, basename="preset")

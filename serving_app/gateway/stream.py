@@ -11,7 +11,8 @@ import json
 import re
 from typing import Any
 
-_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|text)": ?"(?!")')
+from model_core.serving.protocol import EVENT_TEXT
+
 _NO_CHOICES = re.compile(rb'"choices": ?\[\]')
 _USAGE = re.compile(rb',\s*"usage":\s*(\{(?:[^{}]|\{[^{}]*\})*\}|null)')
 """The counts beside choices. Inside a text of the answer its quotes would be escaped, so it is not found there."""
@@ -45,7 +46,7 @@ class StreamFilter:
             return b""
         whole, self._tail = data[: cut + 2], data[cut + 2 :]
         if not self.has_text:
-            self.has_text = _TEXT.search(whole) is not None
+            self.has_text = EVENT_TEXT.search(whole) is not None
         if b"data: [DONE]" in whole:
             self.is_done = True
         if _NO_CHOICES.search(whole):

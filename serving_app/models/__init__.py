@@ -1,5 +1,6 @@
-"""The tables of serving: deployments, conversations, judgements, usage. They hold data and constraints, no verbs."""
+"""The tables of serving: deployments, conversations, judgements, usage, benchmarks. They hold data and constraints, no verbs."""
 
+from serving_app.models.benchmarks import BenchmarkLevel, BenchmarkTransition, DeploymentBenchmark
 from serving_app.models.conversations import Conversation, ConversationShare, Message, Preset
 from serving_app.models.deployments import (
     DELETED_NAME,
@@ -14,7 +15,7 @@ from serving_app.models.judgements import Judgement, JudgementKind
 from serving_app.models.usage import Price, UsageRecord
 
 __all__ = [
-    "DELETED_NAME", "Conversation", "ConversationShare", "Deployment", "DeploymentRevision", "DeploymentTransition", "Judgement",
-    "JudgementKind", "Message", "Preset", "Price", "Replica", "ReplicaTransition", "RevisionTransition",
-    "UsageRecord",
+    "DELETED_NAME", "BenchmarkLevel", "BenchmarkTransition", "Conversation", "ConversationShare", "Deployment",
+    "DeploymentBenchmark", "DeploymentRevision", "DeploymentTransition", "Judgement", "JudgementKind", "Message", "Preset", "Price",
+    "Replica", "ReplicaTransition", "RevisionTransition", "UsageRecord",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Readings for pages, API and gateway; none of them writes."""
 
+from serving_app.selectors.benchmarks import benchmark_list, benchmark_rows, benchmarks_compared, level_row
 from serving_app.selectors.conversations import (
     conversation_list,
     conversation_messages,
@@ -30,6 +31,9 @@ from serving_app.selectors.usage import keys_with_budget, usage_rows, usage_summ
 
 __all__ = [
     "Pair",
+    "benchmark_list",
+    "benchmark_rows",
+    "benchmarks_compared",
     "checkpoints_deployable",
     "conversation_list",
     "conversation_messages",
@@ -44,6 +48,7 @@ __all__ = [
     "judgement_counts",
     "judgement_list",
     "keys_with_budget",
+    "level_row",
     "message_tokens",
     "own_judgements",
     "preset_list",

@@ -1,5 +1,6 @@
 """Verbs on deployments and conversations. They check what is asked, not who asks: doors check roles."""
 
+from serving_app.services.benchmarks import benchmark_create, benchmark_delete, benchmark_stop
 from serving_app.services.checkpoint_chat import checkpoint_chat, engine_for_a_look, serving_of
 from serving_app.services.continuing import message_continue
 from serving_app.services.conversations import (
@@ -30,6 +31,7 @@ from serving_app.services.revisions import revision_create, revision_rollback, r
 from serving_app.services.sharing import conversation_share, conversation_unshare, preset_create, preset_delete
 from serving_app.sleeping import deployment_wake
 from serving_app.transitions import (
+    benchmark_transition,
     deployment_refresh,
     deployment_transition,
     judgement_transition,
@@ -40,6 +42,10 @@ from serving_app.transitions import (
 
 __all__ = [
     "accepted_rows",
+    "benchmark_create",
+    "benchmark_delete",
+    "benchmark_stop",
+    "benchmark_transition",
     "checkpoint_chat",
     "compared",
     "conversation_create",

@@ -126,6 +126,7 @@ DOORS: dict[str, str] = {
         GET /api/v1/phases/
         GET /api/v1/rewards/
         GET /api/v1/deployments/
+        GET /api/v1/deployment-benchmarks/
         GET /api/v1/conversations/
         GET /api/v1/judgements/
         GET /api/v1/presets/
@@ -258,6 +259,7 @@ DOORS: dict[str, str] = {
         POST /api/v1/alert-rules/ {"project": "$project", "name": "Ends", "kind": "done"}
         POST /api/v1/evaluations/ {"project": "$project", "benchmark": "gsm8k", "endpoint": "https://x.example.org"}
         POST /api/v1/deployments/ {"project": "$project", "name": "another", "checkpoint": $checkpoint, "engine": "builtin"}
+        POST /api/v1/deployment-benchmarks/ {"revision": $revision}
         POST /api/v1/judgements/review/ {"project": "$project", "judgements": [$judgement], "state": "accepted"}
         POST /api/v1/judgements/dataset/ {"project": "$project", "form": "pairs", "name": "Judged"}
     """,
@@ -289,6 +291,9 @@ DOORS: dict[str, str] = {
         GET /runs/compare/?runs=$run
         GET /deployments/$deployment/
         GET /deployments/$deployment/replicas/$replica/log/
+        GET /deployments/$deployment/benchmarks/
+        GET /deployments/$deployment/benchmarks/export/
+        GET /deployments/$deployment/benchmarks/$load/
         GET /playground/shared/$share/
         GET /api/v1/projects/$project/
         GET /api/v1/projects/$project/members/
@@ -336,6 +341,7 @@ DOORS: dict[str, str] = {
         GET /api/v1/deployments/$deployment/revisions/
         GET /api/v1/deployments/$deployment/history/
         GET /api/v1/deployments/$deployment/price/
+        GET /api/v1/deployment-benchmarks/$load/
         GET /api/v1/presets/$preset/
     """,
     "project write": """
@@ -381,6 +387,10 @@ DOORS: dict[str, str] = {
         POST /runs/$run/act/roll-back/
         POST /runs/$run/act/describe/
         GET /deployments/$deployment/revise/
+        GET /deployments/$deployment/benchmarks/new/
+        POST /deployments/$deployment/benchmarks/new/ {"revision": "$revision"}
+        POST /deployments/$deployment/benchmarks/$load/act/stop/
+        POST /deployments/$deployment/benchmarks/$load/act/delete/
         POST /deployments/$deployment/revise/
         POST /deployments/$deployment/act/stop/ {"name": "$model", "replicas": "2"}
         POST /deployments/$deployment/act/start/ {"name": "$model", "replicas": "2"}
@@ -430,6 +440,8 @@ DOORS: dict[str, str] = {
         POST /api/v1/deployments/$deployment/stop/
         POST /api/v1/deployments/$deployment/shift/ {"revision": 1, "share": 50}
         POST /api/v1/deployments/$deployment/rollback/ {}
+        POST /api/v1/deployment-benchmarks/$load/stop/
+        DELETE /api/v1/deployment-benchmarks/$load/
         PUT /api/v1/deployments/$deployment/price/ {"input_dollars": "1"}
     """,
 }  # fmt: skip

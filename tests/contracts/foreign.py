@@ -29,6 +29,10 @@ FOREIGN = """
     GET /api/v1/evaluations/?checkpoint=$checkpoint
     GET /api/v1/evaluations/?run=$run
     GET /api/v1/deployments/?project=$project
+    GET /api/v1/deployment-benchmarks/?deployment=$deployment
+    GET /api/v1/deployment-benchmarks/?revision=$revision
+    POST /api/v1/deployment-benchmarks/ {"revision": $own_revision, "dataset_version": $version}
+    GET /deployments/$own_deployment/benchmarks/$load/
     GET /api/v1/deployments/$own_deployment/replicas/$replica/log/
     GET /api/v1/conversations/?project=$project
     GET /api/v1/conversations/?deployment=$deployment

@@ -20,7 +20,7 @@ from r1platform.services import project_create, sign_in_link_create
 from r1platform.webhooks import webhook_create, webhook_send
 from serving_app.models import Conversation, Deployment, Message, Replica
 from serving_app.services import conversation_share, message_rate, preset_create
-from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_launch
+from tests.pages.b_rows import make_benchmark, make_checkpoint, make_conversation, make_deployment, make_launch
 from tests.training_app.rows import make_attempt, make_run, make_version, put_checkpoint, put_series, rundir_of, tell
 from training_app.ingest import Ingest
 from training_app.models import (
@@ -137,7 +137,7 @@ def _serving(project: Project, owner: User, checkpoint: int, *, name: str) -> di
         "deployment": deployment.pk, "replica": Replica.objects.get(revision__deployment=deployment).pk, "conversation": chat.pk,
         "asked": asked.pk, "answer": answer.pk, "share": conversation_share(conversation=chat, user=owner).token,
         "preset": preset_create(project=project, user=owner, name=name, is_shared=True).pk, "judgement": judgement.pk,
-        "model": deployment.name,
+        "model": deployment.name, "load": make_benchmark(deployment).pk, "revision": deployment.revisions.get().pk,
     }  # fmt: skip
 
 

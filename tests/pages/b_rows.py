@@ -8,7 +8,16 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from r1platform.models import Node, Project
-from serving_app.models import Conversation, Deployment, DeploymentRevision, Message, Replica
+from serving_app.benchmark_plan import BenchmarkPlan
+from serving_app.models import (
+    BenchmarkLevel,
+    Conversation,
+    Deployment,
+    DeploymentBenchmark,
+    DeploymentRevision,
+    Message,
+    Replica,
+)
 from training_app.models import Checkpoint, Launch, MetricSeries, PhaseRun, Pipeline, RunAttempt, RunEvent
 
 CONFIG: dict[str, Any] = {
@@ -70,6 +79,22 @@ def make_deployment(project: Project, checkpoint: Checkpoint, name: str = "sums-
         base_url="http://127.0.0.1:1",
         metrics={"running": 2, "ttft_seconds": 0.03},
     )
+    return made
+
+
+def make_benchmark(deployment: Deployment, **values: Any) -> DeploymentBenchmark:
+    """A benchmark of the first revision that is done, with two levels."""
+    made = DeploymentBenchmark.objects.create(
+        deployment=deployment, revision=deployment.revisions.order_by("number")[0],
+        **{"plan": BenchmarkPlan(concurrency=[1, 4]).resolved(), "state": "succeeded", "num_planned": 64, "num_done": 64, **values},
+    )  # fmt: skip
+    for concurrency, factor in ((1, 1.0), (4, 2.0)):
+        spread = {"mean": 0.02 * factor, "p50": 0.02 * factor, "p90": 0.03 * factor, "p99": 0.04 * factor}
+        BenchmarkLevel.objects.create(
+            benchmark=made, concurrency=concurrency, num_ok=31, num_errors=1, errors={"429: The engine is full.": 1}, seconds=12.5,
+            prompt_tokens=4096, completion_tokens=3968, tokens_per_second=317.4 * factor, requests_per_second=2.48 * factor,
+            ttft_seconds=spread, itl_seconds=spread, e2e_seconds=spread,
+        )  # fmt: skip
     return made
 
 

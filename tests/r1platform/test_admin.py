@@ -30,7 +30,15 @@ from serving_app.models import (
     UsageRecord,
 )
 from serving_app.services import conversation_share, message_rate, preset_create
-from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_event, make_launch, make_run
+from tests.pages.b_rows import (
+    make_benchmark,
+    make_checkpoint,
+    make_conversation,
+    make_deployment,
+    make_event,
+    make_launch,
+    make_run,
+)
 from training_app.models import Alert, AlertRule, Dataset, DatasetVersion, Evaluation, Upload
 
 ENGINE_KEY = "the-key-of-the-engine"
@@ -73,6 +81,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     conversation_share(conversation=chat, user=alice)
     preset_create(project=project, user=alice, name="Brief")
     Price.objects.create(deployment=deployment)
+    make_benchmark(deployment)
     UsageRecord.objects.create(project=project, user=alice, api_key=key, model_name="sums", status=200)
     webhook, _secret = webhook_create(project=project, user=alice, name="x", url="https://hooks.example.org/")
     webhook_send(webhook=webhook, event="ping", data={})

@@ -28,7 +28,15 @@ from r1platform.keys import api_key_create
 from r1platform.models import Node, Project, Role
 from r1platform.webhooks import webhook_create, webhook_send
 from serving_app.models import Message, Replica
-from tests.pages.b_rows import make_checkpoint, make_conversation, make_deployment, make_event, make_launch, make_run
+from tests.pages.b_rows import (
+    make_benchmark,
+    make_checkpoint,
+    make_conversation,
+    make_deployment,
+    make_event,
+    make_launch,
+    make_run,
+)
 from training_app.models import Alert, AlertRule, Dataset, DatasetVersion, Evaluation, PipelinePhase, Upload
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -67,11 +75,12 @@ def owner(alice: User, project: Project, node: Node) -> Caller:
         "projects": project.pk, "nodes": node.pk, "devices": node.devices.all()[0].pk, "api-keys": key.pk, "datasets": dataset.pk,
         "dataset-versions": version.pk, "uploads": upload.pk, "pipelines": launch.pipeline_id, "launches": launch.pk, "runs": run.pk,
         "checkpoints": checkpoint.pk, "deployments": deployment.pk, "conversations": conversation.pk,
-        "alert-rules": rule.pk, "alerts": alert.pk, "evaluations": asked.pk, "webhooks": webhook.pk,
+        "deployment-benchmarks": make_benchmark(deployment).pk, "alert-rules": rule.pk, "alerts": alert.pk, "evaluations": asked.pk, "webhooks": webhook.pk,
     }  # fmt: skip
     values = {
         "project": project.pk, "checkpoint": checkpoint.pk, "dataset_version": version.pk, "starts_from": checkpoint.pk,
         "rollouts_from": checkpoint.pk, "run": run.pk, "upload": upload.pk, "deployment": deployment.pk,
+        "revision": deployment.revisions.get().pk,
         "message_id": Message.objects.all()[0].pk, "replica_id": Replica.objects.get().pk, "phase_id": phase.pk,
         "invitation_id": invitation_create(project=project, by=alice, role=Role.VIEWER)[0].pk, "username": "alice",
         "template": "article", "phase": "cold_start", "engine": "builtin",

@@ -2,6 +2,7 @@
 
 "say a b c"        answers "a b c", a word a piece       "think a b | c d"   thinks "a b", answers "c d"
 "count 50 0.02"    50 numbers with pauses                "long"              400, the prompt is too long
+"late 0.1 50 0.02" the same after a wait                  "full"              429
 (an answer that has begun goes on "so on", after "closed" where it was thinking)
 "die"              the process or the connection breaks off after two pieces       "fail"  500
 """
@@ -75,6 +76,8 @@ class Engine:
         if said == "long" or len(said) > MAX_PROMPT:
             message = f"The prompt has {max(len(said), 9000)} tokens; this model takes 128."
             return JSONResponse({"error": {"message": message, "code": "context_length_exceeded"}}, status_code=400)
+        if said == "full":
+            return JSONResponse({"error": {"message": "The engine is full."}}, status_code=429)
         if said == "fail":
             return JSONResponse({"error": {"message": "CUDA error"}}, status_code=500)
         if body.get("stream"):
@@ -133,6 +136,10 @@ class Engine:
 
     async def pieces(self, said: str) -> AsyncIterator[tuple[str, str]]:
         verb, _, rest = said.partition(" ")
+        if verb == "late":
+            wait, _, rest = rest.partition(" ")
+            await asyncio.sleep(float(wait))
+            verb = "count"
         if verb == "count":
             number, pause = rest.split()
             for n in range(int(number)):
