@@ -151,6 +151,7 @@ CELERY_BEAT_SCHEDULE = {
     "schedule runs": {"task": "training_app.tasks.schedule", "schedule": schedule(2), "options": {"expires": 10}},
     "reconcile runs": {"task": "training_app.tasks.reconcile", "schedule": schedule(5), "options": {"expires": 10}},
     "reconcile replicas": {"task": "serving_app.tasks.reconcile", "schedule": schedule(5), "options": {"expires": 10}},
+    "spending": {"task": "serving_app.tasks.spending", "schedule": schedule(30), "options": {"expires": 60}},
     "alerts": {"task": "training_app.tasks.alerts", "schedule": schedule(5), "options": {"expires": 10}},
     "webhooks": {"task": "r1platform.tasks.webhooks_due", "schedule": schedule(5), "options": {"expires": 10}},
     "nodes": {"task": "r1platform.tasks.nodes_ask", "schedule": schedule(10), "options": {"expires": 20}},

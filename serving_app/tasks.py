@@ -17,6 +17,7 @@ from serving_app.benchmarking import benchmarks_reconcile, benchmarks_start
 from serving_app.models import Message, UsageRecord
 from serving_app.placement import deployments_to_reconcile, reconcile_deployment
 from serving_app.services.conversations import message_interrupt
+from serving_app.spending_alerts import spending_look
 from serving_app.states import GENERATION_ENDS
 
 SILENT_ANSWER = timedelta(seconds=15)
@@ -44,6 +45,12 @@ def benchmarks() -> None:
     """Ends benchmarks whose process is gone, and starts one that waits."""
     benchmarks_reconcile()
     benchmarks_start()
+
+
+@shared_task(name="serving_app.tasks.spending")
+def spending() -> None:
+    """Calls people for keys that come near their money."""
+    spending_look()
 
 
 @shared_task(name="serving_app.tasks.supervise")

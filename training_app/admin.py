@@ -125,9 +125,9 @@ class AlertRuleAdmin(ReadOnly):
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnly):
-    list_display = ["run", "name", "message", "raised_at", "resolved_at", "resolved_by"]
-    list_filter = [("resolved_at", admin.EmptyFieldListFilter)]
-    list_select_related = ["run", "resolved_by"]
+    list_display = ["name", "project", "run", "api_key", "message", "raised_at", "resolved_at", "resolved_by"]
+    list_filter = [("resolved_at", admin.EmptyFieldListFilter), "project"]
+    list_select_related = ["project", "run", "api_key", "resolved_by"]
     search_fields = ["name", "message", "run__name"]
 
 

@@ -39,13 +39,14 @@ def tell_resolved(alert: Alert) -> None:
 
 def alert_data(alert: Alert) -> dict[str, Any]:
     """An alert as webhooks are told of it."""
-    run = alert.run
+    run, key, project = alert.run, alert.api_key, alert.project
+    about_run = {"id": run.pk, "name": run.name, "phase": run.phase, "state": run.state, "url": alert_url(alert)} if run else None
+    about_key = {"id": key.pk, "name": key.name, "prefix": f"r1_{key.prefix}", "url": alert_url(alert)} if key else None
     return {
         "id": alert.pk, "rule": alert.rule_id, "name": alert.name, "message": alert.message, "step": alert.step,
         "raised_at": alert.raised_at.isoformat(),
         "resolved_at": alert.resolved_at.isoformat() if alert.resolved_at else None, "resolution": alert.resolution,
-        "run": {"id": run.pk, "name": run.name, "phase": run.phase, "state": run.state, "url": run_url(alert)},
-        "project": {"id": run.project_id, "slug": run.project.slug, "name": run.project.name},
+        "run": about_run, "api_key": about_key, "project": {"id": project.pk, "slug": project.slug, "name": project.name},
     }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def mails_due() -> list[int]:
 
 def alert_mail(alert_id: int) -> bool:
     """Tries the mail of an alert if its time has come; whether the server took it. Of two at once only one sends."""
-    alert = Alert.objects.select_related("rule__project", "run").filter(pk=alert_id).first()
+    alert = Alert.objects.select_related("rule__project", "run", "api_key", "project").filter(pk=alert_id).first()
     if alert is None or not _claim(alert):
         return False
     addresses = recipients(alert.rule) if alert.rule is not None else []
@@ -80,8 +81,10 @@ def alert_mail(alert_id: int) -> bool:
     return sent
 
 
-def run_url(alert: Alert) -> str:
-    """Where the run is read in a browser."""
+def alert_url(alert: Alert) -> str:
+    """Where the run, or what keys have spent, is read in a browser."""
+    if alert.run_id is None:
+        return f"{settings.R1_URL}{reverse('usage')}?project={alert.project.slug}"
     return f"{settings.R1_URL}{reverse('run-detail', args=[alert.run_id])}"
 
 
@@ -95,9 +98,13 @@ def _claim(alert: Alert) -> bool:
 
 
 def _mail(alert: Alert, addresses: list[str]) -> EmailMessage:
-    run = alert.run
-    subject = " ".join(f"{alert.name}: run {run.pk} · {run.name}".split())
-    lines = [alert.message, "", f"Run {run.pk} · {run.name} ({run.phase.replace('_', ' ')}) is {run.get_state_display().lower()}.",
-             run_url(alert), "", f"You get this because a rule of the project “{alert.run.project.name}” mails you:",
+    run, about = alert.run, alert.about
+    told = []
+    if run is not None:
+        about = f"run {run.pk} · {run.name}"
+        told = [f"Run {run.pk} · {run.name} ({run.phase.replace('_', ' ')}) is {run.get_state_display().lower()}."]
+    subject = " ".join(f"{alert.name}: {about}".split())
+    lines = [alert.message, "", *told, alert_url(alert), "",
+             f"You get this because a rule of the project “{alert.project.name}” mails you:",
              f"{settings.R1_URL}{reverse('alert-rules')}"]  # fmt: skip
     return EmailMessage(subject, "\n".join(lines), to=[], bcc=addresses)

@@ -52,6 +52,8 @@ def condition(rule: AlertRule) -> str:
             return f"the run warns of {rule.sign.replace('_', ' ')}" if rule.sign else "the run warns that its reward may be gamed"
         case AlertKind.STALL:
             return f"nothing is heard for {duration(rule.seconds)} while it trains"
+        case AlertKind.MONEY:
+            return f"a key has spent {number(rule.threshold)} % of its dollars a month"
         case AlertKind.DONE:
             return "a run is done, well or badly"
         case _:

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from r1platform.lib.live import publish
+from r1platform.models import ApiKey
 from r1platform.templatetags.r1 import duration
 from training_app.alert_messages import tell_raised, tell_resolved
 from training_app.alert_rules import judged, looks_at
@@ -32,7 +33,7 @@ _KINDS = ["scalars", "warning"]
 def alerts_look() -> int:
     """Looks at every run that has something new; the number of runs."""
     rules: dict[int, list[AlertRule]] = defaultdict(list)
-    for rule in AlertRule.objects.filter(is_enabled=True).select_related("webhook"):
+    for rule in AlertRule.objects.filter(is_enabled=True).exclude(kind=AlertKind.MONEY).select_related("webhook"):
         rules[rule.project_id].append(rule)
     looked = 0
     for run_id, project_id in _to_look_at(rules):
@@ -122,11 +123,12 @@ class _Look:
     def say_once(self, rule: AlertRule, message: str) -> None:
         """News that ask nothing of anybody: told, and over at once. An end is looked at once, so that it is told once."""
         made = Alert.objects.create(
-            run=self.run, rule=rule, name=rule.name, message=message, resolved_at=Now(), resolution="It asks nothing of you."
-        )
+            project=self.run.project, run=self.run, rule=rule, name=rule.name, message=message, resolved_at=Now(),
+            resolution="It asks nothing of you.",
+        )  # fmt: skip
         made.refresh_from_db()
         tell_raised(made, rule)
-        transaction.on_commit(lambda: _publish(self.run))
+        transaction.on_commit(lambda: _publish(made))
 
     def heard_at(self) -> datetime | None:
         """When its newest event was, or its newest move."""
@@ -144,11 +146,25 @@ class _Look:
         """Opens an alert unless the rule has an open one here."""
         if rule.pk in self.open:
             return
-        made = Alert.objects.create(run=self.run, rule=rule, name=rule.name, message=message, step=step)
+        made = Alert.objects.create(
+            project=self.run.project, run=self.run, rule=rule, name=rule.name, message=message, step=step
+        )
         made.refresh_from_db()
         self.open[rule.pk] = made
         tell_raised(made, rule)
-        transaction.on_commit(lambda: _publish(self.run))
+        transaction.on_commit(lambda: _publish(made))
+
+
+@transaction.atomic
+def alert_raise_once(*, rule: AlertRule, api_key: ApiKey, once: str, message: str) -> bool:
+    """Tells of a key what `once` names, unless the rule has told it; of many callers at the same moment one does."""
+    given = {"project": rule.project, "api_key": api_key, "name": rule.name, "message": message}
+    made, is_new = Alert.objects.get_or_create(rule=rule, once=once, defaults=given)
+    if is_new:
+        made.refresh_from_db()
+        tell_raised(made, rule)
+        transaction.on_commit(lambda: _publish(made))
+    return is_new
 
 
 @transaction.atomic
@@ -161,10 +177,11 @@ def alert_resolve(*, alert: Alert, resolution: str, user: User | None = None) ->
         return False
     alert.refresh_from_db()
     tell_resolved(alert)
-    transaction.on_commit(lambda: _publish(alert.run))
+    transaction.on_commit(lambda: _publish(alert))
     return True
 
 
-def _publish(run: PhaseRun) -> None:
-    publish(f"run.{run.pk}", "alert")
-    publish(f"overview.{run.project_id}", "alert", run=run.pk)
+def _publish(alert: Alert) -> None:
+    if alert.run_id is not None:
+        publish(f"run.{alert.run_id}", "alert")
+    publish(f"overview.{alert.project_id}", "alert", run=alert.run_id)

@@ -120,7 +120,7 @@ def _training(project: Project, owner: User, node: Node, *, name: str) -> dict[s
     return {
         "dataset": version.dataset_id, "version": version.pk, "pipeline": launch.pipeline_id, "launch": launch.pk,
         "run": run.pk, "checkpoint": checkpoint.pk, "phase": phase.pk, "upload": upload.pk, "rule": rule.pk,
-        "alert": Alert.objects.create(run=run, rule=rule, name=name, message=name).pk, "evaluation": asked.pk,
+        "alert": Alert.objects.create(project=project, run=run, rule=rule, name=name, message=name).pk, "evaluation": asked.pk,
         "measurement": run.events.get(kind="evaluation").pk,
         "route": RoutedText.objects.create(run=run, checkpoint=checkpoint, prompt=name).pk,
     }  # fmt: skip

@@ -32,7 +32,7 @@ def rule(project: Project, alice: User) -> AlertRule:
 
 @pytest.fixture
 def alert(run: PhaseRun, rule: AlertRule) -> Alert:
-    return Alert.objects.create(run=run, rule=rule, name="KL", message="kl is 2 at step <7>.", step=7)
+    return Alert.objects.create(project=run.project, run=run, rule=rule, name="KL", message="kl is 2 at step <7>.", step=7)
 
 
 def test_members_look_and_editors_change(
@@ -66,7 +66,7 @@ def test_a_rule_is_made_changed_switched_off_and_deleted(project: Project, clien
     assert client_erin.post(f"/settings/alerts/{made.pk}/act/sing/").status_code == 404
     client_erin.post(f"/settings/alerts/{made.pk}/act/delete/")
     assert not AlertRule.objects.exists()
-    assert "7 rules look at every run" in client_erin.post("/settings/alerts/usual/", follow=True).content.decode()
+    assert "9 rules look from now on." in client_erin.post("/settings/alerts/usual/", follow=True).content.decode()
 
 
 def test_what_is_missing_is_said_at_its_field(client_erin: Client) -> None:
@@ -97,7 +97,7 @@ def test_the_lists_cost_the_same_however_long_they_are(
 ) -> None:
     for number in range(20):
         made = services.alert_rule_create(project=project, user=alice, name=f"rule {number}", kind="ended", mail_to=[alice])
-        Alert.objects.create(run=run, rule=made, name=made.name, message="x")
+        Alert.objects.create(project=run.project, run=run, rule=made, name=made.name, message="x")
     for path in ("/settings/alerts/", "/runs/alerts/"):
         client_bob.get(path)
         with django_assert_max_num_queries(16):

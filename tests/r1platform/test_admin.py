@@ -86,7 +86,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     webhook, _secret = webhook_create(project=project, user=alice, name="x", url="https://hooks.example.org/")
     webhook_send(webhook=webhook, event="ping", data={})
     rule = AlertRule.objects.create(project=project, name="x", kind="ended")
-    Alert.objects.create(run=run, rule=rule, name="x", message="x")
+    Alert.objects.create(project=run.project, run=run, rule=rule, name="x", message="x")
     Evaluation.objects.create(project=project, benchmark="gsm8k", data_name="gsm8k", endpoint="https://x.example.org", config={})
     return text
 

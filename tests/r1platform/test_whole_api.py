@@ -66,7 +66,7 @@ def owner(alice: User, project: Project, node: Node) -> Caller:
     upload = Upload.objects.create(project=project, file_name="rows.jsonl", format="jsonl", size_bytes=1, sha256="ab" * 32)
     phase = PipelinePhase.objects.create(pipeline=launch.pipeline, position=0, name="cold-start", phase="cold_start", config={}, gate_metric="")
     rule = AlertRule.objects.create(project=project, name="Ends", kind="ended")
-    alert = Alert.objects.create(run=run, rule=rule, name="Ends", message="It has ended.")
+    alert = Alert.objects.create(project=run.project, run=run, rule=rule, name="Ends", message="It has ended.")
     asked = Evaluation.objects.create(project=project, benchmark="gsm8k", data_name="gsm8k", endpoint="https://x.example.org", config={})
     webhook = webhook_create(project=project, user=alice, name="Chat", url="https://hooks.example.org/")[0]
     webhook_send(webhook=webhook, event="ping", data={})

@@ -308,7 +308,7 @@ def test_nobody_of_elsewhere_is_mailed_and_nothing_of_elsewhere_is_named(rule: A
 
 
 def test_the_usual_rules_are_made_once(project: Project, alice: User) -> None:
-    assert len(services.alert_rules_usual(project=project, user=alice)) == 7
+    assert len(services.alert_rules_usual(project=project, user=alice)) == 9
     assert services.alert_rules_usual(project=project, user=alice) == []
 
 

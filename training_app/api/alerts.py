@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from r1platform.access import for_user
 from r1platform.api import ProjectViewSet, wanted_project
-from r1platform.filters import IdFilter, RowFilters
+from r1platform.filters import RowFilters
 from r1platform.models import Role, Webhook
 from training_app import services
 from training_app.alert_rules import condition
@@ -63,7 +63,9 @@ class AlertRulePatchSerializer(serializers.Serializer[Any]):
     run = RuleRunField(queryset=PhaseRun.objects.none(), required=False, allow_null=True)
     phase = serializers.CharField(max_length=60, required=False, allow_blank=True)
     metric = serializers.CharField(max_length=120, required=False, allow_blank=True)
-    threshold = serializers.FloatField(required=False, allow_null=True)
+    threshold = serializers.FloatField(
+        required=False, allow_null=True, help_text="Of above and below a value of the metric; of money percent of a key's limit."
+    )
     steps = serializers.IntegerField(required=False, min_value=1, max_value=10_000)
     sign = serializers.CharField(max_length=40, required=False, allow_blank=True)
     seconds = serializers.FloatField(required=False, allow_null=True)
@@ -80,11 +82,12 @@ class NewAlertRuleSerializer(AlertRulePatchSerializer):
 
 class AlertSerializer(serializers.ModelSerializer[Alert]):
     resolved_by = serializers.CharField(source="resolved_by.username", read_only=True, allow_null=True, default=None)
+    key_name = serializers.CharField(source="api_key.name", read_only=True, allow_null=True, default=None)
 
     class Meta:
         model = Alert
-        fields = ["id", "run", "rule", "name", "message", "step", "raised_at", "resolved_at", "resolved_by", "resolution",
-                  "mail_error"]  # fmt: skip
+        fields = ["id", "project", "run", "api_key", "key_name", "rule", "name", "message", "step", "raised_at", "resolved_at",
+                  "resolved_by", "resolution", "mail_error"]  # fmt: skip
         read_only_fields = fields
 
 
@@ -95,16 +98,15 @@ class SeenSerializer(serializers.Serializer[Any]):
 class AlertFilter(RowFilters):
     """Of the list of alerts."""
 
-    project = IdFilter(field_name="run__project")
     is_open = filters.BooleanFilter(field_name="resolved_at", lookup_expr="isnull")
 
     class Meta:
         model = Alert
-        fields = ["project", "run", "rule", "is_open"]
+        fields = ["project", "run", "api_key", "rule", "is_open"]
 
 
 class AlertRules(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
-    """Conditions on the runs of a project, and whom they tell."""
+    """Conditions on the runs of a project and on keys that spend in it, and whom they tell."""
 
     queryset = AlertRule.objects.select_related("project").prefetch_related("mail_to").order_by("id")
     serializer_class = AlertRuleSerializer
@@ -137,9 +139,8 @@ class AlertRules(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSe
 class Alerts(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet):
     """What the rules have found, newest first."""
 
-    queryset = Alert.objects.select_related("run__project", "rule__webhook", "resolved_by")
+    queryset = Alert.objects.select_related("project", "run__project", "api_key", "rule__webhook", "resolved_by")
     serializer_class = AlertSerializer
-    project_path = "run__project"
     filterset_class = AlertFilter
     lookup_value_regex = r"\d{1,17}"
 

@@ -1,4 +1,4 @@
-"""Rules by which runs call people, and the calls."""
+"""Rules by which runs, and keys that spend, call people, and the calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
-from r1platform.models import Project, Webhook
+from r1platform.models import ApiKey, Project, Webhook
 from training_app.models.runs import PhaseRun
 
 
@@ -22,10 +22,14 @@ class AlertKind(models.TextChoices):
     STALL = "stall", "Nothing is heard of a run"
     ENDED = "ended", "A run fails, is lost or is held at its gate"
     DONE = "done", "A run is done, well or badly"
+    MONEY = "money", "A key comes near its money"
 
 
 class AlertRule(models.Model):
-    """One condition on the runs of a project, and whom it tells. Looked at by `training_app.alerts`."""
+    """One condition on the runs of a project, or on keys that spend in it, and whom it tells.
+
+    Looked at by `training_app.alerts`; one of `money` by serving, which knows what a key has spent.
+    """
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="alert_rules")
     name = models.CharField(max_length=80)
@@ -37,6 +41,7 @@ class AlertRule(models.Model):
     metric = models.CharField(max_length=120, blank=True, default="")
     """Of `above` and `below`; of `nonfinite`, empty is any."""
     threshold = models.FloatField(null=True, blank=True)
+    """Of `above` and `below` a value of the metric; of `money` percent of a key's dollars a month."""
     steps = models.PositiveIntegerField(default=1)
     """Measurements in a row for which `above` and `below` have to hold."""
     sign = models.CharField(max_length=40, blank=True, default="")
@@ -62,6 +67,7 @@ class AlertRule(models.Model):
             ),
             models.CheckConstraint(condition=~Q(kind="stall") | Q(seconds__gt=0), name="alert_rule_waits_some_time"),
             models.CheckConstraint(condition=Q(steps__gte=1), name="alert_rule_steps_positive"),
+            models.CheckConstraint(condition=~Q(kind="money") | Q(threshold__gt=0, threshold__lte=100), name="alert_rule_percent"),
         ]
 
     def __str__(self) -> str:
@@ -74,9 +80,13 @@ class AlertRule(models.Model):
 
 
 class Alert(models.Model):
-    """That a rule has found something in a run; open until it is over or somebody has seen to it."""
+    """That a rule has found something in a run, or in what a key has spent; open until it is over or somebody has seen to it."""
 
-    run = models.ForeignKey(PhaseRun, on_delete=models.CASCADE, related_name="alerts")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="alerts")
+    run = models.ForeignKey(PhaseRun, null=True, blank=True, on_delete=models.CASCADE, related_name="alerts")
+    api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    once = models.CharField(max_length=120, blank=True, default="")
+    """What a rule tells once only, such as a month and a limit of a key; empty: as often as it begins anew."""
     rule = models.ForeignKey(AlertRule, null=True, on_delete=models.SET_NULL, related_name="alerts")
     name = models.CharField(max_length=80)
     """The rule's, kept when the rule is deleted."""
@@ -95,14 +105,25 @@ class Alert(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(fields=["run", "rule"], condition=Q(resolved_at=None), name="alert_one_open"),
+            models.UniqueConstraint(fields=["rule", "once"], condition=~Q(once=""), name="alert_told_once"),
+            models.CheckConstraint(
+                condition=Q(run__isnull=False, api_key=None, once="") | (Q(run=None, api_key__isnull=False) & ~Q(once="")),
+                name="alert_about_one",
+            ),
         ]
         indexes = [
             models.Index(fields=["run", "-id"], name="alert_of_run"),
+            models.Index(fields=["project", "-id"], name="alert_of_project"),
             models.Index(fields=["mail_due_at"], condition=Q(mail_due_at__isnull=False), name="alert_mail_due"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.name} · run {self.run_id}"
+        return f"{self.name} · {self.about}"
+
+    @property
+    def about(self) -> str:
+        """What it is about, in a few words; of a key its row must be loaded."""
+        return f"run {self.run_id}" if self.api_key is None else f"key “{self.api_key.name}”"
 
 
 class AlertWatch(models.Model):

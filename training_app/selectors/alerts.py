@@ -20,11 +20,11 @@ def alert_rule_list(*, user: Reader, project: Project) -> QuerySet[AlertRule]:
 
 
 def alert_list(*, user: Reader, project: Project, is_open: bool | None = None) -> QuerySet[Alert]:
-    """Alerts of a project's runs, newest first."""
-    alerts = for_user(Alert.objects.filter(run__project=project), user, path="run__project")
+    """Alerts of a project, newest first."""
+    alerts = for_user(Alert.objects.filter(project=project), user)
     if is_open is not None:
         alerts = alerts.filter(resolved_at__isnull=is_open)
-    return alerts.select_related("run", "rule", "resolved_by").order_by("-id")
+    return alerts.select_related("run", "api_key", "rule", "resolved_by").order_by("-id")
 
 
 def run_alerts(run: PhaseRun) -> QuerySet[Alert]:

@@ -26,6 +26,8 @@ USUAL: tuple[dict[str, Any], ...] = (
     {"name": "KL runs away", "kind": AlertKind.ABOVE, "metric": "kl", "threshold": 1.0, "steps": 3},
     {"name": "Entropy collapses", "kind": AlertKind.BELOW, "metric": "entropy", "threshold": 0.02, "steps": 5},
     {"name": "Answers are cut", "kind": AlertKind.ABOVE, "metric": "truncated_ratio", "threshold": 0.5, "steps": 5},
+    {"name": "A key nears its limit", "kind": AlertKind.MONEY, "threshold": 80.0},
+    {"name": "A key has spent its money", "kind": AlertKind.MONEY, "threshold": 100.0},
 )
 """Rules that most teams want; thresholds to begin with, not truths."""
 
@@ -78,8 +80,8 @@ def alert_see(*, alert: Alert, user: User, note: str = "") -> bool:
     """Somebody has seen to an alert; what they say is kept. False when it was closed before."""
     closed = alert_resolve(alert=alert, resolution=note.strip() or "Seen.", user=user)
     if closed:
-        run = alert.run
-        audit(user=user, project=run.project, action="alert.seen", target=f"run:{run.pk}", detail={"alert": alert.pk})
+        target = f"run:{alert.run_id}" if alert.api_key_id is None else f"key:{alert.api_key_id}"
+        audit(user=user, project=alert.project, action="alert.seen", target=target, detail={"alert": alert.pk})
     return closed
 
 
@@ -98,10 +100,12 @@ def _checked(project: Project, given: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError("There is no such webhook in this project.", field="webhook")
     if phase and phase not in PHASES.names():
         raise ConfigError(f"There is no phase “{phase}”; there are {', '.join(PHASES.names())}.", field="phase")
+    if kind == AlertKind.MONEY:
+        run, phase = None, ""
     return {
         "name": name, "kind": kind, "run": run, "phase": phase, "webhook": webhook, "is_enabled": given.get("is_enabled", True),
         "metric": _metric(kind, str(given.get("metric", "")).strip()), "sign": _sign(kind, given.get("sign", "")),
-        "threshold": _number(given, "threshold") if kind in COMPARED else None,
+        "threshold": _threshold(kind, given),
         "steps": _steps(given.get("steps", 1)) if kind in COMPARED else 1,
         "seconds": _positive(given) if kind == AlertKind.STALL else None,
     }  # fmt: skip
@@ -125,10 +129,16 @@ def _sign(kind: str, sign: str) -> str:
     return sign
 
 
-def _number(given: dict[str, Any], field: str) -> float:
-    value = given.get(field)
+def _threshold(kind: str, given: dict[str, Any]) -> float | None:
+    value = given.get("threshold")
+    if kind == AlertKind.MONEY:
+        if value is None or not 0 < value <= 100:
+            raise ConfigError("Say at how many percent of its money a key calls, above 0 and at most 100.", field="threshold")
+        return float(value)
+    if kind not in COMPARED:
+        return None
     if value is None or not math.isfinite(value):
-        raise ConfigError("Say the number that the metric is compared with.", field=field)
+        raise ConfigError("Say the number that the metric is compared with.", field="threshold")
     return float(value)
 
 

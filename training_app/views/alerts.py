@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
+from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import path
@@ -29,7 +30,7 @@ from training_app.search_fields import SearchedField
 PER_PAGE = 50
 EDITORS = {Role.EDITOR, Role.OWNER}
 KINDS_OF = {
-    "metric": "above below nonfinite", "threshold": "above below", "steps": "above below", "sign": "sign", "seconds": "stall",
+    "metric": "above below nonfinite", "threshold": "above below money", "steps": "above below", "sign": "sign", "seconds": "stall",
 }  # fmt: skip
 """Fields that only some kinds of rule have; the page hides the others."""
 
@@ -43,7 +44,10 @@ class RuleForm(WordedForm):
         max_length=120, required=False, help_text="As the charts name it: kl, entropy, len/mean, truncated_ratio, reward/total.",
         widget=forms.TextInput(attrs={"list": "metric-names", "autocomplete": "off"}),
     )  # fmt: skip
-    threshold = forms.FloatField(required=False, label="Number")
+    threshold = forms.FloatField(
+        required=False, label="Number",
+        help_text="For a key, percent of its dollars a month. What could cost more than is left is refused before 100.",
+    )  # fmt: skip
     steps = forms.IntegerField(required=False, initial=1, min_value=1, max_value=10_000, label="Measurements in a row")
     sign = forms.ChoiceField(choices=[("", "Any sign"), *((name, name.replace("_", " ").capitalize()) for name in DETECTORS)],
                              required=False)  # fmt: skip
@@ -84,7 +88,8 @@ def alert_rules(request: HttpRequest) -> HttpResponse:
         except ModelCoreError as error:
             form.add_error(error.field if error.field in form.fields else None, error.message)
         else:
-            messages.success(request, f"“{made.name}” looks at every run from now on: {condition(made)}.")
+            what = "keys" if made.kind == AlertKind.MONEY else "every run"
+            messages.success(request, f"“{made.name}” looks at {what} from now on: {condition(made)}.")
             return redirect("alert-rules")
     return _rules_page(request, project, form)
 
@@ -134,7 +139,7 @@ def alert_rules_usual(request: HttpRequest) -> HttpResponse:
     except ModelCoreError as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, f"{len(made)} rules look at every run from now on." if made else "The usual rules are all there.")
+        messages.success(request, f"{len(made)} rules look from now on." if made else "The usual rules are all there.")
     return redirect("alert-rules")
 
 
@@ -147,7 +152,8 @@ def alert_list(request: HttpRequest) -> HttpResponse:
     shown = {"open": True, "over": False}.get(request.GET.get("show", "open"))
     found = selectors.alert_list(user=request.user, project=project, is_open=shown)
     if text := request.GET.get("q", "").strip():
-        found = found.filter(message__icontains=text) | found.filter(name__icontains=text) | found.filter(run__name__icontains=text)
+        about = Q(run__name__icontains=text) | Q(api_key__name__icontains=text)
+        found = found.filter(Q(message__icontains=text) | Q(name__icontains=text) | about)
     page = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "page": page, "project": project, "show": request.GET.get("show", "open"), "q": text,
@@ -160,14 +166,14 @@ def alert_list(request: HttpRequest) -> HttpResponse:
 @require_POST
 def alert_see(request: HttpRequest, alert_id: int) -> HttpResponse:
     """Somebody has seen to an alert."""
-    alerts = for_user(Alert.objects.select_related("run__project", "rule"), request.user, path="run__project")
+    alerts = for_user(Alert.objects.select_related("project", "run", "api_key", "rule"), request.user)
     alert = get_object_or_404(alerts, pk=alert_id)
-    require_role(request.user, alert.run.project, Role.EDITOR)
+    require_role(request.user, alert.project, Role.EDITOR)
     if services.alert_see(alert=alert, user=signed_in(request), note=request.POST.get("note", "")[:2000]):
-        messages.success(request, f"“{alert.name}” of run {alert.run_id} is closed, with your name.")
+        messages.success(request, f"“{alert.name}” of {alert.about} is closed, with your name.")
     else:
-        messages.info(request, f"“{alert.name}” of run {alert.run_id} was closed before.")
-    if request.POST.get("back") == "list":
+        messages.info(request, f"“{alert.name}” of {alert.about} was closed before.")
+    if request.POST.get("back") == "list" or alert.run_id is None:
         return redirect("alert-list")
     return redirect("run-detail", run_id=alert.run_id)
 
