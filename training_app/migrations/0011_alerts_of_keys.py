@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('r1platform', '0004_key_limits'),
-        ('training_app', '0009_hourly_price'),
+        ('training_app', '0010_phase_from_checkpoint'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -64,7 +64,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='alert',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('api_key', None), ('once', ''), ('run__isnull', False)), models.Q(models.Q(('api_key__isnull', False), ('run', None)), models.Q(('once', ''), _negated=True)), _connector='OR'), name='alert_about_one'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('api_key', None), ('once', ''), ('run__isnull', False)), models.Q(('api_key__isnull', False), ('run', None), models.Q(('once', ''), _negated=True)), _connector='OR'), name='alert_about_one'),
         ),
         migrations.AddIndex(
             model_name='alert',
