@@ -44,6 +44,29 @@ class JSONText(forms.JSONField):
         return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
+class Numbers(forms.Field):
+    """A list of numbers with commas or blanks between; None where nothing was written."""
+
+    widget = forms.TextInput(attrs={"spellcheck": "false"})
+
+    def __init__(self, *args: Any, number: type[int] | type[float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.number = number
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+    def to_python(self, value: Any) -> list[int | float] | None:
+        found: list[int | float] = []
+        for word in str(value or "").strip("[] \t").replace(",", " ").split():
+            try:
+                found.append(self.number(word))
+            except ValueError:
+                kind = "whole number" if self.number is int else "number"
+                raise forms.ValidationError(f"“{word}” is no {kind}. Write them with commas between, such as 1, 2, 4.") from None
+        return found or None
+
+
 class SchemaForm(WordedForm):
     """The settings of `model`; `config()` is the complete validated JSON after `is_valid()`.
 
@@ -270,6 +293,8 @@ def form_field(info: FieldInfo, *, initial: Any, choices: list[tuple[str, str]] 
         made = forms.FloatField(widget=_number(info), **common)
     elif kind is str:
         made = forms.CharField(max_length=2000, strip=False, **common)
+    elif get_origin(kind) is list and get_args(kind)[0] in {int, float}:
+        made = Numbers(number=get_args(kind)[0], **{**common, "required": False})
     else:
         made = JSONText(**{**common, "required": False})
     made.empty_is_value = optional or kind is str  # type: ignore[attr-defined]

@@ -6,12 +6,21 @@ from typing import Any
 
 import pytest
 
-from model_core.config import RunConfig
+from model_core.config import RunConfig, StrictModel
 from model_core.phases import PHASES
 from model_core.rewards import REWARDS
 from training_app.forms import PhaseConfigForm
 from training_app.models import PipelinePhase
 from training_app.schema_forms import SchemaForm, label_of
+
+
+class Lists(StrictModel):
+    """Two lists of numbers."""
+
+    streams: list[int] = [1, 2, 4]
+    """At once."""
+    rates: list[float] = [0.5]
+    """Each."""
 
 
 def form_of(data: dict[str, Any] | None, phase: str = "reinforcement") -> SchemaForm:
@@ -134,3 +143,22 @@ def test_labels_are_words() -> None:
     assert label_of("n_routed_experts") == "Routed experts" and label_of("num_experts_per_tok") == "Experts per token"
     assert "`" not in "".join(field.help_text for field in form_of(None).fields.values())
     assert "“Minibatches” × “Epochs”" in form_of(None).fields["phase_config.steps"].help_text
+
+
+@pytest.mark.parametrize(
+    ("streams", "rates", "read"), [
+        ("1, 2,8", "1e-3 2", {"streams": [1, 2, 8], "rates": [0.001, 2.0]}), ("[3, 5]", "", {"streams": [3, 5], "rates": [0.5]}),
+        ("", "1", {"streams": [1, 2, 4], "rates": [1.0]}),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_with_commas(streams: str, rates: str, read: dict[str, Any]) -> None:
+    form = SchemaForm({"streams": streams, "rates": rates}, model=Lists)
+    assert form.is_valid(), form.errors
+    assert form.config() == read
+    assert 'value="1, 2, 4"' in str(SchemaForm(model=Lists)["streams"])
+
+
+def test_what_is_no_number_among_numbers_is_said_at_its_field() -> None:
+    form = SchemaForm({"streams": "1, two", "rates": "1"}, model=Lists)
+    assert not form.is_valid()
+    assert form.errors == {"streams": ["“two” is no whole number. Write them with commas between, such as 1, 2, 4."]}

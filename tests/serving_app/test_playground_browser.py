@@ -90,6 +90,7 @@ def test_a_message_that_was_too_long_is_edited_and_the_code_follows_the_branch(
     page.locator("[data-edit-form] textarea").fill("What is 2 + 2?")
     page.get_by_role("button", name="Send as a new branch").click()
     expect(page.locator("[data-waiting]")).to_have_count(1)
+    page.locator("summary", has_text="More").click()
     page.get_by_role("button", name="As code").click()
     code = page.locator("#chat-code pre").first
     expect(code).to_contain_text("What is 2 + 2?")
