@@ -1,12 +1,12 @@
-"""Points that an older database keeps in rows come into the chunks, all of them, with their extremes."""
+"""Points that an older database keeps in rows come into the chunks, all of them, with their extremes, and back into rows."""
 
 from __future__ import annotations
 
-from importlib import import_module
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, migrations
+from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from r1platform.models import Project
@@ -15,15 +15,17 @@ from training_app.models import MetricSeries, PhaseRun
 from training_app.selectors import run_metrics
 
 BEFORE, AFTER = ("training_app", "0007_alert_done"), ("training_app", "0008_metric_chunks")
-MODULE = ".migrations.".join(AFTER)
+ROW = ("num_points", "num_nonfinite", "minimum", "maximum", "last_step", "last_value", "last_tokens")
+
+
+def rows_of_level(bucket: Any, level: int) -> list[tuple[Any, ...]]:
+    return list(bucket.objects.filter(level=level).order_by("start_step").values_list("start_step", *ROW))
 
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_points_in_rows_become_chunks(project: Project, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_in_rows_become_chunks_and_rows_again(project: Project, alice: User) -> None:
     run = make_run(project, alice)
-    (pack,) = [one for one in import_module(MODULE).Migration.operations if isinstance(one, migrations.RunPython)]
-    monkeypatch.setattr(pack, "reverse_code", migrations.RunPython.noop)  # there is nothing yet to be lost by going back
     MigrationExecutor(connection).migrate([BEFORE])
     try:
         old = MigrationExecutor(connection).loader.project_state([BEFORE]).apps
@@ -39,8 +41,15 @@ def test_points_in_rows_become_chunks(project: Project, alice: User, monkeypatch
             )
             for step, value in enumerate(values)
         )  # fmt: skip
-    finally:
+        points = rows_of_level(bucket, 0)
         MigrationExecutor(connection).migrate([AFTER])
+        MigrationExecutor(connection).migrate([BEFORE])
+        assert rows_of_level(bucket, 0) == points
+        assert rows_of_level(bucket, 1)[1] == (4, 4, 1, 4.0, 6.0, 7, None, 21)
+        assert [row[:5] for row in rows_of_level(bucket, 4)] == [(0, 256, 1, -99.0, 255.0), (256, 45, 0, 256.0, 300.0)]
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes())
     assert MetricSeries.objects.values_list("num_points", "last_step", "last_value").get() == (301, 300, 300.0)
     (points,) = run_metrics(PhaseRun.objects.get())["series"]
     assert (points["x"], points["last"], points["tokens"][-1]) == (list(range(301)), values, 900)
