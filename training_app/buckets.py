@@ -26,16 +26,17 @@ SLACK = 1.25
 Buckets = NDArray[np.void]
 Window = tuple[int, int, int]
 """Level, first step, step behind the last: a part of a range, whole buckets of its level."""
-Stamps = list[tuple[int, float, int, float]]
-"""Step, time, tokens and process seconds of each event."""
+STAMP = np.dtype([(name, BUCKET[name]) for name in ("step", "time", "tokens", "process")])
+"""What an event tells of its points together."""
 
 
-def points(stamps: Stamps, values: list[float]) -> Buckets:
-    """Buckets of level 0, in order of steps; a value that is not finite is counted as such."""
+def points(stamps: NDArray[np.void], values: list[Any]) -> Buckets:
+    """Buckets of level 0, in order of steps, out of a `STAMP` and a value each; what is no finite number is counted as such."""
     found: Buckets = np.empty(len(values), BUCKET)
-    if not values:
-        return found
-    found["step"], found["time"], found["tokens"], found["process"] = zip(*stamps, strict=True)
+    for name in STAMP.names or ():
+        found[name] = stamps[name]
+    if not set(map(type, values)) <= {float, int, bool}:
+        values = [value if isinstance(value, int | float) else np.nan for value in values]
     given = np.asarray(values, np.float64)
     is_number = np.isfinite(given)
     found["last"] = found["min"] = found["max"] = np.where(is_number, given, np.nan)
@@ -45,16 +46,24 @@ def points(stamps: Stamps, values: list[float]) -> Buckets:
 
 def fold(buckets: Buckets, width: int) -> Buckets:
     """Joins what lies in the same `width` steps; each bucket given lies within one such stretch."""
+    return fold_each(buckets, np.array([len(buckets)]), width)[0]
+
+
+def fold_each(buckets: Buckets, sizes: NDArray[np.int64], width: int) -> list[Buckets]:
+    """The same of several series that lie one behind the other, the first with `sizes[0]` buckets: each one's by itself."""
+    ends = np.cumsum(sizes)
     if width == 1 or not len(buckets):
-        return buckets
+        return np.split(buckets, ends[:-1])
     places = buckets["step"] // width
-    firsts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
+    is_first = np.concatenate(([True], places[1:] != places[:-1]))
+    is_first[(ends - sizes)[sizes > 0]] = True
+    firsts = np.flatnonzero(is_first)
     found: Buckets = buckets[np.append(firsts[1:], len(buckets)) - 1]
     found["n"] = np.add.reduceat(buckets["n"], firsts)
     found["nonfinite"] = np.add.reduceat(buckets["nonfinite"], firsts)
     found["min"] = np.fmin.reduceat(buckets["min"], firsts)
     found["max"] = np.fmax.reduceat(buckets["max"], firsts)
-    return found
+    return np.split(found, np.searchsorted(firsts, ends[:-1]))
 
 
 def sealed_until(newest: int, level: int) -> int:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from django.db import DatabaseError, connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from model_core.rundir import RunDir, used_until
-from r1platform.lib.jsonb import jsonb_loads
+from r1platform.lib.jsonb import jsonb_dumps, jsonb_loads
 from r1platform.lib.live import publish
 from r1platform.lib.storage import run_dir
 from r1platform.lib.tail import read_lines, wait_for_growth
@@ -39,8 +40,9 @@ class _Batch:
     """What the lines of one batch amount to."""
 
     rows: list[tuple[int, float, str, str]] = field(default_factory=list)
-    stamps: buckets.Stamps = field(default_factory=list)
-    points: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
+    stamps: list[tuple[int, float, int, float]] = field(default_factory=list)
+    """Step, time, tokens and process seconds of each event with scalars."""
+    points: dict[str, tuple[list[int], list[Any]]] = field(default_factory=dict)
     """Of each scalar the numbers of its stamps, and its values."""
     newest_step: int = -1
     summary: dict[str, Any] = field(default_factory=dict)
@@ -114,7 +116,7 @@ class Ingest:
             if number <= seq:
                 continue
             seq = number
-            batch.rows.append((number, at, kind, json.dumps(payload, ensure_ascii=False)))
+            batch.rows.append((number, at, kind, jsonb_dumps(payload)))
             batch.kinds.add(kind)
             self._sort(batch, kind, at, payload)
         return batch
@@ -153,14 +155,13 @@ class Ingest:
 
     def _write_points(self, batch: _Batch) -> None:
         """Writes the points; those of a step that is there already replace what follows from it on."""
-        written = []
+        stamps, written = np.array(batch.stamps, buckets.STAMP), []
         for name, (rows, values) in batch.points.items():
-            stamps = [batch.stamps[row] for row in rows]
-            first = stamps[0][0]
+            first = batch.stamps[rows[0]][0]
             series = self._series.get(name) or self._new_series(name, first)
             if series.num_points and first <= series.last_step:
                 pyramid.cut(series, first)
-            written.append((series, buckets.points(stamps, values)))
+            written.append((series, buckets.points(stamps[rows], values)))
         if written:
             pyramid.write(written)
 
@@ -218,16 +219,19 @@ def _sort_scalars(batch: _Batch, at: float, payload: dict[str, Any]) -> None:
     goes_back, number = step <= batch.newest_step, len(batch.stamps)
     batch.newest_step = max(step, batch.newest_step)
     batch.stamps.append((step, at, tokens, seconds))
-    for name, value in payload["values"].items():
-        if value is None:
-            continue
-        rows, values = batch.points.get(name) or batch.points.setdefault(name, ([], []))
+    given = {name: value for name, value in payload["values"].items() if value is not None}
+    batch.summary.update(given)
+    points = batch.points
+    for name, value in given.items():
+        column = points.get(name)
+        if column is None:
+            column = points[name] = [], []
+        rows, values = column
         while goes_back and rows and batch.stamps[rows[-1]][0] >= step:
             rows.pop()
             values.pop()
         rows.append(number)
-        values.append(value if isinstance(value, int | float) else math.nan)
-        batch.summary[name] = value
+        values.append(value)
 
 
 def device_seconds_of(attempts: QuerySet[RunAttempt]) -> float:

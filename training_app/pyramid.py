@@ -19,9 +19,10 @@ from training_app.buckets import (
     LEVEL_BITS,
     NUM_LEVELS,
     Buckets,
-    Window,
     fold,
+    fold_each,
     in_chunks,
+    level_of,
     sealed_until,
     windows,
 )
@@ -30,8 +31,8 @@ from training_app.models import MetricChunk, MetricSeries
 _SERIES, _CHUNKS = MetricSeries._meta.db_table, MetricChunk._meta.db_table
 Wanted = tuple[int, int, int, int]
 """Series and window."""
-Found = dict[Wanted, list[tuple[int, Buckets]]]
-"""Chunks with their first step, in order."""
+Found = dict[Wanted, bytes]
+"""The chunks that a window touches, one behind the other."""
 
 
 def write(written: Sequence[tuple[MetricSeries, Buckets]]) -> None:
@@ -65,19 +66,29 @@ def cut(series: MetricSeries, step: int) -> None:
     _store([series])
 
 
-def read(many: Sequence[MetricSeries], *, first: int, last: int, level: int) -> dict[int, Buckets]:
-    """What each series did from step `first` to `last` and nothing beside it, by series id: buckets of `level` or finer."""
-    parts = {one.pk: windows(first, last, newest=one.last_step, level=level) if one.num_points else [] for one in many}
-    found = _chunks([(pk, *part) for pk, of_one in parts.items() for part in of_one])
-    answer = {}
-    for one in many:
-        pieces = [
-            _within(chunk, start, part) for part in parts[one.pk] for start, chunk in found.get((one.pk, *part), [])
-        ]
-        tail = _tail(one)
-        pieces.append(tail[(tail["step"] >= first) & (tail["step"] <= last)])
-        answer[one.pk] = np.concatenate(pieces)
-    return answer
+def read(many: Sequence[MetricSeries], *, first: int, last: int, width: int) -> dict[int, Buckets]:
+    """What each series did from step `first` to `last` and nothing beside it, by series id, in buckets of `width` steps."""
+    if not many:
+        return {}
+    level = level_of(width)
+    parts = [windows(first, last, newest=one.last_step, level=level) if one.num_points else [] for one in many]
+    found = _chunks([(one.pk, *part) for one, of_one in zip(many, parts, strict=True) for part in of_one])
+    pieces: list[tuple[int, bytes, int, int]] = []
+    for number, (one, of_one) in enumerate(zip(many, parts, strict=True)):
+        pieces += [(number, found[one.pk, *part], part[1], part[2]) for part in of_one]
+        pieces.append((number, bytes(one.tail), first, last + 1))
+    return dict(zip((one.pk for one in many), _folded(pieces, len(many), width), strict=True))
+
+
+def _folded(pieces: list[tuple[int, bytes, int, int]], num_series: int, width: int) -> list[Buckets]:
+    """Of each series what its pieces hold from their first step to before their last. All at once: they are many and short."""
+    numbers, data, begins, ends = zip(*pieces, strict=True)
+    sizes = [len(one) // BUCKET.itemsize for one in data]
+    every = np.frombuffer(b"".join(data), BUCKET)
+    steps = every["step"]
+    is_kept = (steps >= np.repeat(begins, sizes)) & (steps < np.repeat(ends, sizes))
+    owners = np.repeat(numbers, sizes)[is_kept]
+    return fold_each(every[is_kept], np.bincount(owners, minlength=num_series), width)
 
 
 @contextmanager
@@ -116,8 +127,8 @@ def _sealed(series: MetricSeries, new: Buckets, earlier: Found) -> Iterator[tupl
         begin, end = sealed_until(before, level), sealed_until(newest, level)
         if end <= begin:
             break
-        stored = earlier.get((series.pk, level - 1, begin, sealed_until(before, level - 1)), [])
-        below = np.concatenate([*(chunk for _start, chunk in stored), below])
+        stored = earlier.get((series.pk, level - 1, begin, sealed_until(before, level - 1)), b"")
+        below = np.concatenate((np.frombuffer(stored, BUCKET), below))
         below = fold(below[below["step"] < end], 1 << LEVEL_BITS * level)
         for start, piece in in_chunks(below, level):
             yield series.pk, level, start, piece.tobytes()
@@ -140,27 +151,15 @@ def _tail(series: MetricSeries) -> Buckets:
     return np.frombuffer(bytes(series.tail), BUCKET)
 
 
-def _within(chunk: Buckets, start: int, part: Window) -> Buckets:
-    level, begin, end = part
-    if start >= begin and start + (1 << CHUNK_BITS + LEVEL_BITS * level) <= end:
-        return chunk
-    return chunk[(chunk["step"] >= begin) & (chunk["step"] < end)]
-
-
 def _chunks(wanted: Sequence[Wanted]) -> Found:
-    """The chunks that each window touches."""
-    found: Found = {}
+    """By window; a row each, whatever it holds: to take many small rows apart costs more than to read them."""
     if not wanted:
-        return found
+        return {}
     with connection.cursor() as cursor:
         asked = cursor.mogrify(_COPY_OUT, [list(column) for column in zip(*wanted, strict=True)])
         with cursor.copy(asked) as copy:
-            copy.set_types(["int8", "int8", "bytea"])
-            for number, start, data in copy.rows():
-                found.setdefault(wanted[number - 1], []).append((start, np.frombuffer(data, BUCKET)))
-    for chunks in found.values():
-        chunks.sort(key=lambda chunk: chunk[0])
-    return found
+            copy.set_types(["int8", "bytea"])
+            return {wanted[number - 1]: data or b"" for number, data in copy.rows()}
 
 
 def _store(many: Sequence[MetricSeries]) -> None:
@@ -176,14 +175,13 @@ def _store(many: Sequence[MetricSeries]) -> None:
 _COPY_IN = f"COPY {_CHUNKS} (series_id, level, start_step, data) FROM STDIN (FORMAT BINARY)"
 _COPY_OUT = f"""
 COPY (
-    SELECT w.number, c.start_step, c.data
+    SELECT w.number, c.data
     FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[], %s::bigint[])
          WITH ORDINALITY AS w (series, level, begin_step, end_step, number)
     CROSS JOIN LATERAL (
-        SELECT start_step, data FROM {_CHUNKS}
+        SELECT string_agg(data, '' ORDER BY start_step) AS data FROM {_CHUNKS}
         WHERE series_id = w.series AND level = w.level
           AND start_step > w.begin_step - (1::bigint << ({CHUNK_BITS} + {LEVEL_BITS} * w.level)) AND start_step < w.end_step
-        OFFSET 0
     ) AS c
 ) TO STDOUT (FORMAT BINARY)
 """  # noqa: S608

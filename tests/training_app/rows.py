@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from django.contrib.auth.models import User
 from django.db import transaction
 
@@ -78,5 +79,5 @@ def put_series(run: PhaseRun, name: str, values: dict[int, float | None]) -> Met
     stamps = [(step, 1.8e9 + step, step * 100, step / 2) for step in values]
     numbers = [float("nan") if value is None else value for value in values.values()]
     with transaction.atomic():
-        pyramid.write([(series, buckets.points(stamps, numbers))])
+        pyramid.write([(series, buckets.points(np.array(stamps, buckets.STAMP), numbers))])
     return series

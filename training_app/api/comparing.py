@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from r1platform.api import ProjectViewSet
-from r1platform.compressed import compressed
+from r1platform.columns import ColumnsRenderer
 from training_app import selectors
 from training_app.api.fields import query_number
 from training_app.models import PhaseRun
@@ -31,6 +31,10 @@ RANGE = [
     ),
 ]  # fmt: skip
 PLAIN: dict[str, Any] = {"pagination_class": None, "filterset_fields": None}
+COLUMNAR: dict[str, Any] = {
+    "filterset_class": None, "queryset": PhaseRun.objects.only("pk"), "renderer_classes": [ColumnsRenderer],
+}  # fmt: skip
+"""Of a run nothing is read but that it may be seen: the configurations of fifty take as long as their points."""
 
 
 class SeriesSerializer(serializers.Serializer[Any]):
@@ -109,14 +113,13 @@ class ComparingRuns(ProjectViewSet):
         ],
         responses=ManyMetricsSerializer,
     )
-    @action(**PLAIN, detail=False, url_path="metrics")
+    @action(**PLAIN, **COLUMNAR, detail=False, url_path="metrics")
     def metrics_of_many(self, request: Request) -> Response:
         """Scalars of any range of several runs, all in buckets of the same steps."""
         columns = words_of(request, "columns")
         if columns is not None and not set(columns) <= set(COLUMNS):
             raise ValidationError({"columns": f"There are {', '.join(COLUMNS)}."})
-        found = selectors.runs_metrics(self._wanted(request), **range_of(request), columns=columns)
-        return compressed(request, Response(found))
+        return Response(selectors.runs_metrics(self._wanted(request), **range_of(request), columns=columns))
 
     @extend_schema(parameters=[RUNS], responses=ComparisonSerializer)
     @action(**PLAIN, detail=False)

@@ -14,9 +14,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from r1platform.api import ProjectViewSet, wanted_project
-from r1platform.compressed import compressed
 from training_app import selectors, services
-from training_app.api.comparing import RANGE, ComparingRuns, MetricsSerializer, range_of
+from training_app.api.comparing import COLUMNAR, RANGE, ComparingRuns, MetricsSerializer, range_of
 from training_app.api.datasets import UploadField
 from training_app.api.fields import CheckpointField, VersionField, query_number, user_of, values_of
 from training_app.api.filters import RunFilter
@@ -286,10 +285,10 @@ class Runs(mixins.ListModelMixin, mixins.RetrieveModelMixin, LogReadings, Rollou
         return self._now()
 
     @extend_schema(parameters=RANGE, responses=MetricsSerializer)
-    @action(**PLAIN)
+    @action(**PLAIN, **COLUMNAR)
     def metrics(self, request: Request, pk: str) -> Response:
         """Scalars of any range, with the extremes of what was folded together."""
-        return compressed(request, Response(selectors.run_metrics(self.get_object(), **range_of(request))))
+        return Response(selectors.run_metrics(self.get_object(), **range_of(request)))
 
     @extend_schema(
         parameters=[

@@ -63,7 +63,7 @@ def _measures(runs: Sequence[PhaseRun]) -> list[dict[str, Any]]:
     with pyramid.snapshot():
         many = list(MetricSeries.objects.filter(run__in=places, num_points__gt=0))
         last = max((one.last_step for one in many), default=0)
-        found = pyramid.read(many, first=min((one.first_step for one in many), default=0), last=last, level=_coarsest(last))
+        found = pyramid.read(many, first=min((one.first_step for one in many), default=0), last=last, width=_coarsest(last))
     by_name: dict[str, list[dict[str, Any] | None]] = {}
     for one in many:
         values = by_name.setdefault(one.name, [None] * len(runs))
@@ -75,9 +75,9 @@ def _measures(runs: Sequence[PhaseRun]) -> list[dict[str, Any]]:
 
 
 def _coarsest(last: int) -> int:
-    """The level at which a series up to `last` is least to read."""
+    """The width at which a series up to `last` is least to read."""
     bits = max(last.bit_length() - buckets.CHUNK_BITS, 0)
-    return min(bits // buckets.LEVEL_BITS, buckets.NUM_LEVELS - 1)
+    return 1 << buckets.LEVEL_BITS * min(bits // buckets.LEVEL_BITS, buckets.NUM_LEVELS - 1)
 
 
 def _value(series: MetricSeries, found: buckets.Buckets) -> dict[str, Any]:

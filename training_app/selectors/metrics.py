@@ -67,8 +67,8 @@ def _read(
     last = newest if ends[1] is None else max(min(ends[1], newest), first)
     most = max(min(max_buckets, MAX_BUCKETS_IN_ALL // len(many)), FEWEST)
     width = buckets.width_for(last - first + 1, most)
-    found = pyramid.read(many, first=first, last=last, level=buckets.level_of(width))
-    return width, [(one.run_id, _columns(one.name, buckets.fold(found[one.pk], width), columns)) for one in many]
+    found = pyramid.read(many, first=first, last=last, width=width)
+    return width, [(one.run_id, _columns(one.name, found[one.pk], columns)) for one in many]
 
 
 def _columns(name: str, found: buckets.Buckets, columns: list[str]) -> dict[str, Any]:
