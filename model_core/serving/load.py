@@ -256,7 +256,8 @@ async def _content(reader: asyncio.StreamReader, headers: dict[bytes, bytes]) ->
 
 def _unframed(data: bytes) -> tuple[bytes, bytes, bool]:
     """(content of the whole chunks, what follows them, whether the last chunk was among them). Raises ValueError."""
-    found, at = [], 0
+    found: list[bytes] = []
+    at = 0
     while (line := data.find(b"\r\n", at)) >= 0:
         size = int(data[at:line].partition(b";")[0], 16)
         end = line + 2 + size

@@ -35,7 +35,7 @@ def benchmark_list(*, user: User | AnonymousUser, deployment: Deployment | None 
 
 def benchmarks_compared(benchmarks: QuerySet[DeploymentBenchmark], chosen: Sequence[int]) -> list[DeploymentBenchmark]:
     """Those that are chosen; when none is, the newest of each revision that has a level."""
-    with_levels = benchmarks.filter(best__isnull=False).prefetch_related("levels")
+    with_levels = benchmarks.filter(pk__in=BenchmarkLevel.objects.values("benchmark")).prefetch_related("levels")
     if chosen:
         return list(with_levels.filter(pk__in=chosen[:MAX_COMPARED]))
     newest: dict[int, DeploymentBenchmark] = {}

@@ -133,6 +133,7 @@ def test_made_prompts_have_the_length_that_was_asked_and_are_never_the_same(
     assert words_for(10, [(4, 7), (12, 7)]) == 10, "an engine that counts nothing gets as many words"
 
 
+@pytest.mark.slow
 def test_on_real_engines_every_token_is_there_and_a_killed_one_ends_it(
     create: Any, alice: User, begin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
