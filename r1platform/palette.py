@@ -30,6 +30,7 @@ ACTIONS = (
     ("pipeline-list", "Launch a pipeline"),
     ("run-new", "New single run"),
     ("deployment-new", "Deploy a checkpoint"),
+    ("imported-models", "Import a model"),
 )
 """For editors."""
 Reader = User | AnonymousUser

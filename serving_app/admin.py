@@ -18,6 +18,7 @@ from serving_app.models import (
     DeploymentBenchmark,
     DeploymentRevision,
     DeploymentTransition,
+    ImportedModel,
     Judgement,
     Message,
     Preset,
@@ -31,7 +32,7 @@ from serving_app.models import (
 
 class RevisionInline(ReadOnlyInline):
     model = DeploymentRevision
-    fields = ["number", "state", "share", "checkpoint", "engine", "engine_config", "created_by", "created_at"]
+    fields = ["number", "state", "share", "checkpoint", "imported_model", "engine", "engine_config", "created_by", "created_at"]
 
 
 class DeploymentTransitionInline(ReadOnlyInline):
@@ -72,10 +73,20 @@ class DeploymentAdmin(ModelAdmin):  # type: ignore[misc]
 
 @admin.register(DeploymentRevision)
 class RevisionAdmin(ReadOnly):
-    list_display = ["deployment", "number", "state", "share", "checkpoint", "engine", "created_at"]
+    list_display = ["deployment", "number", "state", "share", "checkpoint", "imported_model", "engine", "created_at"]
     list_filter = ["state", "engine"]
-    list_select_related = ["deployment", "checkpoint"]
+    list_select_related = ["deployment", "checkpoint", "imported_model"]
     inlines = [RevisionTransitionInline]
+
+
+@admin.register(ImportedModel)
+class ImportedModelAdmin(ReadOnly):
+    """Imported and removed on its page, which leaves audit entries."""
+
+    list_display = ["name", "project", "state", "architecture", "num_bytes", "approved_by", "approved_at", "removed_at"]
+    list_filter = ["state", "project"]
+    search_fields = ["name", "=sha256"]
+    list_select_related = ["project", "approved_by"]
 
 
 @admin.register(Replica)

@@ -15,9 +15,11 @@ class ServingAppConfig(AppConfig):
 
     def on_node_shutdown(self) -> None:
         """Stops the benchmarks and the engines of this node and waits; the wanted number of engines stays, so the next start
-        brings them back."""
+        brings them back. What is hashed is begun again then."""
         from serving_app.benchmarking import benchmarks_release
+        from serving_app.importing import imports_release
         from serving_app.shutdown import stop_engines
 
         benchmarks_release()
+        imports_release()
         stop_engines()

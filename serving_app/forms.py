@@ -12,10 +12,10 @@ from django import forms
 
 from model_core.serving.engines import ENGINES
 from r1platform.models import Project
-from serving_app.models import Conversation, Deployment
+from serving_app.models import Conversation, Deployment, ImportedModel
 from serving_app.services.deployments import name_taken
 from serving_app.shifting import ShiftPlan
-from serving_app.states import DeploymentState
+from serving_app.states import DeploymentState, ImportState
 from training_app.schema_forms import SchemaForm
 from training_app.search_fields import SearchedField
 
@@ -32,7 +32,13 @@ def engine_choices() -> list[tuple[str, str, str]]:
 class DeploymentForm(forms.Form):
     """What to serve, on which engine, under which name; the engine's own settings are in `EngineForm`."""
 
-    checkpoint = SearchedField("answering", empty_label="Choose a checkpoint…")
+    checkpoint = SearchedField("answering", required=False, empty_label="Choose a checkpoint…")
+    imported_model = forms.ModelChoiceField(
+        queryset=ImportedModel.objects.none(),
+        required=False,
+        empty_label="None: a checkpoint is served",
+        help_text="A directory of others that was approved; SGLang serves any, the built-in engine the classes that it reads.",
+    )
     name = forms.SlugField(
         max_length=80, help_text="Model id in the API, such as “sums-r1”. Letters, digits, “-” and “_”."
     )
@@ -62,12 +68,29 @@ class DeploymentForm(forms.Form):
         assert isinstance(checkpoint, SearchedField) and isinstance(engine, forms.ChoiceField)
         checkpoint.offer(project)
         engine.choices = [(name, title) for name, title, _why in self.engines]
+        imported = self.fields["imported_model"]
+        assert isinstance(imported, forms.ModelChoiceField)
+        imported.queryset = ImportedModel.objects.filter(project=project, state=ImportState.READY, removed_at=None)
+        if not imported.queryset.exists():
+            del self.fields["imported_model"]
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
         if Deployment.objects.filter(name=name).exists():
             raise forms.ValidationError(name_taken(name))
         return name
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = self.cleaned_data
+        checkpoint, imported = values.get("checkpoint"), values.get("imported_model")
+        if not {"checkpoint", "imported_model"} & self.errors.keys():
+            if checkpoint and imported:
+                self.add_error("imported_model", "A checkpoint or an imported model is served, not both. Empty one of the fields.")
+            elif not checkpoint and not imported:
+                self.add_error("checkpoint", "Choose what is to be served.")
+        if imported and (why := imported.refused_by.get(values.get("engine"))):
+            self.add_error("engine", why)
+        return values
 
     def clean_engine(self) -> str:
         engine: str = self.cleaned_data["engine"]

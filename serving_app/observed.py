@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from serving_app.models import Deployment, DeploymentRevision, Replica
 from serving_app.states import REPLICA_ENDS, REVISION_ON_ITS_WAY, DeploymentState, ReplicaState, RevisionState
@@ -53,6 +53,14 @@ def live_replicas(deployment: Deployment) -> list[Replica]:
     """Replicas of all revisions that have not ended, newest revision first."""
     found = Replica.objects.filter(revision__deployment=deployment).exclude(state__in=REPLICA_ENDS)
     return list(found.select_related("revision").order_by("-revision__number", "number"))
+
+
+def serving_revisions(**of: Any) -> QuerySet[DeploymentRevision]:
+    """Revisions that answer or may be started without anybody choosing them anew, of deployments that are there; and whatever
+    still runs."""
+    chosen = Q(state__in=[RevisionState.CURRENT, *REVISION_ON_ITS_WAY], deployment__deleted_at=None)
+    running = Q(pk__in=Replica.objects.exclude(state__in=REPLICA_ENDS).values("revision"))
+    return DeploymentRevision.objects.filter(chosen | running, **of)
 
 
 def current_revision(deployment: Deployment) -> DeploymentRevision | None:

@@ -155,7 +155,7 @@ def _place(replica: Replica) -> None:
 
 
 def _node_for(replica: Replica) -> Node:
-    """A living node, the checkpoint's own and the emptiest first. Where GPUs exist one is leased; else none is needed.
+    """A living node, the one that has the files and the emptiest first. Where GPUs exist one is leased; else none is needed.
 
     Raises NoDevice with the sentence that the page shows.
     """
@@ -167,7 +167,7 @@ def _node_for(replica: Replica) -> Node:
     )
     if not nodes:
         raise NoDevice("No node is up: none has sent a heartbeat in the last minute, or all are draining.")
-    home = replica.revision.checkpoint.attempt.node_id
+    home = replica.revision.served.node_id
     nodes.sort(key=lambda node: (node.pk != home, node.busy))
     with_gpus = [node for node in nodes if node.gpus]
     if not with_gpus:

@@ -38,6 +38,18 @@ DEPLOYMENT_MOVES: dict[str, set[str]] = {
 }
 
 
+class ImportState(TextChoices):
+    """How far the hashing of an imported model is."""
+
+    CHECKING = "checking", "Being hashed"
+    READY = "ready", "Imported"
+    FAILED = "failed", "Failed"
+
+
+IMPORT_MOVES: dict[str, set[str]] = {ImportState.CHECKING: {ImportState.READY, ImportState.FAILED}}
+"""Another try is another row."""
+
+
 class RevisionState(TextChoices):
     """Where a revision stands between being made and being replaced; at most one is current, at most one on its way."""
 

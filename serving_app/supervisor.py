@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.db.models.functions import Now
 
 from model_core.errors import MachineError, ModelCoreError
+from model_core.published import Unhashed
 from model_core.serving.engines import ENGINES
 from model_core.serving.protocol import given_up
 from r1platform.lib.leases import leases_of, leases_release
@@ -31,7 +32,7 @@ from r1platform.lib.processes import (
 from r1platform.lib.storage import replica_dir
 from r1platform.lib.tail import last_words
 from r1platform.lib.transitions import IllegalTransition, StaleFence
-from serving_app.artifacts import model_dir
+from serving_app.artifacts import served_dir
 from serving_app.engine_process import answers, bind_address, start_engine
 from serving_app.gateway.routing import FRESH_SECONDS
 from serving_app.models import Replica
@@ -67,6 +68,7 @@ class ReplicaSupervisor:
         self._probe: Future[Any] | None = None
         self._probe_due = 0.0
         self._beat_due = 0.0
+        self._told_due = 0.0
 
     def run(self) -> None:
         """Owns the engine until it has ended, or until a newer supervisor has taken over."""
@@ -83,7 +85,9 @@ class ReplicaSupervisor:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _claim(self) -> bool:
-        found = self.row.select_related("node", "revision__deployment", "revision__checkpoint__attempt").first()
+        found = self.row.select_related(
+            "node", "revision__deployment", "revision__checkpoint__attempt", "revision__imported_model"
+        ).first()
         if found is None:
             return False
         self.replica = found
@@ -110,6 +114,10 @@ class ReplicaSupervisor:
                 ref = self._start()
             except (ModelCoreError, OSError) as error:
                 self._finish(ReplicaState.FAILED, str(error), permanent=True)
+                return
+            except Unhashed:
+                row.refresh_from_db(fields=["state_reason"])
+                self._finish(ReplicaState.STOPPED, row.state_reason)
                 return
         self._follow(ref)
 
@@ -139,7 +147,7 @@ class ReplicaSupervisor:
         started = start_engine(
             self.engine,
             directory=self.directory,
-            model_dir=model_dir(revision.checkpoint),
+            model_dir=served_dir(revision.served.artifact, told=self._compare),
             served_name=revision.deployment.name,
             config=self.engine.Config.parse(revision.engine_config, prefix="engine_config"),
             host=bind_address(self.replica.node.address),
@@ -151,6 +159,18 @@ class ReplicaSupervisor:
         )  # fmt: skip
         self.replica.base_url, self.replica.engine_key = started.base_url, started.key
         return started.ref
+
+    def _compare(self, done: int, of: int) -> bool:
+        """While files are compared with the approved ones: beats, says how far it is, and whether it is still to be started."""
+        try:
+            self._beat()
+            if time.monotonic() >= self._told_due and not self.replica.stop_wanted:
+                self._told_due = time.monotonic() + PROBE_SECONDS
+                self._write(state_reason=f"Its files are compared with the approved ones: {done / max(1, of):.0%}.")
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("The database is away: %s. The files are compared on.", error)
+            connection.close()
+        return not self.replica.stop_wanted and self.replica.state not in REPLICA_ENDS
 
     def _follow(self, ref: ProcessRef) -> None:
         """Looks after the engine until it ends, is asked to end, or hangs."""

@@ -14,6 +14,7 @@ from django.db.models.functions import Coalesce, Now
 from r1platform.lib.processes import spawn
 from r1platform.lib.storage import replica_dir
 from serving_app.benchmarking import benchmarks_reconcile, benchmarks_start
+from serving_app.importing import import_check_start, imports_reconcile
 from serving_app.models import Message, UsageRecord
 from serving_app.placement import deployments_to_reconcile, reconcile_deployment
 from serving_app.services.conversations import message_interrupt
@@ -26,9 +27,10 @@ SILENT_ANSWER = timedelta(seconds=15)
 
 @shared_task(name="serving_app.tasks.reconcile")
 def reconcile() -> None:
-    """Looks at every deployment, and at every answer and request that has gone silent."""
+    """Looks at every deployment, and at every import, answer and request that has gone silent."""
     for deployment_id in deployments_to_reconcile():
         reconcile_deployment(deployment_id)
+    imports_reconcile()
     reap_answers()
     reap_requests()
     benchmarks()
@@ -51,6 +53,12 @@ def benchmarks() -> None:
 def spending() -> None:
     """Calls people for keys that come near their money."""
     spending_look()
+
+
+@shared_task(name="serving_app.tasks.check_import")
+def check_import(import_id: int, fence: int) -> None:
+    """Starts the process that hashes an imported model on this node."""
+    import_check_start(import_id, fence)
 
 
 @shared_task(name="serving_app.tasks.supervise")

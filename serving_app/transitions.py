@@ -1,4 +1,4 @@
-"""The only writers of the states of deployments, revisions, replicas, answers, reviews and benchmarks.
+"""The only writers of the states of deployments, revisions, replicas, imports, answers, reviews and benchmarks.
 
 A deployment's state follows from its replicas (`observed`): every move of a replica ends with `deployment_refresh`.
 """
@@ -21,6 +21,7 @@ from serving_app.models import (
     DeploymentBenchmark,
     DeploymentRevision,
     DeploymentTransition,
+    ImportedModel,
     Judgement,
     Message,
     Replica,
@@ -32,6 +33,7 @@ from serving_app.states import (
     BENCHMARK_MOVES,
     DEPLOYMENT_MOVES,
     GENERATION_MOVES,
+    IMPORT_MOVES,
     MOVING_BENCHMARKS,
     REPLICA_ENDS,
     REPLICA_MOVES,
@@ -121,6 +123,20 @@ def replica_transition(
     if moved:
         deployment_refresh(deployment_id=deployment.pk)
     return moved
+
+
+def import_transition(
+    *, imported: ImportedModel, to: str, reason: str, fields: Mapping[str, Any] | None = None, fence: int | None = None
+) -> bool:
+    """Moves an imported model. Raises IllegalTransition, StaleFence."""
+    pk, project_id = imported.pk, imported.project_id
+
+    def tell() -> None:
+        publish(f"overview.{project_id}", "import", imported_model=pk, state=str(to), reason=reason)
+
+    return transition(
+        ImportedModel, pk=pk, to=to, moves=IMPORT_MOVES, history=None, reason=reason, fields=fields, fence=fence, on_commit=tell
+    )
 
 
 def message_transition(

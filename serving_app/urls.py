@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from django.urls import path
 
-from serving_app.views import benchmarks, conversations, deployment_new, deployments, playground, review, sharing, usage
+from serving_app.views import benchmarks, conversations, deployment_new, deployments, imports, playground, review, sharing, usage
 
 urlpatterns = [
     path("deployments/", deployments.deployment_list, name="deployment-list"),
     path("deployments/new/", deployment_new.deployment_new, name="deployment-new"),
     path("deployments/new/engine/", deployment_new.engine_fields, name="deployment-engine-fields"),
+    path("deployments/models/", imports.imported_models, name="imported-models"),
+    path("deployments/models/found/<str:name>/", imports.model_found, name="model-found"),
+    path("deployments/models/<int:import_id>/", imports.imported_model, name="imported-model"),
+    path("deployments/models/<int:import_id>/remove/", imports.import_remove, name="import-remove"),
     path("deployments/<int:deployment_id>/", deployments.deployment_detail, name="deployment-detail"),
     path("deployments/<int:deployment_id>/revise/", deployment_new.deployment_revise, name="deployment-revise"),
     path("deployments/<int:deployment_id>/replicas/<int:replica_id>/log/", deployments.replica_log, name="replica-log"),

@@ -17,13 +17,12 @@ from transformers import PreTrainedTokenizerFast
 from model_core.causal.shape import DenseShape
 from model_core.causal.student import Student, transformers_maker
 from model_core.errors import CheckpointError
-from model_core.model.exchange.files import WeightFiles, named
-from model_core.model.exchange.shape import read_object
 from model_core.model.exchange.shards import MAX_SHARD_BYTES, Entry, write_shards
 from model_core.model.exchange.writing import SPECIAL, new_directory
+from model_core.published.families import DENSE_CLASSES
+from model_core.published.files import WeightFiles, named, read_object
 from model_core.rundir import write_json
 
-ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 _FORBIDDEN = {".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 
@@ -77,7 +76,7 @@ def write_student(
         tokenizer.save_pretrained(str(part))
         write_json(part / "generation_config.json", {"do_sample": False, **special})
         write_json(part / "config.json", {
-            **shape.resolved(), "architectures": [ARCHITECTURES[shape.model_type]], "dtype": "float32", **special, **said})
+            **shape.resolved(), "architectures": [DENSE_CLASSES[shape.model_type]], "dtype": "float32", **special, **said})
 
 
 def count_dense(shape: DenseShape) -> int:

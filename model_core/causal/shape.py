@@ -10,9 +10,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from model_core.errors import CheckpointError
+from model_core.published.families import DENSE
 
-DENSE = ("qwen2", "qwen3", "llama")
-"""The `model_type` of the classes: a trunk `model`, a head `lm_head`, no experts."""
 _OF_A_FILE = {
     "_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "use_cache",
     "bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "reward_centre",

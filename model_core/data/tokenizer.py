@@ -17,25 +17,19 @@ from transformers import PreTrainedTokenizerFast
 from model_core.config import TokenizerConfig
 from model_core.data.dataset import Row
 from model_core.errors import DataError
-
-PAD, BOS, EOS, UNK = "<|pad|>", "<|begin|>", "<|end|>", "<|unk|>"
-SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
-THINK, END_THINK = "<think>", "</think>"
-SPECIAL = (PAD, BOS, EOS, UNK, SYSTEM, USER, ASSISTANT)
-VISIBLE = (THINK, END_THINK)
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'assistant' -%}"
-    "{{ '<|assistant|>' + (message['content'] if loop.last else message['content'].split('</think>')[-1]) }}"
-    "{{ '<|end|>' }}"
-    "{%- elif message['role'] in ('system', 'developer') -%}{{ '<|system|>' + message['content'] }}"
-    "{%- elif message['role'] == 'user' -%}{{ '<|user|>' + message['content'] }}"
-    "{%- else -%}{{ raise_exception('There is no role “' + message['role'] + '”; there are system, developer, user, assistant.') }}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '<|assistant|>' }}{%- endif -%}"
+from model_core.published.marks import (
+    ASSISTANT,
+    BOS,
+    CHAT_TEMPLATE,
+    END_THINK,
+    EOS,
+    PAD,
+    SPECIAL,
+    SYSTEM,
+    THINK,
+    UNK,
+    USER,
+    VISIBLE,
 )
 
 _WORD_PATTERN = r" ?\p{L}+|\p{N}|\s| ?[^\s\p{L}\p{N}]"

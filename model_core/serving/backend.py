@@ -133,7 +133,8 @@ class ModelBackend:
 
     def encode(self, messages: Sequence[dict[str, str]] | str, *, begun: str = "") -> list[int]:
         """A conversation by the chat template; a bare text after `<|begin|>`."""
-        from model_core.data.tokenizer import BOS, completion_ids, conversation_ids
+        from model_core.data.tokenizer import completion_ids, conversation_ids
+        from model_core.published.marks import BOS
 
         if not isinstance(messages, str):
             more = completion_ids(self.tokenizer, begun)[:-1] if begun else []

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 def load_model(directory: Path) -> Any:
     """The model in float32. Raises CheckpointError for what neither family reads."""
     from model_core.model import load_pretrained
-    from model_core.model.exchange.shape import ARCHITECTURES, read_object
+    from model_core.published.families import ARCHITECTURES
+    from model_core.published.files import read_object
 
     file = directory / "config.json"
     kind = read_object(file).get("model_type") if file.is_file() else None

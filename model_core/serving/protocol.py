@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 import httpx
 
 from model_core.config import StrictModel
+from model_core.published import Published
 
 LOOPBACK = "127.0.0.1"
 GIVES_UP = "This engine gives up for good: "
@@ -59,6 +60,9 @@ class Engine(Protocol):
 
     def installed(self) -> str | None:
         """Why it cannot run here, as a sentence with the remedy; None when it can."""
+
+    def refuses(self, model: Published) -> str | None:
+        """Why it cannot serve an imported model, as a sentence; None when it can."""
 
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK

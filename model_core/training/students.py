@@ -13,8 +13,9 @@ from model_core.causal import DenseShape, Student, count_dense, load_student
 from model_core.causal.exchange import read_shape
 from model_core.config import RunConfig, RunPaths
 from model_core.data.dataset import Row, read_rows
-from model_core.data.tokenizer import CHAT_TEMPLATE, SPECIAL, train_tokenizer
+from model_core.data.tokenizer import train_tokenizer
 from model_core.errors import CheckpointError, ConfigError, DataError
+from model_core.published.marks import CHAT_TEMPLATE, SPECIAL
 from model_core.training.checkpoints import read_metadata, verify
 from model_core.training.start import (
     Start,

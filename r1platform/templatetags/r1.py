@@ -24,8 +24,8 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 TONES: dict[str, str] = {
     **dict.fromkeys(("queued", "pending", "waiting", "none", "new", "empty"), "queued"),
     **dict.fromkeys(
-        ("claimed", "starting", "running", "preparing", "loading", "warming", "thinking", "answering", "stopping", "pausing",
-         "shifting"),
+        ("claimed", "starting", "running", "preparing", "checking", "loading", "warming", "thinking", "answering", "stopping",
+         "pausing", "shifting"),
         "running",
     ),
     **dict.fromkeys(

@@ -8,6 +8,7 @@ from serving_app.api.benchmarks import DeploymentBenchmarks
 from serving_app.api.conversations import Conversations
 from serving_app.api.deployments import Deployments
 from serving_app.api.engines import Engines
+from serving_app.api.imports import ImportedModels
 from serving_app.api.judgements import Judgements
 from serving_app.api.presets import Presets
 from serving_app.api.usage import Usage
@@ -17,6 +18,7 @@ def register(router: BaseRouter) -> None:
     """Adds them to the platform's router."""
     router.register("deployments", Deployments, basename="deployment")
     router.register("deployment-benchmarks", DeploymentBenchmarks, basename="deployment-benchmark")
+    router.register("imported-models", ImportedModels, basename="imported-model")
     router.register("conversations", Conversations, basename="conversation")
     router.register("judgements", Judgements, basename="judgement")
     router.register("presets", Presets, basename="preset")

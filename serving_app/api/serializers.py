@@ -10,7 +10,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from r1platform.access import for_user
-from serving_app.models import Conversation, ConversationShare, Deployment, DeploymentRevision, Message, Replica
+from serving_app import selectors
+from serving_app.models import Conversation, ConversationShare, Deployment, DeploymentRevision, ImportedModel, Message, Replica
 from serving_app.shifting import measured
 from serving_app.states import REVISION_ON_ITS_WAY, RevisionState
 from training_app.models import Checkpoint
@@ -30,15 +31,15 @@ class MeasuredSerializer(serializers.Serializer[Any]):
 
 
 class RevisionSerializer(serializers.ModelSerializer[DeploymentRevision]):
-    run = serializers.IntegerField(source="checkpoint.run_id", read_only=True)
-    step = serializers.IntegerField(source="checkpoint.step", read_only=True)
+    run = serializers.IntegerField(source="checkpoint.run_id", allow_null=True, default=None, read_only=True)
+    step = serializers.IntegerField(source="checkpoint.step", allow_null=True, default=None, read_only=True)
     measured = serializers.SerializerMethodField()
 
     class Meta:
         model = DeploymentRevision
         fields = [
-            "id", "number", "checkpoint", "run", "step", "engine", "engine_config", "state", "state_reason", "share", "plan",
-            "measured", "created_at",
+            "id", "number", "checkpoint", "run", "step", "imported_model", "engine", "engine_config", "state", "state_reason",
+            "share", "plan", "measured", "created_at",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -109,10 +110,19 @@ class CheckpointField(serializers.PrimaryKeyRelatedField[Checkpoint]):
         return found.select_related("run", "attempt")
 
 
+class ImportedModelField(serializers.PrimaryKeyRelatedField[ImportedModel]):
+    """An imported model of a project that the caller is a member of."""
+
+    def get_queryset(self) -> Any:
+        request = self.context.get("request")
+        return ImportedModel.objects.none() if request is None else selectors.import_list(user=request.user)
+
+
 class NewRevisionSerializer(serializers.Serializer[Any]):
     """What is not given stays as it was."""
 
     checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), required=False)
+    imported_model = ImportedModelField(queryset=ImportedModel.objects.none(), required=False)
     engine = serializers.CharField(max_length=40, required=False)
     engine_config = serializers.DictField(required=False)
     plan = serializers.DictField(
@@ -152,7 +162,8 @@ class NewDeploymentSerializer(serializers.Serializer[Any]):
 
     project = serializers.CharField(required=False, help_text="Id or slug.")
     name = serializers.CharField(max_length=80, help_text="The model's name in the gateway; unique.")
-    checkpoint = CheckpointField(queryset=Checkpoint.objects.none())
+    checkpoint = CheckpointField(queryset=Checkpoint.objects.none(), required=False, help_text="This or `imported_model`.")
+    imported_model = ImportedModelField(queryset=ImportedModel.objects.none(), required=False)
     engine = serializers.CharField(max_length=40)
     engine_config = serializers.DictField(required=False, help_text="See GET engines/ for the schema.")
     replicas = serializers.IntegerField(required=False, default=1)

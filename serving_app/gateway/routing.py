@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from django.db.models import TextField
 from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Cast, Coalesce
 
 from serving_app.background import in_database
 from serving_app.models import Deployment, Price, Replica
@@ -29,7 +31,10 @@ from serving_app.states import DeploymentState, ReplicaState
 FRESH_SECONDS = 1.0
 COMES_UP = frozenset({DeploymentState.PENDING, DeploymentState.STARTING, DeploymentState.DEGRADED, DeploymentState.READY})
 """States in which a deployment that does not answer yet will."""
-CONTEXT = KeyTextTransform("max_position_embeddings", KeyTransform("model", "revision__checkpoint__run__config"))
+CONTEXT = Coalesce(
+    KeyTextTransform("max_position_embeddings", KeyTransform("model", "revision__checkpoint__run__config")),
+    Cast("revision__imported_model__context", TextField()),
+)
 """Where a replica's model says how many tokens prompt and answer may have together."""
 STALE_SECONDS = 10.0
 """Between the two ages the table is used once more while it is read anew beside the request."""

@@ -1,4 +1,4 @@
-"""The tables of serving: deployments, conversations, judgements, usage, benchmarks. They hold data and constraints, no verbs."""
+"""The tables of serving: deployments, imports, conversations, judgements, usage, benchmarks. They hold data, no verbs."""
 
 from serving_app.models.benchmarks import BenchmarkLevel, BenchmarkTransition, DeploymentBenchmark
 from serving_app.models.conversations import Conversation, ConversationShare, Message, Preset
@@ -11,11 +11,14 @@ from serving_app.models.deployments import (
     ReplicaTransition,
     RevisionTransition,
 )
+from serving_app.models.imports import ImportedModel
 from serving_app.models.judgements import Judgement, JudgementKind
+from serving_app.models.served import Artifact, Served, served_of
 from serving_app.models.usage import Price, UsageRecord
 
 __all__ = [
-    "DELETED_NAME", "BenchmarkLevel", "BenchmarkTransition", "Conversation", "ConversationShare", "Deployment",
-    "DeploymentBenchmark", "DeploymentRevision", "DeploymentTransition", "Judgement", "JudgementKind", "Message", "Preset", "Price",
-    "Replica", "ReplicaTransition", "RevisionTransition", "UsageRecord",
+    "DELETED_NAME", "Artifact", "BenchmarkLevel", "BenchmarkTransition", "Conversation", "ConversationShare", "Deployment",
+    "DeploymentBenchmark", "DeploymentRevision", "DeploymentTransition", "ImportedModel", "Judgement", "JudgementKind",
+    "Message", "Preset", "Price", "Replica", "ReplicaTransition", "RevisionTransition", "Served", "UsageRecord",
+    "served_of",
 ]  # fmt: skip

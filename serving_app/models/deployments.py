@@ -11,6 +11,8 @@ from django.db.models.functions import Now
 
 from r1platform.lib.constraints import one_of
 from r1platform.models import Node, Project, Transition
+from serving_app.models.imports import ImportedModel
+from serving_app.models.served import Artifact, Served, served_of
 from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, ReplicaState, RevisionState
 from training_app.models import Checkpoint
 
@@ -72,11 +74,13 @@ class DeploymentTransition(Transition):
 
 
 class DeploymentRevision(models.Model):
-    """What a deployment serves: checkpoint, engine, arguments. These never change; a change makes a new revision."""
+    """What a deployment serves, on which engine, with which arguments. These never change; a change makes a new revision."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="revisions")
     number = models.PositiveIntegerField()
-    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.PROTECT, related_name="revisions")
+    checkpoint = models.ForeignKey(Checkpoint, null=True, blank=True, on_delete=models.PROTECT, related_name="revisions")
+    imported_model = models.ForeignKey(ImportedModel, null=True, blank=True, on_delete=models.PROTECT, related_name="revisions")
+    """One of both, read through `served`."""
     engine = models.CharField(max_length=40)
     """Name of a file in `model_core/serving/engines`."""
     engine_config = models.JSONField(default=dict)
@@ -101,6 +105,10 @@ class DeploymentRevision(models.Model):
                 fields=["deployment"], condition=Q(state__in=sorted(REVISION_ON_ITS_WAY)), name="revision_one_on_its_way"
             ),
             models.CheckConstraint(
+                condition=Q(checkpoint=None, imported_model__isnull=False) | Q(checkpoint__isnull=False, imported_model=None),
+                name="revision_serves_one",
+            ),
+            models.CheckConstraint(
                 condition=Q(state="current", share=100)
                 | Q(state="shifting", share__gte=1, share__lte=99)
                 | Q(state__in=["warming", "retired", "rolled_back"], share=0),
@@ -110,6 +118,13 @@ class DeploymentRevision(models.Model):
 
     def __str__(self) -> str:
         return f"Revision {self.number}"
+
+    @property
+    def served(self) -> Served:
+        """What it serves."""
+        artifact: Artifact | None = self.checkpoint or self.imported_model
+        assert artifact is not None, "revision_serves_one"
+        return served_of(artifact)
 
 
 class RevisionTransition(Transition):

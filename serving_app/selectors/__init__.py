@@ -13,9 +13,11 @@ from serving_app.selectors.deployments import (
     deployment_detail,
     deployment_history,
     deployment_list,
+    has_deployable,
     ready_replicas,
     replica_log,
 )
+from serving_app.selectors.imports import import_list, models_found
 from serving_app.selectors.judgements import (
     Pair,
     judged_checkpoint,
@@ -43,6 +45,8 @@ __all__ = [
     "deployment_list",
     "former_of",
     "formers_of",
+    "has_deployable",
+    "import_list",
     "judged_checkpoint",
     "judged_versions",
     "judgement_counts",
@@ -50,6 +54,7 @@ __all__ = [
     "keys_with_budget",
     "level_row",
     "message_tokens",
+    "models_found",
     "own_judgements",
     "preset_list",
     "ready_replicas",

@@ -12,9 +12,9 @@ from r1platform.access import for_user
 from r1platform.lib.storage import replica_dir
 from r1platform.lib.tail import MAX_LOG_BYTES, read_log
 from r1platform.models import Project
-from serving_app.models import Deployment, Replica, RevisionTransition
+from serving_app.models import Deployment, ImportedModel, Replica, RevisionTransition
 from serving_app.observed import live_replicas, recent_failures, traffic
-from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, RevisionState
+from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, ImportState, RevisionState
 from training_app.models import Checkpoint
 from training_app.reward_models import PHASE as REWARD_MODEL
 
@@ -29,7 +29,7 @@ def deployment_list(*, user: User | AnonymousUser, project: Project | None = Non
 
 def deployment_detail(*, deployment: Deployment) -> dict[str, Any]:
     """The deployment with revisions, replicas (the living ones first) and the failures that count just now."""
-    revisions = list(deployment.revisions.select_related("checkpoint__run", "created_by"))
+    revisions = list(deployment.revisions.select_related("checkpoint__run", "imported_model", "created_by"))
     replicas = Replica.objects.filter(revision__deployment=deployment).select_related("node", "revision")[:MAX_SHOWN]
     shares = {replica.pk: share for replica, share in traffic(live_replicas(deployment))}
     current = next((revision for revision in revisions if revision.state == RevisionState.CURRENT), None)
@@ -68,6 +68,12 @@ def checkpoints_deployable(*, user: User | AnonymousUser, project: Project) -> Q
     there = Checkpoint.objects.filter(removed_at=None, run__project=project).exclude(run__phase=REWARD_MODEL)
     found = for_user(there, user, path="run__project")
     return found.select_related("run", "attempt").order_by("-id")
+
+
+def has_deployable(*, user: User | AnonymousUser, project: Project) -> bool:
+    """Whether there is anything that a new deployment could serve."""
+    imported = for_user(ImportedModel.objects.filter(project=project, state=ImportState.READY, removed_at=None), user)
+    return checkpoints_deployable(user=user, project=project).exists() or imported.exists()
 
 
 def _move(move: Any, revision: int | None, states: type[TextChoices]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from serving_app.services.deployments import (
     deployment_stop,
     deployment_update,
 )
+from serving_app.services.imports import import_create, import_remove
 from serving_app.services.judged_datasets import accepted_rows, judged_version_create
 from serving_app.services.judgements import judgement_review, message_prefer, message_rate, message_rewrite
 from serving_app.services.prices import price_set
@@ -34,6 +35,7 @@ from serving_app.transitions import (
     benchmark_transition,
     deployment_refresh,
     deployment_transition,
+    import_transition,
     judgement_transition,
     message_transition,
     replica_transition,
@@ -64,6 +66,9 @@ __all__ = [
     "deployment_update",
     "deployment_wake",
     "engine_for_a_look",
+    "import_create",
+    "import_remove",
+    "import_transition",
     "judged_version_create",
     "judgement_review",
     "judgement_transition",

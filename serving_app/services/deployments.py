@@ -18,7 +18,7 @@ from r1platform.services import audit
 from serving_app.artifacts import refuse_if_unusable
 from serving_app.asking import ask_to_reconcile
 from serving_app.gateway.routing import TABLE
-from serving_app.models import DELETED_NAME, Deployment, DeploymentRevision
+from serving_app.models import DELETED_NAME, Deployment, DeploymentRevision, ImportedModel, Served, served_of
 from serving_app.sleeping import deployment_wake
 from serving_app.states import DeploymentState
 from serving_app.texts import refuse_unstorable
@@ -38,14 +38,16 @@ def deployment_create(
     project: Project,
     user: User,
     name: str,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None = None,
+    imported_model: ImportedModel | None = None,
     engine: str,
     engine_config: dict[str, Any] | None = None,
     replicas: int = 1,
     description: str = "",
     idle_seconds: int = 0,
 ) -> Deployment:
-    """A deployment with its first revision; it sleeps after `idle_seconds` without a request, never with 0.
+    """A deployment with its first revision, of a checkpoint or an imported model; it sleeps after `idle_seconds` without a
+    request, never with 0.
 
     Raises ConfigError or CheckpointError at the field that is wrong.
     """
@@ -55,7 +57,8 @@ def deployment_create(
         raise ConfigError(f"“{name}” ends as the names of deleted deployments do. Choose another name.", field="name")
     _check_replicas(replicas, lowest=1)
     _check_idle(idle_seconds)
-    resolved = engine_resolved(project, checkpoint, engine, engine_config)
+    served = chosen(checkpoint, imported_model)
+    resolved = engine_resolved(project, served, engine, engine_config)
     try:
         with transaction.atomic():
             deployment = Deployment.objects.create(
@@ -65,8 +68,9 @@ def deployment_create(
     except IntegrityError:
         raise ConfigError(name_taken(name), field="name") from None
     deployment.refresh_from_db()
-    revision_add(deployment, user, checkpoint, engine, resolved)
-    deployment_audit(deployment, user, "deployment.create", engine=engine, checkpoint=checkpoint.pk, replicas=replicas)
+    revision_add(deployment, user, served, engine, resolved)
+    detail = {"engine": engine, served.kind: served.artifact.pk, "replicas": replicas}
+    deployment_audit(deployment, user, "deployment.create", **detail)
     ask_to_reconcile(deployment.pk)
     return deployment
 
@@ -192,32 +196,44 @@ def _check_idle(idle_seconds: int) -> None:
         )  # fmt: skip
 
 
-def engine_resolved(
-    project: Project, checkpoint: Checkpoint, engine: str, engine_config: dict[str, Any] | None
-) -> dict[str, Any]:
+def chosen(checkpoint: Checkpoint | None, imported_model: ImportedModel | None) -> Served:
+    """The one given; an imported model is held, so that nobody removes it meanwhile. Raises ConfigError for none and both."""
+    if checkpoint is not None and imported_model is not None:
+        raise ConfigError("A checkpoint or an imported model is served, not both. Choose one.", field="imported_model")
+    if imported_model is not None:
+        return served_of(ImportedModel.objects.select_for_update(of=("self",)).select_related("project").get(pk=imported_model.pk))
+    if checkpoint is None:
+        raise ConfigError("Choose a checkpoint or an imported model.", field="checkpoint")
+    return served_of(checkpoint)
+
+
+def engine_resolved(project: Project, served: Served, engine: str, engine_config: dict[str, Any] | None) -> dict[str, Any]:
     """The complete settings of the engine. Raises ConfigError, CheckpointError or UnknownName at the field that is wrong."""
-    if checkpoint.run.project_id != project.pk:
-        raise CheckpointError(
-            "The checkpoint belongs to another project. Choose one of this project.", field="checkpoint"
-        )
-    refuse_reward_model(checkpoint, field="checkpoint")
-    refuse_if_unusable(checkpoint)
+    artifact, kind = served.artifact, served.kind
+    if served.project.pk != project.pk:
+        words = kind.replace("_", " ")
+        raise CheckpointError(f"The {words} belongs to another project. Choose one of this project.", field=kind)
+    if isinstance(artifact, Checkpoint):
+        refuse_reward_model(artifact, field=kind)
+    refuse_if_unusable(artifact)
     try:
         config_class = ENGINES.get(engine).Config
     except UnknownName as error:
         raise UnknownName(error.message, field="engine") from None
+    if isinstance(artifact, ImportedModel) and (why := artifact.refused_by.get(engine)):
+        raise ConfigError(why, field="engine")
     resolved: dict[str, Any] = config_class.parse(engine_config or {}, prefix="engine_config").resolved()
     return resolved
 
 
 def revision_add(
-    deployment: Deployment, user: User, checkpoint: Checkpoint, engine: str, resolved: dict[str, Any], **fields: Any
+    deployment: Deployment, user: User, served: Served, engine: str, resolved: dict[str, Any], **fields: Any
 ) -> DeploymentRevision:
     """The next revision as a row."""
     last = deployment.revisions.aggregate(number=Max("number"))["number"] or 0
     revision = DeploymentRevision.objects.create(
-        deployment=deployment, number=last + 1, checkpoint=checkpoint, engine=engine, engine_config=resolved,
-        created_by=user, **fields,
+        deployment=deployment, number=last + 1, engine=engine, engine_config=resolved, created_by=user,
+        **{served.kind: served.artifact}, **fields,
     )  # fmt: skip
     revision.refresh_from_db()
     return revision

@@ -13,9 +13,9 @@ from django.db import transaction
 from model_core.errors import ConfigError
 from serving_app.artifacts import refuse_if_unusable
 from serving_app.asking import ask_to_reconcile
-from serving_app.models import Deployment, DeploymentRevision
+from serving_app.models import Deployment, DeploymentRevision, ImportedModel
 from serving_app.observed import coming_revision, current_revision, live_replicas
-from serving_app.services.deployments import deployment_audit, deployment_locked, engine_resolved, revision_add
+from serving_app.services.deployments import chosen, deployment_audit, deployment_locked, engine_resolved, revision_add
 from serving_app.shifting import WHOLE, Decision, ShiftPlan, is_ready
 from serving_app.sleeping import deployment_wake
 from serving_app.states import DeploymentState, RevisionState
@@ -35,11 +35,12 @@ def revision_create(
     deployment: Deployment,
     user: User,
     checkpoint: Checkpoint | None = None,
+    imported_model: ImportedModel | None = None,
     engine: str | None = None,
     engine_config: dict[str, Any] | None = None,
     plan: dict[str, Any] | None = None,
 ) -> DeploymentRevision:
-    """Another checkpoint, engine or settings under the same name; what is not given stays as it is.
+    """Another checkpoint or imported model, engine or settings under the same name; what is not given stays as it is.
 
     It starts beside the present one and takes over as `plan` (a `ShiftPlan`) says; at once when nothing runs. Another engine
     without a config takes its defaults. Raises ConfigError or CheckpointError at the field that is wrong.
@@ -49,13 +50,15 @@ def revision_create(
     now = _current(locked)
     if engine_config is None and engine in {None, now.engine}:
         engine_config = now.engine_config
-    checkpoint, engine = checkpoint or now.checkpoint, engine or now.engine
-    resolved = engine_resolved(locked.project, checkpoint, engine, engine_config)
+    if checkpoint is None and imported_model is None:
+        checkpoint, imported_model = now.checkpoint, now.imported_model
+    served, engine = chosen(checkpoint, imported_model), engine or now.engine
+    resolved = engine_resolved(locked.project, served, engine, engine_config)
     agreed = ShiftPlan.parse(plan or {}, prefix="plan").resolved()
     revision = revision_add(
-        locked, user, checkpoint, engine, resolved, plan=agreed, state=RevisionState.WARMING, share=0, state_reason="It starts."
+        locked, user, served, engine, resolved, plan=agreed, state=RevisionState.WARMING, share=0, state_reason="It starts."
     )
-    detail = {"number": revision.number, "engine": engine, "checkpoint": checkpoint.pk, "plan": agreed}
+    detail = {"number": revision.number, "engine": engine, served.kind: served.artifact.pk, "plan": agreed}
     deployment_audit(locked, user, "deployment.revise", **detail)
     _take_place(locked, revision, user)
     return revision
@@ -91,7 +94,7 @@ def revision_rollback(*, deployment: Deployment, user: User, number: int | None 
     """Takes back the revision that is on its way; with the `number` of an earlier one, goes back to that.
 
     An earlier one is started again and takes over at once when it is ready. Raises ConfigError when there is nothing to
-    take back, or no such earlier revision, CheckpointError when its checkpoint cannot be served any more.
+    take back, or no such earlier revision, CheckpointError when what it served cannot be served any more.
     """
     locked = deployment_locked(deployment)
     coming, now = coming_revision(locked), _current(locked)
@@ -103,7 +106,8 @@ def revision_rollback(*, deployment: Deployment, user: User, number: int | None 
         back = Decision(RevisionState.ROLLED_BACK, 0, why)
         takeover_apply(deployment=locked, revision=coming, decision=back, user=user)
     if target != now:
-        refuse_if_unusable(target.checkpoint)
+        served = chosen(target.checkpoint, target.imported_model)
+        refuse_if_unusable(served.artifact)
         plan = ShiftPlan(mode="at_once").resolved()
         again = Decision(RevisionState.WARMING, 0, f"Back to it from revision {now.number}. {why}")
         takeover_apply(deployment=locked, revision=target, decision=again, user=user, plan=plan)

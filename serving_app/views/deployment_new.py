@@ -1,4 +1,4 @@
-"""The form of a new deployment, and of a new revision of one: checkpoint, engine, the engine's typed settings, name."""
+"""The form of a new deployment, and of a new revision of one: what is served, engine, the engine's typed settings, name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.text import slugify
@@ -19,8 +18,8 @@ from serving_app import selectors, services
 from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, ShiftForm, engine_choices
 from serving_app.models import Deployment, DeploymentRevision
 from serving_app.observed import current_revision
+from serving_app.states import ImportState
 from serving_app.views.deployments import deployment_of
-from training_app.models import Checkpoint
 
 NUM_INSTEAD = 5
 """Deployments that are offered to become a new revision of; any other one has the button on its page."""
@@ -33,8 +32,7 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
     if project is None:
         return redirect("overview")
     require_role(request.user, project, Role.EDITOR)
-    checkpoints = selectors.checkpoints_deployable(user=request.user, project=project)
-    form = DeploymentForm(request.POST or None, project=project, initial=_initial(request, checkpoints))
+    form = DeploymentForm(request.POST or None, project=project, initial=_initial(request, project))
     engine = _engine_form(request, form)
     if _valid(request, form, engine) and (made := _create(request, project, form, engine)):
         messages.success(
@@ -46,15 +44,15 @@ def deployment_new(request: HttpRequest) -> HttpResponse:
         "engine_form": engine,
         "project": project,
         "engines": form.engines,
-        "has_checkpoint": checkpoints.exists(),
-        **_instead(request, project, checkpoints),
+        "has_deployable": selectors.has_deployable(user=request.user, project=project),
+        **_instead(request, project),
     }
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
-    """Another checkpoint, engine or settings under the same name; a POST makes the revision."""
+    """Another model, engine or settings under the same name; a POST makes the revision."""
     deployment = deployment_of(request, deployment_id)
     require_role(request.user, deployment.project, Role.EDITOR)
     now = current_revision(deployment)
@@ -73,7 +71,7 @@ def deployment_revise(request: HttpRequest, deployment_id: int) -> HttpResponse:
         "deployment": deployment,
         "engines": form.engines,
         "project": deployment.project,
-        "has_checkpoint": True,
+        "has_deployable": True,
     }
     return render(request, "serving_app/deployments/new.html", context, status=422 if form.is_bound else 200)
 
@@ -100,20 +98,27 @@ def _engine_form(request: HttpRequest, form: DeploymentForm, values: dict[str, A
     return EngineForm(request.POST or None, engine=name, values=values)
 
 
-def _initial(request: HttpRequest, found: QuerySet[Checkpoint]) -> dict[str, Any]:
-    initial: dict[str, Any] = {"engine": engine_choices()[0][0]}
-    wanted = request.GET.get("checkpoint", "")
-    checkpoint = found.filter(pk=int(wanted)).first() if wanted.isdecimal() and len(wanted) < 18 else found.first()
+def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
+    choices = [name for name, _title, _why in engine_choices()]
+    initial: dict[str, Any] = {"engine": choices[0]}
+    if (wanted := _asked(request, "imported_model")) is not None:
+        model = selectors.import_list(user=request.user, project=project).filter(pk=wanted, state=ImportState.READY).first()
+        if model is not None:
+            engine = next((name for name in choices if name not in model.refused_by), choices[0])
+            return {"imported_model": model.pk, "name": _free_name(slugify(model.name)[:70] or "model"), "engine": engine}
+    found = selectors.checkpoints_deployable(user=request.user, project=project)
+    wanted = _asked(request, "checkpoint")
+    checkpoint = found.first() if wanted is None else found.filter(pk=wanted).first()
     if checkpoint is not None:
         name = slugify(checkpoint.run.name) or "model"
         initial |= {"checkpoint": checkpoint.pk, "name": _free_name(f"{name}-{checkpoint.step}")}
     return initial
 
 
-def _instead(request: HttpRequest, project: Project, found: QuerySet[Checkpoint]) -> dict[str, Any]:
+def _instead(request: HttpRequest, project: Project) -> dict[str, Any]:
     """Deployments that the checkpoint of the address can become a new revision of: first those that serve what it was made from."""
-    wanted = request.GET.get("checkpoint", "")
-    checkpoint = found.filter(pk=int(wanted)).first() if wanted.isdecimal() and len(wanted) < 18 else None
+    wanted = _asked(request, "checkpoint")
+    checkpoint = selectors.checkpoints_deployable(user=request.user, project=project).filter(pk=wanted).first()
     if checkpoint is None:
         return {}
     formers = selectors.formers_of(checkpoint, project=project)[:NUM_INSTEAD]
@@ -127,9 +132,17 @@ def _free_name(name: str) -> str:
 
 
 def _initial_revision(request: HttpRequest, now: DeploymentRevision | None) -> dict[str, Any]:
-    initial: dict[str, Any] = {"checkpoint": now.checkpoint_id, "engine": now.engine} if now else {}
-    wanted = request.GET.get("checkpoint", "")
-    return initial | ({"checkpoint": int(wanted)} if wanted.isdecimal() and len(wanted) < 18 else {})
+    initial: dict[str, Any] = {now.served.kind: now.served.artifact.pk, "engine": now.engine} if now else {}
+    for name, other in (("checkpoint", "imported_model"), ("imported_model", "checkpoint")):
+        if (wanted := _asked(request, name)) is not None:
+            initial |= {name: wanted, other: None}
+    return initial
+
+
+def _asked(request: HttpRequest, name: str) -> int | None:
+    """The id that a link fills in."""
+    given = request.GET.get(name, "")
+    return int(given) if given.isdecimal() and len(given) < 18 else None
 
 
 def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine: EngineForm) -> Deployment | None:
@@ -140,6 +153,7 @@ def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine
             user=signed_in(request),
             name=values["name"],
             checkpoint=values["checkpoint"],
+            imported_model=values.get("imported_model"),
             engine=values["engine"],
             engine_config=engine.config(),
             description=values["description"],
@@ -160,6 +174,7 @@ def _revise(
             deployment=deployment,
             user=signed_in(request),
             checkpoint=values["checkpoint"],
+            imported_model=values.get("imported_model"),
             engine=values["engine"],
             engine_config=engine.config(),
             plan=plan.config(),

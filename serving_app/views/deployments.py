@@ -61,7 +61,7 @@ def deployment_list(request: HttpRequest) -> HttpResponse:
         "filtered": any(request.GET.get(name) for name in ("q", "state")),
         "project": project,
         "may_edit": role_in(request.user, project) in {Role.EDITOR, Role.OWNER},
-        "has_checkpoint": selectors.checkpoints_deployable(user=request.user, project=project).exists(),
+        "has_deployable": selectors.has_deployable(user=request.user, project=project),
     }
     if "X-Part" in request.headers:
         context["part"] = "serving_app/deployments/_table.html"
@@ -151,7 +151,7 @@ def _delete(request: HttpRequest, deployment: Deployment) -> str:
     if request.POST.get("name", "").strip() != deployment.name:
         raise ModelCoreError(f"Nothing was deleted. Write “{deployment.name}” to confirm.", field="name")
     services.deployment_delete(deployment=deployment, user=signed_in(request))
-    return f"“{deployment.name}” is deleted. Its checkpoint, usage and conversations are kept."
+    return f"“{deployment.name}” is deleted. What it served, its usage and conversations are kept."
 
 
 def _shift(request: HttpRequest, deployment: Deployment) -> str:
@@ -194,7 +194,7 @@ def deployment_of(request: HttpRequest, deployment_id: int) -> Deployment:
 
 
 def _with_revisions(deployments: QuerySet[Deployment]) -> QuerySet[Deployment]:
-    revisions = DeploymentRevision.objects.select_related("checkpoint__run").order_by("-number")
+    revisions = DeploymentRevision.objects.select_related("checkpoint__run", "imported_model").order_by("-number")
     replicas = Replica.objects.exclude(state__in=ENDED)
     return deployments.prefetch_related(
         Prefetch(

@@ -89,6 +89,7 @@ DOORS: dict[str, str] = {
         GET /runs/compare/
         GET /deployments/
         GET /deployments/new/engine/?engine=builtin
+        GET /deployments/models/
         GET /playground/
         GET /playground/win-rates/
         GET /api/v1/
@@ -127,6 +128,7 @@ DOORS: dict[str, str] = {
         GET /api/v1/rewards/
         GET /api/v1/deployments/
         GET /api/v1/deployment-benchmarks/
+        GET /api/v1/imported-models/
         GET /api/v1/conversations/
         GET /api/v1/judgements/
         GET /api/v1/presets/
@@ -145,6 +147,7 @@ DOORS: dict[str, str] = {
         GET /evaluations/new/?project=$project
         GET /runs/new/?project=$project
         GET /deployments/new/?project=$project
+        GET /deployments/models/found/$shelved/?project=$project
         GET /playground/review/?project=$project
         GET /playground/datasets/?project=$project
     """,
@@ -166,6 +169,7 @@ DOORS: dict[str, str] = {
         POST /settings/alerts/usual/ {"in_project": "$project"}
         POST /runs/new/ {"in_project": "$project"}
         POST /deployments/new/ {"in_project": "$project"}
+        POST /deployments/models/found/$shelved/ {"in_project": "$project"}
         POST /playground/review/act/ {"in_project": "$project", "judgement": ["$judgement"], "to": "accepted"}
         POST /playground/datasets/ {"in_project": "$project", "form": "pairs"}
     """,
@@ -260,6 +264,9 @@ DOORS: dict[str, str] = {
         POST /api/v1/evaluations/ {"project": "$project", "benchmark": "gsm8k", "endpoint": "https://x.example.org"}
         POST /api/v1/deployments/ {"project": "$project", "name": "another", "checkpoint": $checkpoint, "engine": "builtin"}
         POST /api/v1/deployment-benchmarks/ {"revision": $revision}
+        POST /api/v1/imported-models/ {"project": "$project", "name": "$shelved", "chat_template_sha256": "0"}
+        GET /api/v1/imported-models/found/?project=$project
+        GET /api/v1/imported-models/found/$shelved/?project=$project
         POST /api/v1/judgements/review/ {"project": "$project", "judgements": [$judgement], "state": "accepted"}
         POST /api/v1/judgements/dataset/ {"project": "$project", "form": "pairs", "name": "Judged"}
     """,
@@ -294,7 +301,9 @@ DOORS: dict[str, str] = {
         GET /deployments/$deployment/benchmarks/
         GET /deployments/$deployment/benchmarks/export/
         GET /deployments/$deployment/benchmarks/$load/
+        GET /deployments/models/$import/
         GET /playground/shared/$share/
+        GET /api/v1/imported-models/$import/
         GET /api/v1/projects/$project/
         GET /api/v1/projects/$project/members/
         GET /api/v1/datasets/$dataset/
@@ -399,6 +408,8 @@ DOORS: dict[str, str] = {
         POST /deployments/$deployment/act/idle/ {"minutes": "5"}
         POST /deployments/$deployment/act/shift/ {"revision": "1", "share": "50"}
         POST /deployments/$deployment/act/rollback/ {"revision": "1"}
+        POST /deployments/models/$import/remove/
+        DELETE /api/v1/imported-models/$import/
         POST /usage/prices/$deployment/ {"input_dollars": "1"}
         POST /playground/checkpoints/$checkpoint/ {"content": "1+1="}
         DELETE /api/v1/datasets/$dataset/

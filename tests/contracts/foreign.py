@@ -65,6 +65,9 @@ FOREIGN = """
     POST /api/v1/evaluations/ {"project": "$own_project", "benchmark": "gsm8k", "checkpoint": $checkpoint}
     POST /api/v1/deployments/ {"project": "$own_project", "name": "d", "checkpoint": $checkpoint, "engine": "builtin"}
     POST /api/v1/deployments/$own_deployment/revisions/ {"checkpoint": $checkpoint}
+    POST /api/v1/deployments/$own_deployment/revisions/ {"imported_model": $import}
+    POST /api/v1/deployments/ {"project": "$own_project", "name": "d", "imported_model": $import, "engine": "sglang"}
+    GET /api/v1/imported-models/?project=$project
     POST /api/v1/conversations/ {"project": "$own_project", "deployment": $deployment}
     POST /api/v1/conversations/ {"project": "$own_project", "deployment": $own_deployment, "beside": [$deployment]}
     PATCH /api/v1/conversations/$own_conversation/ {"deployment": $deployment}
@@ -90,6 +93,7 @@ FOREIGN = """
     GET /runs/new/?starts_from=$checkpoint
     GET /runs/compare/?runs=$own_run,$run
     GET /deployments/new/?checkpoint=$checkpoint
+    GET /deployments/new/?imported_model=$import
     GET /deployments/$own_deployment/replicas/$replica/log/
     GET /playground/?deployment=$deployment
     GET /playground/?deployment=$own_deployment&beside=$deployment
@@ -107,6 +111,7 @@ FOREIGN = """
     POST /pipelines/$own_pipeline/phases/$own_phase/act/source/ {"starts_from": "$phase"}
     POST /runs/new/ {"in_project": "$own_project", "name": "r", "starts_from": "$checkpoint"}
     POST /deployments/new/ {"in_project": "$own_project", "name": "d", "checkpoint": "$checkpoint", "engine": "builtin"}
+    POST /deployments/new/ {"in_project": "$own_project", "name": "d", "imported_model": "$import", "engine": "sglang"}
     POST /settings/alerts/ {"in_project": "$own_project", "name": "a", "kind": "done", "steps": 1, "run": "$run"}
     POST /settings/invitations/$invitation/end/ {"in_project": "$own_project"}
 """

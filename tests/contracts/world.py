@@ -6,8 +6,10 @@ Every name of the project's things holds MARK, so that an answer to somebody who
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -20,7 +22,7 @@ from r1platform.services import project_create, sign_in_link_create
 from r1platform.webhooks import webhook_create, webhook_send
 from serving_app.models import Conversation, Deployment, Message, Replica
 from serving_app.services import conversation_share, message_rate, preset_create
-from tests.pages.b_rows import make_benchmark, make_checkpoint, make_conversation, make_deployment, make_launch
+from tests.pages.b_rows import make_benchmark, make_checkpoint, make_conversation, make_deployment, make_import, make_launch
 from tests.training_app.rows import make_attempt, make_run, make_version, put_checkpoint, put_series, rundir_of, tell
 from training_app.ingest import Ingest
 from training_app.models import (
@@ -133,7 +135,10 @@ def _serving(project: Project, owner: User, checkpoint: int, *, name: str) -> di
     Message.objects.filter(pk=answer.pk).update(tokens=[[name, -0.1, []]])
     judgement = message_rate(message=answer, user=owner, value=1)
     assert judgement is not None
+    shelved = Path(settings.R1_MODELS) / "shelved"
+    shelved.mkdir(parents=True, exist_ok=True)
     return {
+        "import": make_import(project, owner, name=name).pk, "shelved": shelved.name,
         "deployment": deployment.pk, "replica": Replica.objects.get(revision__deployment=deployment).pk, "conversation": chat.pk,
         "asked": asked.pk, "answer": answer.pk, "share": conversation_share(conversation=chat, user=owner).token,
         "preset": preset_create(project=project, user=owner, name=name, is_shared=True).pk, "judgement": judgement.pk,

@@ -15,6 +15,7 @@ from serving_app.models import (
     Deployment,
     DeploymentBenchmark,
     DeploymentRevision,
+    ImportedModel,
     Message,
     Replica,
 )
@@ -96,6 +97,16 @@ def make_benchmark(deployment: Deployment, **values: Any) -> DeploymentBenchmark
             ttft_seconds=spread, itl_seconds=spread, e2e_seconds=spread,
         )  # fmt: skip
     return made
+
+
+def make_import(project: Project, user: User, name: str = "of-others", **values: Any) -> ImportedModel:
+    """An imported model that is ready; its directory need not be there."""
+    facts: dict[str, Any] = {
+        "architecture": "DeepseekV3ForCausalLM", "model_type": "deepseek_v3", "num_parameters": 1000, "stored_as": "F32", "num_bytes": 4000,
+        "context": 128, "chat_template": "{{ messages }}", "chat_template_sha256": "ab" * 32, "sha256": "cd" * 32, "state": "ready",
+        "files": [["model.safetensors", 4000, "ef" * 32]],
+    }
+    return ImportedModel.objects.create(project=project, name=name, approved_by=user, **{**facts, **values})
 
 
 def make_conversation(

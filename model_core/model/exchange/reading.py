@@ -10,10 +10,10 @@ from torch import Tensor
 from model_core.config import ModelConfig
 from model_core.errors import CheckpointError
 from model_core.model.exchange.blocks import SCALE, STORED_AS, block_shape, dequantised, scales_shape
-from model_core.model.exchange.files import WeightFiles, named
 from model_core.model.exchange.names import blank_model, dtype_of, places, repeats
 from model_core.model.exchange.shape import describe
 from model_core.model.transformer import Transformer
+from model_core.published.files import WeightFiles, named
 
 READABLE = ("F32", "BF16", "F16")
 

@@ -6,7 +6,6 @@ does not say a size is refused, since others fill it with the sizes of their lar
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from model_core.config import ModelConfig
 from model_core.errors import CheckpointError, ConfigError
 from model_core.model.exchange.rotary import read_rotary, written_rotary
+from model_core.published.families import ARCHITECTURES
+from model_core.published.files import read_object
 
-ARCHITECTURES = {"deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM"}
 GATES = {"deepseek_v2": ("softmax", ("greedy", "group_limited_greedy")), "deepseek_v3": ("sigmoid", ("noaux_tc",))}
 """Scores and ways to choose of each; the first way is what a silent file means."""
 _COMPUTED = {
@@ -74,19 +74,6 @@ def written_config(config: ModelConfig, *, dtype: str) -> dict[str, Any]:
         "num_key_value_heads": config.num_attention_heads, "head_dim": config.qk_rope_head_dim,
         "qk_head_dim": config.qk_nope_head_dim + config.qk_rope_head_dim,
     }  # fmt: skip
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises CheckpointError when there is none."""
-    try:
-        stored = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{file.parent} has no {file.name}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file} is not JSON: {error}.") from error
-    if not isinstance(stored, dict):
-        raise CheckpointError(f"{file} is a {type(stored).__name__}, not an object.")
-    return stored
 
 
 def _refuse_code(path: Path, stored: dict[str, Any]) -> None:

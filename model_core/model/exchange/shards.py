@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_core.model.exchange.files import INDEX, WEIGHTS
+from model_core.published.files import INDEX, WEIGHTS
 from model_core.rundir import write_json
 
 MAX_SHARD_BYTES = 5_000_000_000

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from model_core.config import ModelConfig
 from model_core.errors import CheckpointError
-from model_core.model.exchange.files import named
 from model_core.model.exchange.names import EMBEDDING, Place, dtype_of, places
 from model_core.model.exchange.shape import written_config
 from model_core.model.exchange.shards import MAX_SHARD_BYTES, STORED_AS, Entry, write_shards
 from model_core.model.transformer import Transformer
+from model_core.published.files import named
 from model_core.rundir import sync, write_json
 
 if TYPE_CHECKING:

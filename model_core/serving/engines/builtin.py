@@ -11,6 +11,9 @@ import httpx
 from pydantic import Field
 
 from model_core.config import StrictModel
+from model_core.published import Published
+from model_core.published.families import ARCHITECTURES, DENSE
+from model_core.published.marks import CHAT_TEMPLATE, SPECIAL
 from model_core.registry import registered
 from model_core.serving.protocol import LOOPBACK, Command, Readiness, first_token
 
@@ -32,6 +35,15 @@ class Builtin:
 
     def installed(self) -> str | None:
         """It is part of the project."""
+        return None
+
+    def refuses(self, model: Published) -> str | None:
+        """Of other classes it has no code, and it writes conversations by the template of tokenizers that are made here."""
+        if model.model_type not in (*ARCHITECTURES, *DENSE):
+            known = ", ".join((*ARCHITECTURES, *DENSE))
+            return f"The built-in engine reads {known}, not {model.model_type}. Choose SGLang."
+        if model.template != CHAT_TEMPLATE or not set(SPECIAL) <= model.added_tokens:
+            return "The built-in engine knows only the chat template of models that are made here. Choose SGLang."
         return None
 
     def command(

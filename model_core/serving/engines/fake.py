@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from model_core.config import StrictModel
+from model_core.published import Published
 from model_core.registry import registered
 from model_core.serving.engines.builtin import Builtin
 from model_core.serving.protocol import LOOPBACK, Command, Readiness
@@ -29,6 +30,10 @@ class Fake:
 
     def installed(self) -> str | None:
         """It needs nothing."""
+        return None
+
+    def refuses(self, model: Published) -> str | None:
+        """It reads none."""
         return None
 
     def command(

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import Field
 
 from model_core.config import StrictModel
+from model_core.published import Published
 from model_core.registry import registered
 from model_core.serving.protocol import LOOPBACK, Command, Readiness, first_token
 
@@ -64,6 +65,10 @@ class SGLang:
         if python.is_file():
             return None
         return f"SGLang is not installed ({python} is not there). Install it with: ./r1 engine install sglang"
+
+    def refuses(self, model: Published) -> str | None:
+        """It reads what transformers knows."""
+        return None
 
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK

@@ -49,6 +49,9 @@ class Stub:
     def installed(self) -> str | None:
         return None
 
+    def refuses(self, model: Any) -> str | None:
+        return None
+
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str
     ) -> Command:

@@ -1,21 +1,24 @@
 """The safetensors files of a directory: which there are, what their headers say, and one tensor of them at a time.
 
-Nothing but headers is read until a tensor is asked for. Every disagreement of index, files and headers is refused.
+Nothing but headers is read, and no torch loaded, until a tensor is asked for. Every disagreement of index, files and headers is
+refused.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from model_core.errors import CheckpointError
-from model_core.model.exchange.shape import read_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -67,7 +70,7 @@ class WeightFiles:
         return self._open[file]
 
     def _read_headers(self, file: str) -> None:
-        with _damage(self.path / file), safe_open(self.path / file, framework="pt") as opened:
+        with _damage(self.path / file), safe_open(self.path / file, framework="np") as opened:
             for name in opened.keys():  # noqa: SIM118 - not a dictionary
                 if name in self.headers:
                     raise CheckpointError(f"{self.path} holds {name} twice, in {self.headers[name].file} and in {file}.")
@@ -82,6 +85,19 @@ class WeightFiles:
         for name, file in index.items():
             if name not in self.headers or self.headers[name].file != file:
                 raise CheckpointError(f"{self.path / file} lacks the tensor {name}, which {INDEX} says is there.")
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises CheckpointError when there is none."""
+    try:
+        stored = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{file.parent} has no {file.name}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is not JSON: {error}.") from error
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{file} is a {type(stored).__name__}, not an object.")
+    return stored
 
 
 def named(names: list[str]) -> str:
