@@ -23,6 +23,7 @@ from model_core.planner.memory import Work
 from model_core.planner.parameters import Shape
 from model_core.planner.report import Question, plan
 from model_core.planner.run import shape_of, with_vocabulary, work_of
+from model_core.planner.seconds import Lengths, Rates
 from model_core.planner.table import table
 from model_core.rundir import RunDir
 
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=float, help="tokens to train on, for time and cost")
     parser.add_argument("--tokens-per-second", type=float, help="measured throughput of all devices together")
     parser.add_argument("--mfu", type=float, help="instead of a throughput: share of the devices' peak that is reached")
+    parser.add_argument("--calibration", type=Path, help="instead of both: file of rates that `calibrate` measured on this machine")
+    parser.add_argument("--prompt-tokens", type=int, help="with --calibration: mean length of a prompt")
+    parser.add_argument("--answer-tokens", type=int, help="with --calibration: mean length of an answer")
     parser.add_argument("--price", type=float, help="price of a device-hour")
     parser.add_argument("--micro-tokens", type=int, help="tokens of one forward pass")
     parser.add_argument("--sequence", type=int, help="length of a sequence in tokens; at most the model's context")
@@ -61,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    for name in ("tokens", "micro_tokens", "sequence", "vocab_size", "rows"):
+    for name in ("tokens", "micro_tokens", "sequence", "vocab_size", "rows", "prompt_tokens", "answer_tokens"):
         value = getattr(args, name)
         if value is not None and not 0 < value <= MAX_COUNT:
             raise ConfigError(f"{name} is {value}; give more than 0 and at most 2^53.", field=name)
@@ -101,11 +105,24 @@ def _question(args: argparse.Namespace, fleet: Fleet | None) -> Question:
         )
     work = Work() if asked.is_preset else work_of(config, shape)
     work = replace(work, micro_tokens=args.micro_tokens or max(work.micro_tokens, sequence * asked.is_preset))
+    rates = Rates.parse(_json_of(args.calibration, "calibration"), prefix="calibration") if args.calibration else None
     return Question(
         config=config, shape=shape, work=work, sequence_tokens=sequence, rows=args.rows, fleet=fleet,
         has_layout=not asked.is_preset, tokens=args.tokens, tokens_per_second=args.tokens_per_second, mfu=args.mfu,
-        price=args.price,
+        price=args.price, rates=rates, lengths=_lengths(args, config, shape),
     )  # fmt: skip
+
+
+def _lengths(args: argparse.Namespace, config: RunConfig, shape: Shape) -> Lengths | None:
+    """What was said of prompts and answers; the longest answer of a step is taken to be as long as it may."""
+    if args.prompt_tokens is None or args.answer_tokens is None:
+        return None
+    room = shape.max_position_embeddings - args.prompt_tokens
+    if args.answer_tokens > room:
+        raise ConfigError(f"answer_tokens is {args.answer_tokens}, but behind the prompt the model's context has room for {room}; "
+                          "lower it.", field="answer_tokens")
+    longest = min(room, int(config.phase_config.get("max_new_tokens", args.answer_tokens)))
+    return Lengths(args.prompt_tokens, args.answer_tokens, max(longest, args.answer_tokens))
 
 
 def _precision(args: argparse.Namespace, asked: _Asked, fleet: Fleet | None) -> PrecisionConfig:
@@ -145,15 +162,15 @@ def _of_directory(path: Path) -> _Asked:
     return _Asked(config, _shape_of_start(paths) or shape_of(config))
 
 
-def _json_of(path: Path) -> dict[str, Any]:
+def _json_of(path: Path, field: str = "config") -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", field="config") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", field=field) from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}.", field="config") from error
+        raise ConfigError(f"{path} is not valid JSON: {error}.", field=field) from error
     if not isinstance(stored, dict):
-        raise ConfigError(f"{path} holds a {type(stored).__name__}, not an object with a RunConfig.", field="config")
+        raise ConfigError(f"{path} holds a {type(stored).__name__}, not an object.", field=field)
     run: dict[str, Any] = stored["run"] if isinstance(stored.get("run"), dict) else stored
     return run
 

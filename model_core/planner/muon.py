@@ -13,6 +13,9 @@ from model_core.planner.activations import FLOAT
 from model_core.planner.dense import DenseModel
 from model_core.planner.parameters import Shape
 
+NUM_ITERATIONS = 5
+"""Of Newton-Schulz, as `model_core.training.muon` has them."""
+
 
 def matrices(config: Shape) -> int:
     """Numbers in all matrices that Muon updates."""
@@ -31,6 +34,16 @@ def muon_peak(config: Shape) -> int:
         gram = numbers * min(shape[-2:]) // max(shape[-2:])
         worst = max(worst, 5 * numbers + gram, 3 * numbers + 4 * gram)
     return FLOAT * worst
+
+
+def orthogonal_flops(config: Shape) -> int:
+    """FLOPs of Newton-Schulz on all of them: in each iteration two products with the Gram matrix and one of it with itself."""
+    total = 0
+    for shape, count in _shapes(config).items():
+        small, large = sorted(shape[-2:])
+        stacked = count * _numbers(shape[:-2])
+        total += NUM_ITERATIONS * stacked * 2 * small * small * (2 * large + small)
+    return total
 
 
 def _shapes(config: Shape) -> Counter[tuple[int, ...]]:

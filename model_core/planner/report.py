@@ -13,6 +13,7 @@ from model_core.planner.flops import Flops, flops
 from model_core.planner.memory import BYTES, Memory, Work, cache_bytes, memory
 from model_core.planner.parameters import Parameters, Shape, count_parameters, parameters
 from model_core.planner.search import Fit, Found, smallest_layout
+from model_core.planner.seconds import Lengths, Rates, StepSeconds, step_seconds
 from model_core.planner.serving import Serving, serving
 from model_core.planner.units import in_bytes
 
@@ -33,11 +34,14 @@ class Question:
     tokens_per_second: float | None = None
     mfu: float | None = None
     price: float | None = None
+    rates: Rates | None = None
+    lengths: Lengths | None = None
+    """Of prompts and answers, where a step is to be timed by `rates`."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The answers. `found` is None where no devices were named, `cost` where no tokens were."""
+    """The answers. `found` is None where no devices were named, `step` where no rates were, `cost` where no tokens were."""
 
     question: Question
     parameters: Parameters
@@ -47,6 +51,7 @@ class Plan:
     flops: Flops
     serving: Serving
     found: Found | None
+    step: StepSeconds | None
     throughput: Throughput | None
     cost: Cost | None
 
@@ -73,6 +78,7 @@ class Plan:
             "cache_bytes_per_token": cache_bytes(question.shape, BYTES[_serving_dtype(question.config)]),
             "engine": asdict(self.serving) | {"total": self.serving.total, "rows": question.rows},
             "flops_per_token": asdict(self.flops),
+            "step": asdict(self.step) | {"seconds": self.step.total} if self.step else None,
             "throughput": asdict(self.throughput) if self.throughput else None,
             "cost": asdict(self.cost) if self.cost else None,
             "smallest": self._smallest(),
@@ -95,10 +101,11 @@ def plan(question: Question) -> Plan:
     found = _search(question)
     parallel, needed = _layout(question, found)
     per_token = flops(question.shape, question.sequence_tokens, checkpointing=question.config.precision.gradient_checkpointing)
-    throughput = _throughput(question, per_token, parallel.num_processes)
+    step = _step(question)
+    throughput = _throughput(question, per_token, parallel.num_processes, step)
     return Plan(
         question=question, parameters=parameters(question.shape), active=count_parameters(question.shape)[1],
-        parallel=parallel, memory=needed, flops=per_token, found=found, throughput=throughput,
+        parallel=parallel, memory=needed, flops=per_token, found=found, step=step, throughput=throughput,
         serving=serving(question.shape, rows=question.rows, tokens=question.sequence_tokens,
                         dtype=_serving_dtype(question.config)),
         cost=_cost(question, throughput, parallel.num_processes),
@@ -122,9 +129,22 @@ def _layout(question: Question, found: Found | None) -> tuple[ParallelConfig, Me
     return parallel, memory(question.shape, parallel, question.config.precision, question.work)
 
 
-def _throughput(question: Question, per_token: Flops, num_devices: int) -> Throughput | None:
+def _step(question: Question) -> StepSeconds | None:
+    if question.rates is None:
+        return None
+    if question.lengths is None:
+        raise ConfigError("The seconds of a step hang on lengths, which only the data knows: give prompt_tokens and answer_tokens.",
+                          field="prompt_tokens")
+    return step_seconds(question.config, question.shape, question.lengths, question.rates)
+
+
+def _throughput(question: Question, per_token: Flops, num_devices: int, step: StepSeconds | None) -> Throughput | None:
     if question.tokens_per_second is not None and question.mfu is not None:
         raise ConfigError("Give either tokens_per_second, which was measured, or mfu, a share of the peak.", field="mfu")
+    if step is not None:
+        if question.tokens_per_second is not None or question.mfu is not None:
+            raise ConfigError("The calibration tells the throughput; leave tokens_per_second and mfu out.", field="calibration")
+        return Throughput(step.tokens / step.total, f"predicted by rates of {step.source}")
     if question.tokens_per_second is not None:
         return stated(question.tokens_per_second)
     if question.mfu is None:

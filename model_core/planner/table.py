@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from model_core.planner.dense import DenseModel
 from model_core.planner.devices import USABLE_FRACTION
 from model_core.planner.report import Plan, layout_words
+from model_core.planner.seconds import WITHIN
 from model_core.planner.units import in_bytes
 
 LABEL_WIDTH, COLUMN_WIDTH = 22, 16
@@ -59,6 +60,9 @@ def _flops(plan: Plan) -> Iterator[str]:
 
 
 def _cost(plan: Plan) -> Iterator[str]:
+    if plan.step:
+        parts = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in plan.step.parts.items())
+        yield _row("A step", f"{plan.step.total:.3g} s", f"± {WITHIN:.0%}: {parts}")
     if plan.throughput:
         yield _row("Throughput", f"{plan.throughput.tokens_per_second:,.0f} tokens/s", plan.throughput.source)
     if plan.cost:

@@ -59,6 +59,7 @@ def test_measured_steps_give_time_and_dollars(pipeline: Pipeline, alice: User) -
     phase.save(update_fields=["config"])
     pipeline.refresh_from_db()
     found = checks(pipeline)
+    assert found["Device time"].words == "measured here, in runs of this project"
     assert found["Device time"].value == pytest.approx(1300) and f"{2 * steps} steps ×" in found["Device time"].formula
     assert found["Cost"].value == pytest.approx(1300 / 3600 * 2, abs=0.01) and "$2.00 a device-hour" in found["Cost"].formula
     assert found["On the clock"].tone == found["Cost"].tone == "succeeded"

@@ -191,7 +191,9 @@ def _time(pipeline: Pipeline, found: list[Estimate]) -> Check:
     total = sum(value for value in expected if value is not None)
     fixes = " ".join(one.fix for one in found if one.fix)
     guessed = [one.phase for one in found if one.device_seconds is None]
-    words = f"at most: {', '.join(guessed)} was not run so, and has its share of the budget" if guessed else "from measured steps"
+    words = "measured here, in runs of this project"
+    if guessed:
+        words = f"at most: {', '.join(guessed)} was not run so, and has its share of the budget, as it was stated"
     tone = "waiting" if fixes else "succeeded"
     return Check("Device time", total, "duration", tone, fixes or words, "; ".join([formula, *parts]))
 
