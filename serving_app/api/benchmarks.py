@@ -51,7 +51,7 @@ class SpreadSerializer(serializers.Serializer[Any]):
     p99 = serializers.FloatField()
 
 
-class LevelSerializer(serializers.ModelSerializer[BenchmarkLevel]):
+class BenchmarkLevelSerializer(serializers.ModelSerializer[BenchmarkLevel]):
     """So many streams at once. Times are as the asker saw them, straight from the engines."""
 
     errors = serializers.DictField(child=serializers.IntegerField(), help_text="Sentence of the engine: how often.")  # type: ignore[assignment]
@@ -69,13 +69,13 @@ class LevelSerializer(serializers.ModelSerializer[BenchmarkLevel]):
         read_only_fields = fields
 
 
-class BenchmarkSerializer(serializers.ModelSerializer[DeploymentBenchmark]):
+class DeploymentBenchmarkSerializer(serializers.ModelSerializer[DeploymentBenchmark]):
     """`levels` has those that were done, also of a benchmark that ended early."""
 
     number = serializers.IntegerField(source="revision.number", read_only=True, help_text="Of the revision.")
     engine = serializers.CharField(source="revision.engine", read_only=True)
     engine_config = serializers.JSONField(source="revision.engine_config", read_only=True)
-    levels = LevelSerializer(many=True, read_only=True)
+    levels = BenchmarkLevelSerializer(many=True, read_only=True)
 
     class Meta:
         model = DeploymentBenchmark
@@ -87,7 +87,7 @@ class BenchmarkSerializer(serializers.ModelSerializer[DeploymentBenchmark]):
         read_only_fields = fields
 
 
-class NewBenchmarkSerializer(serializers.Serializer[Any]):
+class NewDeploymentBenchmarkSerializer(serializers.Serializer[Any]):
     revision = RevisionField(queryset=DeploymentRevision.objects.none(), help_text="Id of a revision that answers.")
     plan = serializers.DictField(
         required=False,
@@ -111,7 +111,7 @@ class DeploymentBenchmarks(mixins.ListModelMixin, mixins.RetrieveModelMixin, mix
     """Loads on the engines of a revision, newest first."""
 
     queryset = DeploymentBenchmark.objects.filter(deployment__deleted_at=None)
-    serializer_class = BenchmarkSerializer
+    serializer_class = DeploymentBenchmarkSerializer
     project_path = "deployment__project"
     filterset_class = BenchmarkFilter
     lookup_value_regex = r"\d{1,17}"
@@ -120,26 +120,26 @@ class DeploymentBenchmarks(mixins.ListModelMixin, mixins.RetrieveModelMixin, mix
         found = super().get_queryset().select_related("deployment__project", "revision")
         return found.prefetch_related("levels").order_by("-id")
 
-    @extend_schema(request=NewBenchmarkSerializer, responses={201: BenchmarkSerializer})
+    @extend_schema(request=NewDeploymentBenchmarkSerializer, responses={201: DeploymentBenchmarkSerializer})
     def create(self, request: Request) -> Response:
         """Queues a benchmark; one at a time runs on a node."""
-        serializer = NewBenchmarkSerializer(data=request.data, context=self.get_serializer_context())
+        serializer = NewDeploymentBenchmarkSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         values = dict(serializer.validated_data)
         require_role(request.user, values["revision"].deployment.project, Role.EDITOR)
         made = services.benchmark_create(user=_user(request), **values)
-        return Response(BenchmarkSerializer(made).data, status=status.HTTP_201_CREATED)
+        return Response(DeploymentBenchmarkSerializer(made).data, status=status.HTTP_201_CREATED)
 
     def perform_destroy(self, instance: DeploymentBenchmark) -> None:
         """With its figures; 409 while it runs or waits."""
         services.benchmark_delete(benchmark=instance, user=_user(self.request))
 
-    @extend_schema(request=None, responses=BenchmarkSerializer)
+    @extend_schema(request=None, responses=DeploymentBenchmarkSerializer)
     @action(detail=True, methods=["post"])
     def stop(self, request: Request, pk: str) -> Response:
         """Ends it; levels that were done are kept."""
         services.benchmark_stop(benchmark=self.get_object(), user=_user(request))
-        return Response(BenchmarkSerializer(self.get_object()).data)
+        return Response(DeploymentBenchmarkSerializer(self.get_object()).data)
 
 
 def _user(request: Request) -> User:
