@@ -1,6 +1,6 @@
 """Chains of phases that are known to work, as data: what a pipeline template is made from. Imports without torch.
 
-`docs/experiments.md` tells how the numbers were found and what they gave.
+`docs/experiments.md` tells how the numbers of the chains from new weights were found and what they gave.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def distillation_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
 def fine_tuning_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
     """Good answers alone, learnt by a model that is there: few gentle supervised steps, so that it keeps what it can.
 
-    Steps and rate are ours; `docs/experiments.md` has what they did.
+    Steps and rate are ours, chosen far below those of a cold start and not tuned.
     """
     settings = {"steps": 40, "optimizer": "adamw", "adamw_lr": 3e-4, "batch_size": 16}
     return [
@@ -155,7 +155,7 @@ def preference_recipe(*, seed: int = 0) -> list[PhaseRecipe]:
 
     The divergence from the start has a weight, because nothing else holds the policy to sense: the longer it learns to please
     a reward model, the less that means (DeepSeek-R1, arXiv 2501.12948, section 2.3.4). The prompts are those of the pairs.
-    Source: Ouyang et al. (arXiv 2203.02155), section 3.5; steps, rates and weights are ours.
+    Source: Ouyang et al. (arXiv 2203.02155), section 3.5; steps, rates and weights are ours and not tuned.
     """
     (judge,) = reward_model_recipe(seed=seed)
     reward = {"weights": {"preference": 1.0}, "settings": {"preference": {"checkpoint": f"phase:{judge.name}"}}}
