@@ -49,7 +49,7 @@ def fold(buckets: Buckets, width: int) -> Buckets:
     return fold_each(buckets, np.array([len(buckets)]), width)[0]
 
 
-def fold_each(buckets: Buckets, sizes: NDArray[np.int64], width: int) -> list[Buckets]:
+def fold_each(buckets: Buckets, sizes: NDArray[np.integer[Any]], width: int) -> list[Buckets]:
     """The same of several series that lie one behind the other, the first with `sizes[0]` buckets: each one's by itself."""
     ends = np.cumsum(sizes)
     if width == 1 or not len(buckets):
