@@ -75,11 +75,12 @@ def api_key_find(secret: str) -> ApiKey | None:
     if parts is None:
         return None
     live = ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None, user__is_active=True)
-    key = live.filter(prefix=parts[1]).select_related("user", "project").first()
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=Now() - _LAST_USED_EVERY)
+    key = live.filter(prefix=parts[1]).select_related("user", "project").annotate(is_stale=stale).first()
     if key is None or not hmac.compare_digest(key.secret_sha256, _digest(parts[2])):
         return None
-    stale = Q(last_used_at=None) | Q(last_used_at__lt=Now() - _LAST_USED_EVERY)
-    ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=Now())
+    if key.is_stale:
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used_at=Now())
     return key
 
 
