@@ -49,6 +49,22 @@ def _option(option: Control) -> str:
     return f'<option value="{_text(option["value"])}"{_attributes(option)}>{_text(option["label"])}</option>'
 
 
+def _checkboxes(control: Control) -> str:
+    shown = ((name, control["attrs"].get(name)) for name in ("id", "class"))
+    parts = ["<div", *(f' {name}="{_text(value)}"' for name, value in shown if value), ">"]
+    for title, options, _number in control["optgroups"]:
+        parts += [f"\n  <div><label>{_text(title)}</label>"] if title else []
+        parts += [f"<div>\n    {_checkbox(option)}</div>" for option in options]
+        parts += ["\n  </div>"] if title else []
+    return "".join([*parts, "\n</div>"])
+
+
+def _checkbox(option: Control) -> str:
+    name = option["attrs"].get("id")
+    aim = f' for="{_text(name)}"' if name else ""
+    return f"<label{aim}>{_input(option)}\n {_text(option['label'])}</label>\n\n"
+
+
 def _attributes(control: Control) -> str:
     shown = ((name, value) for name, value in control["attrs"].items() if value is not False)
     return "".join(f" {_text(name)}" if value is True else f' {_text(name)}="{_text(value)}"' for name, value in shown)
@@ -62,6 +78,7 @@ def _text(value: Any) -> str:
 INPUTS = ("checkbox", "date", "email", "hidden", "number", "password", "text", "url")
 DRAWN: dict[str, Callable[[Control], str]] = {
     **{f"django/forms/widgets/{kind}.html": _input for kind in INPUTS},
+    "django/forms/widgets/checkbox_select.html": _checkboxes,
     "django/forms/widgets/select.html": _select,
     "django/forms/widgets/textarea.html": _textarea,
 }

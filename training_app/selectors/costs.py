@@ -39,8 +39,10 @@ BURN_DAYS = 7
 def cost_report(*, user: Reader, project: Project, since: dt.datetime, price: float | None = None) -> dict[str, Any]:
     """Everything of the page; `price` is that of a device-hour of runs that were launched without one."""
     runs = priced(for_user(PhaseRun.objects.filter(project=project, created_at__gte=since, device_seconds__gt=0), user), price)
-    total = _sums(runs)
-    phases = {row["phase"]: row for row in _by(runs, "phase")}
+    parts = list(_parts(runs))
+    total = _sums(parts)
+    phases = {row["phase"]: row for row in _by(parts, "phase")}
+    costliest = list(runs.select_related("launch__pipeline").defer(*UNSHOWN).order_by("-device_seconds")[:NUM_RUNS])
     asked = for_user(Evaluation.objects.filter(project=project, created_at__gte=since), user)
     days = cost_days(user=user, project=project, since=since, price=price)
     return {
@@ -50,12 +52,12 @@ def cost_report(*, user: Reader, project: Project, since: dt.datetime, price: fl
             {**row, "share": row["device_seconds"] / (total["device_seconds"] or 1.0), "article_share": ARTICLE_SHARES.get(name)}
             for name, row in phases.items()
         ],
-        "pipelines": _by(runs.exclude(launch=None), "launch__pipeline", "launch__pipeline__name"),
-        "runs": runs.select_related("launch__pipeline").defer(*UNSHOWN).order_by("-device_seconds")[:NUM_RUNS],
+        "pipelines": _by([one for one in parts if one["launch__pipeline"]], "launch__pipeline", "launch__pipeline__name"),
+        "runs": costliest,
         "days": days,
         "forecast": forecast(days),
         "live": live_budgets(user=user, project=project),
-        "article": _article(runs, total),
+        "article": _article(runs, costliest, total),
         "papers": [_paper("DeepSeek-V3", V3_STAGES, phases), _paper("DeepSeek-R1", R1_STAGES, phases)],
     }  # fmt: skip
 
@@ -121,38 +123,47 @@ def live_budgets(*, user: Reader, project: Project) -> list[dict[str, Any]]:
     return [{"run": run, "uses": uses_of(run)} for run in runs]
 
 
-def _sums(runs: QuerySet[PhaseRun]) -> dict[str, Any]:
-    found = runs.order_by().aggregate(
-        device_seconds=Coalesce(Sum("device_seconds"), 0.0), tokens=Coalesce(Sum("num_tokens"), 0), dollars=Sum("cost"),
-        num_runs=Count("pk"), num_unpriced=Count("pk", filter=Q(hourly=None)),
-    )  # fmt: skip
-    return dict(found)
-
-
-def _by(runs: QuerySet[PhaseRun], *names: str) -> list[dict[str, Any]]:
-    rows = runs.order_by().values(*names).annotate(
+def _parts(runs: QuerySet[PhaseRun]) -> QuerySet[PhaseRun, dict[str, Any]]:
+    """Sums of each phase of each pipeline: the runs are passed over once, and what is shown is added up from these."""
+    return runs.order_by().values("phase", "launch__pipeline", "launch__pipeline__name").annotate(
         device_seconds=Sum("device_seconds"), tokens=Sum("num_tokens"), dollars=Sum("cost"), num_runs=Count("pk"),
         num_unpriced=Count("pk", filter=Q(hourly=None)),
     )  # fmt: skip
-    return list(rows.order_by("-device_seconds")[:NUM_RUNS])
 
 
-def _article(runs: QuerySet[PhaseRun], total: dict[str, Any]) -> list[dict[str, Any]]:
+def _by(parts: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for one in parts:
+        found[tuple(one[name] for name in names)].append(one)
+    rows = [{**dict(zip(names, key, strict=True)), **_sums(of_one)} for key, of_one in found.items()]
+    return sorted(rows, key=lambda row: float(row["device_seconds"]), reverse=True)[:NUM_RUNS]
+
+
+def _sums(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    known = [one["dollars"] for one in parts if one["dollars"] is not None]
+    return {
+        "device_seconds": sum((one["device_seconds"] for one in parts), 0.0), "tokens": sum(one["tokens"] for one in parts),
+        "dollars": sum(known) if known else None, "num_runs": sum(one["num_runs"] for one in parts),
+        "num_unpriced": sum(one["num_unpriced"] for one in parts),
+    }  # fmt: skip
+
+
+def _article(runs: QuerySet[PhaseRun], costliest: list[PhaseRun], total: dict[str, Any]) -> list[dict[str, Any]]:
     """The article's table with this project's column."""
     cost, active, hardware = ARTICLE_ROWS
     devices = Device.objects.filter(node__attempts__run__in=runs.order_by().values("pk"))
     kinds = devices.order_by("name").values_list("name", flat=True).distinct()
     return [
         {"what": cost[0], "r1": cost[1], "other": cost[2], "own": total["dollars"], "unit": "dollars"},
-        {"what": active[0], "r1": active[1], "other": active[2], "own": _active(runs), "unit": "count"},
+        {"what": active[0], "r1": active[1], "other": active[2], "own": _active(costliest), "unit": "count"},
         {"what": hardware[0], "r1": hardware[1], "other": hardware[2], "own": ", ".join(kinds), "unit": ""},
     ]
 
 
-def _active(runs: QuerySet[PhaseRun]) -> int | None:
-    """Active parameters of the largest model among the costliest runs."""
+def _active(costliest: list[PhaseRun]) -> int | None:
+    """Active parameters of the largest model among the first of these."""
     found = []
-    for run in runs.select_related("starts_from__run").order_by("-device_seconds")[:5]:
+    for run in PhaseRun.objects.filter(pk__in=[one.pk for one in costliest[:5]]).select_related("starts_from__run"):
         try:
             config = RunConfig.parse({**run.config, "phase": run.phase})
             found.append(count_parameters(with_vocabulary(run_shape(run), config))[1])

@@ -214,7 +214,7 @@ def _logs(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
 
 
 def _checkpoints(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
-    found = list(run.checkpoints.select_related("attempt").order_by("-step", "-id"))
+    found = list(run.checkpoints.order_by("-step", "-id"))
     kept = [c for c in found if c.removed_at is None]
     key = run.config.get("checkpoint", {}).get("metric", "quality")
     best = max((c for c in kept if measure(c, key) is not None), key=lambda c: measure(c, key) or 0, default=None)
@@ -245,9 +245,8 @@ def _config(request: HttpRequest, run: PhaseRun) -> dict[str, Any]:
     if other_id.isdecimal() and len(other_id) < 18:
         other = get_object_or_404(for_user(PhaseRun.objects.all(), request.user), pk=int(other_id))
         differences = list(flat_differences(run.config, other.config))
-    others = (
-        for_user(PhaseRun.objects.filter(project=run.project), request.user).exclude(pk=run.pk).order_by("-id")[:100]
-    )
+    theirs = PhaseRun.objects.filter(project=run.project).only("name")
+    others = for_user(theirs, request.user).exclude(pk=run.pk).order_by("-id")[:100]
     return {
         "config_json": json.dumps(run.config, indent=2, ensure_ascii=False),
         "codes": [
