@@ -22,7 +22,10 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_the_web_process_has_no_torch() -> None:
-    code = "import r1platform.asgi; from django.urls import get_resolver; get_resolver().url_patterns"
+    code = (
+        "import r1platform.asgi; from django.urls import get_resolver; get_resolver().url_patterns\n"
+        "from django.db import connection; assert connection.pool is not None, 'each request would make a connection of its own'"
+    )
     assert not loaded_after(code) & HEAVY
 
 
