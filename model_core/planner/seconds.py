@@ -150,7 +150,7 @@ def _compared(settings: Any, rows: int) -> int:
     """Rollouts of a step that go through a model forwards once more: the reference's for the loss, or policy's and reference's for
     the probe, and those whose old log-probabilities the trainer tells."""
     probed = rows if settings.kl_coef else 2 * min(rows, settings.kl_probe)
-    return probed * (settings.num_epochs if settings.kl_coef else 1) + rows * (settings.importance_cap > 0)
+    return int(probed * (settings.num_epochs if settings.kl_coef else 1) + rows * (settings.importance_cap > 0))
 
 
 def seconds_of(amounts: Amounts, rates: dict[str, float]) -> float:
