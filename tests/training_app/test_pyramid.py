@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
 
 from r1platform.models import Project
 from tests.training_app.rows import make_run, put_series
@@ -151,3 +153,15 @@ def test_an_answer_of_many_series_is_bounded_in_all(run: PhaseRun, monkeypatch: 
         put_series(run, name, dict.fromkeys(range(500), 1.0))
     found = run_metrics(run)
     assert all(len(one["x"]) <= 20 and sum(one["n"]) == 500 for one in found["series"])
+
+
+def test_a_long_answer_is_gzipped_where_that_is_taken_and_the_same(run: PhaseRun, api_alice: APIClient) -> None:
+    put_series(run, "loss", {step: None if step == 5 else step / 3 for step in range(800)})
+    address = f"/api/v1/runs/{run.pk}/metrics/"
+    plain, packed = api_alice.get(address), api_alice.get(address, headers={"Accept-Encoding": "gzip"})
+    short = api_alice.get(address, {"to": 3}, headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip" and "Accept-Encoding" in plain.headers["Vary"]
+    assert gzip.decompress(packed.content) == plain.content and len(packed.content) < len(plain.content) / 2
+    (series,) = plain.json()["series"]
+    assert series["last"] == [None if step == 5 else step / 3 for step in range(800)] and series["min"][5] is None
+    assert not short.has_header("Content-Encoding") and short.json()["series"][0]["x"] == [0, 1, 2, 3]
