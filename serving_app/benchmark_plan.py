@@ -38,7 +38,7 @@ class BenchmarkPlan(StrictModel):
     answer_tokens: int = Field(128, ge=1, le=131_072)
     """Tokens of an answer at most; the model may end it earlier."""
     ignore_end: bool = False
-    """Has every answer written to its full length, whatever the model says (`ignore_eos`); SGLang can."""
+    """Has every answer written to its full length, even where the model has ended it; SGLang can."""
 
     @field_validator("concurrency")
     @classmethod

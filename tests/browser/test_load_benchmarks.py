@@ -30,7 +30,7 @@ def test_levels_are_drawn_as_they_come_and_benchmarks_lie_over_each_other(site: 
     first = make_benchmark(deployment)
     running = make_benchmark(deployment, state="running", level_now=8, num_done=40)
     page = site.open(reverse("benchmark-detail", args=[deployment.pk, running.pk]))
-    expect(page.get_by_role("status").first).to_contain_text("8 streams at once now; 40 of 64 requests are over, 2 of 2 levels done")
+    expect(page.locator("[data-part='progress']")).to_contain_text("8 streams at once now; 40 of 64 requests are over, 2 of 2 levels done")
     assert drawn(page, "tokens_per_second")[0]["y"] == [317.4, 634.8]
     assert [(line["name"], line["dash"], line["y"]) for line in drawn(page, "ttft_seconds")] == [
         ("p50", "solid", [20, 40]), ("p90", "dash", [30, 60]), ("p99", "dot", [40, 80]),

@@ -33,7 +33,7 @@ function draw() {
   for (const [key, { title, what }] of Object.entries(CHARTS)) {
     const found = lines(key, benchmarks);
     const traces = found.map(({ name, place, dash, values }) => ({
-      type: "scatter", mode: "lines+markers", name, x: benchmarks[place].levels.map((level) => level.concurrency), y: values,
+      type: "scatter", mode: "lines+markers", name, showlegend: benchmarks.length === 1 || dash === "solid", x: benchmarks[place].levels.map((level) => level.concurrency), y: values,
       line: { color: SERIES[place % SERIES.length], width: 1.5, dash }, marker: { size: 6, symbol: SYMBOLS[place % SYMBOLS.length], color: SERIES[place % SERIES.length] },
       text: values.map((value) => `${number(value)} ${title}`), hovertemplate: `${name}: %{text} with %{x} at once<extra></extra>`,
     }));
