@@ -36,15 +36,12 @@ class Group:
 
 
 class JSONText(forms.JSONField):
-    """JSON with one setting a line; numbers of a list stand on one."""
+    """JSON with one setting a line."""
 
     widget = forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "class": "mono"})
 
     def prepare_value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return value
-        is_short = isinstance(value, list) and all(isinstance(item, int | float) for item in value)
-        return json.dumps(value, indent=None if is_short else 2, ensure_ascii=False)
+        return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
 class Numbers(forms.Field):
