@@ -27,7 +27,7 @@ from model_core.planner.run import MAX_ROWS, with_vocabulary
 FORWARD = 1 / 3
 """Share of an update's passes that a forward pass alone is: the backward pass multiplies twice where it does once."""
 WITHIN = 0.3
-"""How far a prediction may be off, as measured on tiny, small and a cut medium: `benchmarks/planned_time.py`."""
+"""How far a prediction may be off on a machine that is left alone; `docs/experiments.md` has what was measured on a shared one."""
 PREDICTED = ("cold_start", "reinforcement")
 """Phases whose steps are counted."""
 
