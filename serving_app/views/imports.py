@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -23,6 +24,7 @@ from serving_app.observed import serving_revisions
 from serving_app.services.imports import engines_refusing
 from serving_app.states import ImportState
 
+PER_PAGE = 50
 FIELDS = dict(zip(MODELS_FIELDS, ("Files", "Configuration", "Tokenizer", "Weights", "Chat template"), strict=True))
 
 
@@ -33,13 +35,13 @@ def imported_models(request: HttpRequest) -> HttpResponse:
     if project is None:
         return redirect("overview")
     may_edit = role_in(request.user, project) in {Role.EDITOR, Role.OWNER}
-    imported = list(selectors.import_list(user=request.user, project=project))
+    page = Paginator(selectors.import_list(user=request.user, project=project), PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "project": project,
-        "imported": imported,
+        "page": page,
         "found": [one for one in selectors.models_found(project=project) if one.imported is None] if may_edit else [],
         "may_edit": may_edit,
-        "is_moving": any(one.state == ImportState.CHECKING for one in imported),
+        "is_moving": any(one.state == ImportState.CHECKING for one in page),
         "labels": FIELDS,
     }
     return render(request, "serving_app/imports/list.html", context)

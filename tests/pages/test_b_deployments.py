@@ -181,7 +181,7 @@ def test_when_it_sleeps_is_set_on_the_page_and_said(
 def test_empty_lists_teach_the_next_step(client_alice: Client, client_bob: Client) -> None:
     assert "There is no checkpoint yet" in client_alice.get(reverse("deployment-list")).content.decode()
     assert "An editor of this project" in client_bob.get(reverse("deployment-list")).content.decode()
-    assert "There is no checkpoint to deploy" in client_alice.get(reverse("deployment-new")).content.decode()
+    assert "There is nothing to deploy" in client_alice.get(reverse("deployment-new")).content.decode()
 
 
 def test_the_cost_of_the_list_does_not_grow(

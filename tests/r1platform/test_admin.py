@@ -36,6 +36,7 @@ from tests.pages.b_rows import (
     make_conversation,
     make_deployment,
     make_event,
+    make_import,
     make_launch,
     make_run,
 )
@@ -71,6 +72,7 @@ def secret(project: Project, alice: User, node: Node) -> str:
     run = make_run(project, launch=make_launch(project))
     make_event(run, node, 1, "log", line="x")
     deployment = make_deployment(project, make_checkpoint(run, node))
+    make_import(project, alice)
     replica = Replica.objects.get()
     Replica.objects.update(engine_key=ENGINE_KEY)
     DeploymentTransition.objects.create(deployment=deployment, before="queued", after="ready")
