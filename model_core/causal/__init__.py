@@ -6,7 +6,8 @@ writes directories, `sampler` draws completions. Which of both a run has to do w
 
 from model_core.causal.exchange import count_dense, export_student, load_student
 from model_core.causal.sampler import StudentSampler
-from model_core.causal.shape import DENSE, DenseShape
+from model_core.causal.shape import DenseShape
 from model_core.causal.student import Student
+from model_core.published.families import DENSE
 
 __all__ = ["DENSE", "DenseShape", "Student", "StudentSampler", "count_dense", "export_student", "load_student"]

@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (used + MAX_CPU_SECONDS, used + MAX_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     try:
-        (text,), _places = render_jinja_template(
+        texts, _places = render_jinja_template(
             conversations=[list(EXAMPLE)], chat_template=asked["template"], add_generation_prompt=True, **asked["special"]
         )
     except (TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         print(json.dumps({"error": f"{type(error).__name__}: {str(error)[:500]}"}))
         return 2
-    print(json.dumps({"text": text[:MAX_CHARS]}))
+    print(json.dumps({"text": str(texts[0])[:MAX_CHARS]}))
     return 0

@@ -17,12 +17,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from model_core.causal.exchange import finite, read_shape, tensor_sizes, write_student
-from model_core.causal.shape import DENSE, DenseShape
+from model_core.causal.shape import DenseShape
 from model_core.config import ModelConfig
 from model_core.errors import CheckpointError
 from model_core.model.exchange import export_state, load_pretrained
 from model_core.published.families import ARCHITECTURES as OWN_CLASSES
-from model_core.published.families import DENSE_CLASSES
+from model_core.published.families import DENSE, DENSE_CLASSES
 from model_core.published.files import WeightFiles, named, read_object
 from model_core.reward_model.model import CENTRE, SCORE, RewardModel, RewardShape, RewardStudent, RewardTransformer
 

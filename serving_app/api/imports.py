@@ -17,7 +17,6 @@ from r1platform.api import ProjectViewSet, wanted_project
 from serving_app import selectors, services
 from serving_app.model_directories import looked
 from serving_app.models import ImportedModel
-from serving_app.selectors.imports import Found
 from serving_app.services.imports import engines_refusing
 
 PROJECT = OpenApiParameter("project", str, description="Id or slug; not needed by who has one only.")
@@ -45,7 +44,7 @@ class RefusedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
-class FoundSerializer(serializers.Serializer[Found]):
+class FoundSerializer(serializers.Serializer[Any]):
     """A directory under R1_MODELS; without refusals it can be imported."""
 
     name = serializers.CharField()
@@ -53,7 +52,9 @@ class FoundSerializer(serializers.Serializer[Found]):
     model_type = serializers.CharField(source="published.model_type")
     num_parameters = serializers.IntegerField(source="published.num_parameters")
     stored_as = serializers.CharField(source="published.stored_as")
-    context = serializers.IntegerField(source="published.context", help_text="0: config.json does not say.")
+    context = serializers.IntegerField(  # type: ignore[assignment]
+        source="published.context", help_text="0: config.json does not say."
+    )
     num_bytes = serializers.IntegerField(source="published.num_bytes")
     refusals = RefusedSerializer(source="published.refusals", many=True)
     imported_model = serializers.IntegerField(source="imported.pk", allow_null=True, default=None)
