@@ -9,6 +9,7 @@ import argparse
 import json
 import resource
 import sys
+from typing import Any
 
 from model_core.published.template import EXAMPLE
 
@@ -31,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (used + MAX_CPU_SECONDS, used + MAX_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     try:
-        texts, _places = render_jinja_template(
+        told: Any = render_jinja_template(
             conversations=[list(EXAMPLE)], chat_template=asked["template"], add_generation_prompt=True, **asked["special"]
         )
     except (TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         print(json.dumps({"error": f"{type(error).__name__}: {str(error)[:500]}"}))
         return 2
-    print(json.dumps({"text": str(texts[0])[:MAX_CHARS]}))
+    print(json.dumps({"text": str(told[0][0])[:MAX_CHARS]}))
     return 0
