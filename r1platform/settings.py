@@ -193,7 +193,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"RoleEnum": "r1platform.models.Role", "DatasetKindEnum": "training_app.models.DatasetKind",
-                            "AlertKindEnum": "training_app.models.AlertKind", "ReviewStateEnum": "serving_app.states.ReviewState"},
+                            "AlertKindEnum": "training_app.models.AlertKind", "ReviewStateEnum": "serving_app.states.ReviewState",
+                            "EvaluationStateEnum": "training_app.states.EvaluationState"},
 }
 
 AUTH_PASSWORD_VALIDATORS = [

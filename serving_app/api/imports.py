@@ -44,7 +44,7 @@ class RefusedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
-class FoundSerializer(serializers.Serializer[Any]):
+class ModelFoundSerializer(serializers.Serializer[Any]):
     """A directory under R1_MODELS; without refusals it can be imported."""
 
     name = serializers.CharField()
@@ -106,11 +106,11 @@ class ImportedModels(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectVi
         services.import_remove(imported=self.get_object(), user=_user(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(parameters=[PROJECT], responses=FoundSerializer(many=True))
+    @extend_schema(parameters=[PROJECT], responses=ModelFoundSerializer(many=True))
     @action(detail=False, pagination_class=None, filterset_fields=None)
     def found(self, request: Request) -> Response:
         """Every directory under R1_MODELS, with what stands against it."""
-        return Response(FoundSerializer(selectors.models_found(project=wanted_project(request)), many=True).data)
+        return Response(ModelFoundSerializer(selectors.models_found(project=wanted_project(request)), many=True).data)
 
     @extend_schema(
         parameters=[PROJECT, OpenApiParameter("name", str, OpenApiParameter.PATH)], responses=LookedSerializer

@@ -21,7 +21,7 @@ MAX_ID = (1 << 63) - 1
 """Largest number that an id can be."""
 
 
-class MeasuredSerializer(serializers.Serializer[Any]):
+class EvidenceSerializer(serializers.Serializer[Any]):
     """What a revision has answered since its share was last changed; an error is a status above 500."""
 
     num_healthy = serializers.IntegerField()
@@ -43,10 +43,10 @@ class RevisionSerializer(serializers.ModelSerializer[DeploymentRevision]):
         ]  # fmt: skip
         read_only_fields = fields
 
-    @extend_schema_field(MeasuredSerializer(allow_null=True))
+    @extend_schema_field(EvidenceSerializer(allow_null=True))
     def get_measured(self, revision: DeploymentRevision) -> Any:
         """Of a revision that takes over."""
-        return MeasuredSerializer(measured(revision)).data if revision.state == RevisionState.SHIFTING else None
+        return EvidenceSerializer(measured(revision)).data if revision.state == RevisionState.SHIFTING else None
 
 
 class ReplicaSerializer(serializers.ModelSerializer[Replica]):

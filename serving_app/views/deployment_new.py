@@ -118,6 +118,8 @@ def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
 def _instead(request: HttpRequest, project: Project) -> dict[str, Any]:
     """Deployments that the checkpoint of the address can become a new revision of: first those that serve what it was made from."""
     wanted = _asked(request, "checkpoint")
+    if wanted is None:
+        return {}
     checkpoint = selectors.checkpoints_deployable(user=request.user, project=project).filter(pk=wanted).first()
     if checkpoint is None:
         return {}
