@@ -118,13 +118,14 @@ class Checkpoint(TypedDict):
 
 
 class Revision(TypedDict):
-    """What a deployment serves; `share` is the percent of the requests that it is meant to get."""
+    """What a deployment serves, a checkpoint or an imported model; `share` is the percent of the requests meant for it."""
 
     id: int
     number: int
-    checkpoint: int
-    run: int
-    step: int
+    checkpoint: int | None
+    run: int | None
+    step: int | None
+    imported_model: int | None
     engine: str
     engine_config: Any
     state: str

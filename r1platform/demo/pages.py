@@ -19,6 +19,7 @@ PAGES: dict[str, str] = {
     "deployment-new": "/deployments/new/", "imported-models": "/deployments/models/",
     "deployment-revise": "/deployments/{deployment}/revise/",
     "load-benchmarks": "/deployments/{deployment}/benchmarks/", "load-benchmark-new": "/deployments/{deployment}/benchmarks/new/",
+    "load-benchmark": "/deployments/{deployment}/benchmarks/{load}/",
     "playground": "/playground/", "conversation": "/playground/{conversation}/", "review": "/playground/review/",
     "judged-datasets": "/playground/datasets/", "win-rates": "/playground/win-rates/",
     "alerts": "/runs/alerts/", "settings-alerts": "/settings/alerts/", "settings-webhooks": "/settings/webhooks/",

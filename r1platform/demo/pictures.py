@@ -6,6 +6,7 @@ A picture is WebP of at most MAX_BYTES: it is kept in the repository, and read f
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ VIEWS: dict[str, dict[str, Any]] = {
 }
 """How each page is looked at."""
 ENDED = {"done", "failed", "interrupted", "stopped"}
+ON_THEIR_WAY = {"pending", "starting", "degraded"}
+LOAD = {"concurrency": [1, 2, 4, 8], "num_requests": 24, "prompt_tokens": 32, "answer_tokens": 32}
+"""What a benchmark asks when there is none to photograph: some seconds of the deployment."""
 MAX_HEIGHTS = {"light": 1280, "dark": 1280, "phone": 1700}
 MAX_BYTES = 60_000
 QUALITIES = (80, 65, 50, 35, 20)
@@ -46,6 +50,15 @@ NAMELESS = """(home) => {
 """Calls the directory of this machine's state by its variable: a picture is of the platform, and of no machine."""
 
 
+def is_something_deployed(api: Client) -> bool:
+    """Whether a deployment is ready; waits for the first of those that a platform which has just started brings back."""
+    while True:
+        states = {one["state"] for one in api.pages("deployments/")}
+        if "ready" in states or not states & ON_THEIR_WAY:
+            return "ready" in states
+        time.sleep(0.5)
+
+
 def ids_of(api: Client) -> dict[str, int]:
     """The rows of the newest ready deployment of a launch's checkpoint, with a chat with it. Raises PlatformError without one."""
     deployment = next((one for one in api.pages("deployments/") if one["state"] == "ready"), None)
@@ -61,8 +74,19 @@ def ids_of(api: Client) -> dict[str, int]:
     return {
         "launch": launch["id"], "pipeline": pipeline["id"], "phase": phase["id"], "run": run["id"], "dataset": version["dataset"],
         "number": version["number"], "deployment": deployment["id"],
-        "conversation": _conversation(api, launch["project"], deployment["id"]),
+        "conversation": _conversation(api, launch["project"], deployment["id"]), "load": _load(api, deployment),
     }  # fmt: skip
+
+
+def _load(api: Client, deployment: dict[str, Any]) -> int:
+    """A benchmark of the deployment that is over; made when there is none."""
+    found = next(iter(api.pages("deployment-benchmarks/", deployment=deployment["id"], state="succeeded")), None)
+    if found is not None:
+        return int(found["id"])
+    made = api.post("deployment-benchmarks/", revision=deployment["revision"]["id"], plan=LOAD)
+    path = f"deployment-benchmarks/{made['id']}/"
+    api.wait(path, lambda told: told["finished_at"] is not None, seconds=180, what="The benchmark of the deployment")
+    return int(made["id"])
 
 
 def _conversation(api: Client, project: int, deployment: int) -> int:

@@ -12,7 +12,7 @@ from playwright.sync_api import Page
 from r1platform.demo.pages import PAGES, addresses
 from r1platform.models import Node, Project
 from tests.browser.signed_in import SETTLED, Site
-from tests.pages.b_rows import RESULT, make_checkpoint, make_conversation, make_deployment, make_event
+from tests.pages.b_rows import RESULT, make_benchmark, make_checkpoint, make_conversation, make_deployment, make_event
 from tests.training_app.rows import make_version, put_series
 from training_app import services
 from training_app.models import PhaseRun
@@ -47,6 +47,7 @@ def ids(project: Project, alice: User, node: Node) -> dict[str, int]:
     return {
         "launch": launch.pk, "pipeline": plan.pk, "phase": plan.phases.get(position=1).pk, "run": run.pk,
         "dataset": version.dataset_id, "number": version.number, "deployment": deployment.pk, "conversation": chat.pk,
+        "load": make_benchmark(deployment).pk,
     }  # fmt: skip
 
 

@@ -83,6 +83,7 @@ def watch(page: Page, run: int) -> None:
     """Points arrive without a reload while it trains, and the page sees it end."""
     loss = "document.querySelector(\"[data-name='loss'] [data-plot]\")?.data?.at(-1)?.x?.length ?? 0"
     page.evaluate("window.untouched = true")
+    page.locator("[data-name='loss']").scroll_into_view_if_needed(timeout=120_000)  # a chart is drawn where somebody looks
     page.wait_for_function(f"() => {loss} >= 3", timeout=180_000)
     seen = int(page.evaluate(loss))
     page.wait_for_function(f"() => {loss} > {seen}", timeout=60_000)

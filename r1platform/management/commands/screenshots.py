@@ -45,7 +45,7 @@ class Command(BaseCommand):
     def _take(self, stack: Stack, program: str, names: list[str], out: Path) -> None:
         ready, console = stack.start(), Console()
         with closing(Client.by_link(ready["base_url"], ready["sign_in_path"])) as api:
-            if not any(one["state"] == "ready" for one in api.pages("deployments/")):
+            if not pictures.is_something_deployed(api):
                 story.tell(api, story.Wishes(), console)
             ids = pictures.ids_of(api)
         with pictures.browser_at(program) as browser:
