@@ -120,7 +120,7 @@ def test_notices_end_where_the_content_ends_and_icons_stand_beside_titles(site: 
     assert heights and all(apart <= 3 for apart in heights), json.dumps(heights)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_a_table_that_scrolls_is_shaded_at_the_edge_that_hides_something(site: Site, scheme: Any) -> None:
     """Read from the picture: the edge differs from the ground where more follows, and is the ground where nothing does."""
     site.page.emulate_media(color_scheme=scheme)

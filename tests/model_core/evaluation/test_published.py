@@ -80,7 +80,8 @@ def agreement(benchmark: Benchmark, name: str, texts: list[str], theirs: list[bo
 
 
 @pytest.mark.parametrize(("filter_name", "forms"), [
-    ("strict-match", ["hashes"]), ("flexible-extract", ["hashes", "boxed", "plain"]),
+    ("strict-match", ["hashes"]), ("flexible-extract", ["plain"]),
+    pytest.param("flexible-extract", ["hashes", "boxed"], marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_gsm8k_is_read_as_lm_eval_reads_it(peer: Any, filter_name: str, forms: list[str]) -> None:
     """Its strict filter sees only what stands after `####`, its flexible one the last number anywhere."""
@@ -94,7 +95,7 @@ def test_gsm8k_is_read_as_lm_eval_reads_it(peer: Any, filter_name: str, forms: l
     assert agreement(benchmark, "gsm8k", solutions, judged_by(task, filter_name, rows, solutions)) >= 0.99
 
 
-@pytest.mark.parametrize("form", ["%s", "(%s)."])
+@pytest.mark.parametrize("form", ["%s", pytest.param("(%s).", marks=pytest.mark.slow)])
 def test_arc_is_read_as_lm_eval_reads_it(peer: Any, form: str) -> None:
     """The peer begins the model's answer with “The best answer is” and judges what follows, one letter."""
     (benchmark, problems), rows = problems_of("arc_challenge"), rows_of("arc_challenge")

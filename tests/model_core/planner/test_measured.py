@@ -54,7 +54,7 @@ MORE_TOGETHER = {
 
 @pytest.mark.parametrize(
     ("num_processes", "cases"), [
-        (1, ALONE), (2, TOGETHER), pytest.param(1, MORE_ALONE, marks=pytest.mark.slow),
+        (1, ALONE), pytest.param(2, TOGETHER, marks=pytest.mark.slow), pytest.param(1, MORE_ALONE, marks=pytest.mark.slow),
         pytest.param(2, MORE_TOGETHER, marks=pytest.mark.slow),
     ],
 )
