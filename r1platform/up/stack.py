@@ -26,6 +26,9 @@ from r1platform.up.claims import Claims, UpError, ready_file
 
 READY_SECONDS = 90.0
 ROLES = ("web", "worker", "beat")
+KEEP_ALIVE_SECONDS = 75
+"""How long the web keeps a connection on which nothing is said: longer than clients (httpx 5, aiohttp 15) and proxies (nginx 60)
+do, so that none of them sends a request on one that is just being closed here, and has it reset."""
 ROOT_WARNING = "You're running the worker with superuser privileges"
 """Celery's advice, kept out of the console: a container often has no other user, and tasks here are JSON with ids only."""
 
@@ -204,6 +207,7 @@ class Stack:
         commands = {
             "web": ([python, "-m", "uvicorn", "r1platform.asgi:application", "--host", self.host, "--port", str(self.port),
                      "--no-access-log", "--log-level", "warning", "--lifespan", "off", "--timeout-graceful-shutdown", "3",
+                     "--timeout-keep-alive", str(KEEP_ALIVE_SECONDS),
                      *([] if settings.R1_HTTPS else ["--no-proxy-headers"])], 8.0),
             "worker": ([*celery, "worker", "--pool", "threads", "--concurrency", "4", "--queues", queues, "--loglevel",
                         "warning", "--hostname", f"node@{settings.R1_NODE_NAME}", "--without-mingle", "--without-gossip"], 15.0),

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -106,7 +108,9 @@ def test_up_from_start_to_end(up: Up) -> None:
     alive is ended or adopted by the next one, which ends without rest."""
     state = up.wait_ready()
     assert (up.home / "up.json").stat().st_mode & 0o077 == 0, "it holds a sign-in link"
-    assert httpx.get(f"{state['base_url']}/livez").is_success
+    silent, spoke_at = HTTPConnection(urlsplit(state["base_url"]).netloc), time.monotonic()
+    silent.request("GET", "/livez")
+    assert silent.getresponse().read() is not None
 
     with httpx.Client(base_url=state["base_url"], follow_redirects=False) as browser:
         page = browser.get(state["sign_in_path"])
@@ -140,6 +144,11 @@ def test_up_from_start_to_end(up: Up) -> None:
     assert all(is_alive(ref) for ref in running)
     with closing(Client.by_link(used["base_url"], used["sign_in_path"])) as api:
         assert api.get("me/")["username"] == "admin"
+
+    silent.auto_open = 0  # it is not to connect anew
+    silent.request("GET", "/livez")
+    assert silent.getresponse().status == 200 and time.monotonic() - spoke_at > 6, "clients keep connections for some seconds"
+    silent.close()
 
     web = ProcessRef(**state["children"]["web"])
     in_the_way = up.home / "up.json.tmp"

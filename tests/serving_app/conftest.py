@@ -23,6 +23,7 @@ from model_core.rundir import COMPLETE
 from r1platform.keys import api_key_create
 from r1platform.lib.storage import run_dir
 from r1platform.models import Node, Project
+from r1platform.up.stack import KEEP_ALIVE_SECONDS
 from serving_app import generation, placement, services, supervisor
 from serving_app.background import release_connections
 from serving_app.gateway.auth import forget_callers
@@ -60,8 +61,9 @@ class Served:
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            app, log_level="error", lifespan="off", timeout_graceful_shutdown=2, ws="websockets-sansio"
-        )
+            app, log_level="error", lifespan="off", timeout_graceful_shutdown=2, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ws="websockets-sansio",
+        )  # fmt: skip
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.thread.start()
