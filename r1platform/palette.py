@@ -11,6 +11,7 @@ from django.db.models.functions import Concat
 from django.urls import reverse
 
 from r1platform.access import for_user, role_in
+from r1platform.lib.ids import id_of
 from r1platform.models import Project, Role
 from r1platform.templatetags.r1_parts import PLACES, may_edit
 from serving_app.models import Conversation, Deployment
@@ -106,7 +107,7 @@ def _found(rows: QuerySet[Any], user: Reader, text: str, kind: str, *parts: Comb
 
 def _number(word: str) -> int:
     """The id that a word can be; 0, which nothing has, for any other."""
-    return int(word) if word.isdecimal() and len(word) < 18 else 0
+    return id_of(word) or 0
 
 
 def _item(label: str, kind: str, url: str) -> dict[str, Any]:

@@ -6,8 +6,6 @@ beginning that a prefix cache could have.
 
 from __future__ import annotations
 
-import itertools
-import json
 import random
 from collections.abc import Sequence
 
@@ -15,8 +13,8 @@ from pydantic import Field, field_validator
 
 from model_core.config import StrictModel
 from model_core.errors import DataError
-from r1platform.lib.storage import version_dir
 from training_app.models import DatasetVersion
+from training_app.selectors.datasets import version_rows
 
 MAX_AT_ONCE = 512
 MAX_PROMPTS = 2000
@@ -74,12 +72,7 @@ def words_for(tokens: int, measured: Sequence[tuple[int, int]]) -> int:
 
 def held_out_prompts(version: DatasetVersion) -> list[str]:
     """The first held-out prompts of a version. Raises DataError when its files are not here or it has none."""
-    path = version_dir(version.pk) / "data" / "held_out.jsonl"
-    try:
-        with path.open(encoding="utf-8") as file:
-            found = [str(json.loads(line)["prompt"]) for line in itertools.islice(file, MAX_PROMPTS)]
-    except FileNotFoundError:
-        raise DataError(f"The files of {version} are not on this node. Choose made prompts, or start it where they are.") from None
+    found = [str(row["prompt"]) for row in version_rows(version, "held_out", 0, MAX_PROMPTS)]
     if not found:
         raise DataError(f"{version} has no held-out rows. Choose another version, or made prompts.", field="dataset_version")
     return found

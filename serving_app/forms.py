@@ -81,15 +81,11 @@ class DeploymentForm(forms.Form):
         return name
 
     def clean(self) -> dict[str, Any]:
+        """Nothing chosen is an error here: a new revision would else serve what the present one does."""
         values: dict[str, Any] = self.cleaned_data
-        checkpoint, imported = values.get("checkpoint"), values.get("imported_model")
-        if not {"checkpoint", "imported_model"} & self.errors.keys():
-            if checkpoint and imported:
-                self.add_error("imported_model", "A checkpoint or an imported model is served, not both. Empty one of the fields.")
-            elif not checkpoint and not imported:
-                self.add_error("checkpoint", "Choose what is to be served.")
-        if imported and (why := imported.refused_by.get(values.get("engine"))):
-            self.add_error("engine", why)
+        names = {"checkpoint", "imported_model"}
+        if not names & self.errors.keys() and not any(values.get(name) for name in names):
+            self.add_error("checkpoint", "Choose what is to be served.")
         return values
 
     def clean_engine(self) -> str:

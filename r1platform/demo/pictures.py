@@ -29,6 +29,7 @@ VIEWS: dict[str, dict[str, Any]] = {
 """How each page is looked at."""
 ENDED = {"done", "failed", "interrupted", "stopped"}
 ON_THEIR_WAY = {"pending", "starting", "degraded"}
+BACK_SECONDS = 180
 LOAD = {"concurrency": [1, 2, 4, 8], "num_requests": 24, "prompt_tokens": 32, "answer_tokens": 32}
 """What a benchmark asks when there is none to photograph: some seconds of the deployment."""
 MAX_HEIGHTS = {"light": 1280, "dark": 1280, "phone": 1700}
@@ -51,10 +52,11 @@ NAMELESS = """(home) => {
 
 
 def is_something_deployed(api: Client) -> bool:
-    """Whether a deployment is ready; waits for the first of those that a platform which has just started brings back."""
+    """Whether a deployment is ready; waits a while for those that a platform which has just started brings back."""
+    deadline = time.monotonic() + BACK_SECONDS
     while True:
         states = {one["state"] for one in api.pages("deployments/")}
-        if "ready" in states or not states & ON_THEIR_WAY:
+        if "ready" in states or not states & ON_THEIR_WAY or time.monotonic() > deadline:
             return "ready" in states
         time.sleep(0.5)
 

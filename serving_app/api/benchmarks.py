@@ -18,6 +18,7 @@ from r1platform.filters import IdFilter, RowFilters
 from r1platform.models import Role
 from serving_app import services
 from serving_app.models import BenchmarkLevel, DeploymentBenchmark, DeploymentRevision
+from training_app.api.fields import VersionField
 from training_app.models import DatasetVersion
 
 
@@ -30,16 +31,6 @@ class RevisionField(serializers.PrimaryKeyRelatedField[DeploymentRevision]):
             return DeploymentRevision.objects.none()
         found = for_user(DeploymentRevision.objects.filter(deployment__deleted_at=None), request.user, path="deployment__project")
         return found.select_related("deployment__project")
-
-
-class VersionField(serializers.PrimaryKeyRelatedField[DatasetVersion]):
-    """A dataset version of a project that the caller is a member of."""
-
-    def get_queryset(self) -> Any:
-        request = self.context.get("request")
-        if request is None:
-            return DatasetVersion.objects.none()
-        return for_user(DatasetVersion.objects.select_related("dataset"), request.user, path="dataset__project")
 
 
 class SpreadSerializer(serializers.Serializer[Any]):

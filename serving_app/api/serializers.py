@@ -14,6 +14,7 @@ from serving_app import selectors
 from serving_app.models import Conversation, ConversationShare, Deployment, DeploymentRevision, ImportedModel, Message, Replica
 from serving_app.shifting import measured
 from serving_app.states import REVISION_ON_ITS_WAY, RevisionState
+from training_app.api.fields import CheckpointField
 from training_app.models import Checkpoint
 
 IDLE_HELP = "Seconds without a request after which it sleeps and holds no device, until the next request starts it; 0: never."
@@ -97,17 +98,6 @@ class DeploymentField(serializers.PrimaryKeyRelatedField[Deployment]):
     def get_queryset(self) -> Any:
         request = self.context.get("request")
         return Deployment.objects.none() if request is None else for_user(Deployment.objects.all(), request.user)
-
-
-class CheckpointField(serializers.PrimaryKeyRelatedField[Checkpoint]):
-    """A checkpoint of a project that the caller is a member of."""
-
-    def get_queryset(self) -> Any:
-        request = self.context.get("request")
-        if request is None:
-            return Checkpoint.objects.none()
-        found = for_user(Checkpoint.objects.all(), request.user, path="run__project")
-        return found.select_related("run", "attempt")
 
 
 class ImportedModelField(serializers.PrimaryKeyRelatedField[ImportedModel]):

@@ -12,8 +12,9 @@ from r1platform.access import for_user
 from r1platform.lib.storage import replica_dir
 from r1platform.lib.tail import MAX_LOG_BYTES, read_log
 from r1platform.models import Project
-from serving_app.models import Deployment, ImportedModel, Replica, RevisionTransition
+from serving_app.models import Deployment, Replica, RevisionTransition
 from serving_app.observed import live_replicas, recent_failures, traffic
+from serving_app.selectors.imports import import_list
 from serving_app.states import REVISION_ON_ITS_WAY, DeploymentState, ImportState, RevisionState
 from training_app.models import Checkpoint
 from training_app.reward_models import PHASE as REWARD_MODEL
@@ -72,7 +73,7 @@ def checkpoints_deployable(*, user: User | AnonymousUser, project: Project) -> Q
 
 def has_deployable(*, user: User | AnonymousUser, project: Project) -> bool:
     """Whether there is anything that a new deployment could serve."""
-    imported = for_user(ImportedModel.objects.filter(project=project, state=ImportState.READY, removed_at=None), user)
+    imported = import_list(user=user, project=project).filter(state=ImportState.READY)
     return checkpoints_deployable(user=user, project=project).exists() or imported.exists()
 
 

@@ -199,7 +199,7 @@ def _check_idle(idle_seconds: int) -> None:
 def chosen(checkpoint: Checkpoint | None, imported_model: ImportedModel | None) -> Served:
     """The one given; an imported model is held, so that nobody removes it meanwhile. Raises ConfigError for none and both."""
     if checkpoint is not None and imported_model is not None:
-        raise ConfigError("A checkpoint or an imported model is served, not both. Choose one.", field="imported_model")
+        raise ConfigError("A checkpoint or an imported model is served, not both. Empty one of the fields.", field="imported_model")
     if imported_model is not None:
         return served_of(ImportedModel.objects.select_for_update(of=("self",)).select_related("project").get(pk=imported_model.pk))
     if checkpoint is None:

@@ -18,6 +18,7 @@ from model_core.errors import ModelCoreError
 from model_core.serving.load import PERCENTS
 from r1platform.access import require_role, signed_in
 from r1platform.form_words import WordedForm
+from r1platform.lib.ids import ids_of
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Role
 from r1platform.templatetags.r1_parts import may_edit
@@ -171,7 +172,7 @@ def benchmark_of(request: HttpRequest, deployment_id: int, benchmark_id: int) ->
 
 
 def _chosen(request: HttpRequest) -> list[int]:
-    return [int(given) for given in request.GET.getlist("b") if given.isascii() and given.isdigit() and len(given) < 18]
+    return ids_of(request.GET.getlist("b"))
 
 
 def _drawn(benchmark: DeploymentBenchmark, levels: Iterable[BenchmarkLevel]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST
 
 from model_core.errors import ConfigError, ModelCoreError
 from r1platform.access import signed_in
+from r1platform.lib.ids import id_of, ids_of
 from r1platform.lib.transitions import IllegalTransition
 from serving_app import services
 from serving_app.forms import ConversationForm
@@ -73,7 +74,7 @@ def _content(request: HttpRequest) -> str:
 
 def _message(request: HttpRequest, found: Conversation, name: str = "message") -> Message:
     given = request.POST.get(name, "")
-    return get_object_or_404(found.messages, pk=int(given) if given.isdecimal() and len(given) < 18 else 0)
+    return get_object_or_404(found.messages, pk=id_of(given))
 
 
 def _send(request: HttpRequest, found: Conversation) -> Message:
@@ -87,7 +88,7 @@ def _send(request: HttpRequest, found: Conversation) -> Message:
 
 def _stop(request: HttpRequest, found: Conversation) -> None:
     """Ends the answers that are named; of several one that has ended meanwhile is no error."""
-    named = [pk for pk in request.POST.getlist("message") if pk.isdecimal() and len(pk) < 18]
+    named = ids_of(request.POST.getlist("message"))
     answers = list(found.messages.filter(pk__in=named))
     if not answers:
         raise Http404("This conversation has no such message.")
@@ -147,7 +148,7 @@ def _rewrite(request: HttpRequest, found: Conversation) -> Message:
 def _prefer(request: HttpRequest, found: Conversation) -> Message:
     """The answer that the button stands at is better than the others; `tie` says that all are alike."""
     message = _message(request, found)
-    others = [pk for pk in request.POST.getlist("over") if pk.isdecimal() and len(pk) < 18 and int(pk) != message.pk]
+    others = [pk for pk in ids_of(request.POST.getlist("over")) if pk != message.pk]
     services.message_prefer(
         message=message,
         user=signed_in(request),

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from model_core.errors import ModelCoreError
 from r1platform.access import current_project, require_role, signed_in
+from r1platform.lib.ids import id_of
 from r1platform.models import Project, Role
 from serving_app import selectors, services
 from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, ShiftForm, engine_choices
@@ -101,13 +102,13 @@ def _engine_form(request: HttpRequest, form: DeploymentForm, values: dict[str, A
 def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
     choices = [name for name, _title, _why in engine_choices()]
     initial: dict[str, Any] = {"engine": choices[0]}
-    if (wanted := _asked(request, "imported_model")) is not None:
+    if (wanted := id_of(request.GET.get("imported_model", ""))) is not None:
         model = selectors.import_list(user=request.user, project=project).filter(pk=wanted, state=ImportState.READY).first()
         if model is not None:
             engine = next((name for name in choices if name not in model.refused_by), choices[0])
             return {"imported_model": model.pk, "name": _free_name(slugify(model.name)[:70] or "model"), "engine": engine}
     found = selectors.checkpoints_deployable(user=request.user, project=project)
-    wanted = _asked(request, "checkpoint")
+    wanted = id_of(request.GET.get("checkpoint", ""))
     checkpoint = found.first() if wanted is None else found.filter(pk=wanted).first()
     if checkpoint is not None:
         name = slugify(checkpoint.run.name) or "model"
@@ -117,7 +118,7 @@ def _initial(request: HttpRequest, project: Project) -> dict[str, Any]:
 
 def _instead(request: HttpRequest, project: Project) -> dict[str, Any]:
     """Deployments that the checkpoint of the address can become a new revision of: first those that serve what it was made from."""
-    wanted = _asked(request, "checkpoint")
+    wanted = id_of(request.GET.get("checkpoint", ""))
     if wanted is None:
         return {}
     checkpoint = selectors.checkpoints_deployable(user=request.user, project=project).filter(pk=wanted).first()
@@ -136,15 +137,9 @@ def _free_name(name: str) -> str:
 def _initial_revision(request: HttpRequest, now: DeploymentRevision | None) -> dict[str, Any]:
     initial: dict[str, Any] = {now.served.kind: now.served.artifact.pk, "engine": now.engine} if now else {}
     for name, other in (("checkpoint", "imported_model"), ("imported_model", "checkpoint")):
-        if (wanted := _asked(request, name)) is not None:
+        if (wanted := id_of(request.GET.get(name, ""))) is not None:
             initial |= {name: wanted, other: None}
     return initial
-
-
-def _asked(request: HttpRequest, name: str) -> int | None:
-    """The id that a link fills in."""
-    given = request.GET.get(name, "")
-    return int(given) if given.isdecimal() and len(given) < 18 else None
 
 
 def _create(request: HttpRequest, project: Project, form: DeploymentForm, engine: EngineForm) -> Deployment | None:

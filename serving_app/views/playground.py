@@ -15,6 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from model_core.errors import ModelCoreError
 from r1platform.access import current_project, for_user, require_role, signed_in
+from r1platform.lib.ids import id_of, ids_of
 from r1platform.models import Project, Role
 from r1platform.templatetags.r1_parts import may_edit
 from serving_app import selectors, services
@@ -151,7 +152,7 @@ def turns_of(request: HttpRequest, found: Conversation) -> list[Turn]:
     at = request.GET.get("at", "")
     judged = selectors.own_judgements(conversation=found)
     messages = selectors.conversation_messages(conversation=found)
-    return thread_of(messages, at=int(at) if at.isdecimal() and len(at) < 18 else None, judged=judged)
+    return thread_of(messages, at=id_of(at), judged=judged)
 
 
 def _sidebar(request: HttpRequest, project: Project) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _answering(request: HttpRequest, project: Project) -> QuerySet[Deployment]:
 
 def _wanted_checkpoint(request: HttpRequest, project: Project) -> dict[str, Any] | None:
     """The checkpoint that a link names, and how a chat with it would begin; None when it is not the user's to see."""
-    wanted = _number(request.GET.get("checkpoint", ""))
+    wanted = id_of(request.GET.get("checkpoint", ""))
     if not wanted:
         return None
     found = selectors.checkpoints_deployable(user=request.user, project=project).filter(pk=wanted).first()
@@ -184,15 +185,15 @@ def _initial(request: HttpRequest, project: Project, wanted: dict[str, Any] | No
         found = ready.filter(pk=serving.pk).first() if serving else None
     else:
         asked = request.GET.get("deployment", "")
-        found = ready.filter(pk=_number(asked)).first() if asked else ready.first()
-    beside = [_number(pk) for pk in request.GET.getlist("beside")[:3]]
+        found = ready.filter(pk=id_of(asked) or 0).first() if asked else ready.first()
+    beside = ids_of(request.GET.getlist("beside")[:3])
     others = list(ready.filter(pk__in=beside).exclude(pk=found.pk)) if found and beside else []
     return {"deployment": found.pk if found else None, "beside": [one.pk for one in others]}
 
 
 def _preset(request: HttpRequest, presets: list[Preset]) -> dict[str, Any]:
     """What the preset that the address names fills in."""
-    wanted = _number(request.GET.get("preset", ""))
+    wanted = id_of(request.GET.get("preset", ""))
     found = next((preset for preset in presets if preset.pk == wanted), None)
     return {"system_prompt": found.system_prompt, **found.parameters, "preset": found.pk} if found else {}
 
@@ -202,7 +203,7 @@ def _unmet(request: HttpRequest, project: Project) -> str:
     asked = request.GET.get("deployment", "")
     if not asked or request.method == "POST":
         return ""
-    found = selectors.deployment_list(user=request.user).filter(pk=_number(asked)).first()
+    found = selectors.deployment_list(user=request.user).filter(pk=id_of(asked) or 0).first()
     if found is None:
         return "The model of this link does not exist any more, or is not yours to see. Choose another one."
     if found.project_id != project.pk:
@@ -210,10 +211,6 @@ def _unmet(request: HttpRequest, project: Project) -> str:
     if found.state in ANSWERING:
         return ""
     return f"“{found.name}” is {found.get_state_display().lower()} and does not answer now. Choose another model."
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 18 else 0
 
 
 @transaction.atomic

@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from model_core.errors import ModelCoreError
 from r1platform.access import require_role, signed_in
+from r1platform.lib.ids import id_of, ids_of
 from r1platform.models import Project, Role
 from r1platform.project_pages import project_page
 from r1platform.templatetags.r1_parts import may_edit
@@ -58,7 +59,7 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
 def review_act(request: HttpRequest, project: Project) -> HttpResponse:
     """Moves the judgements that are ticked, and goes back to the queue as it was filtered."""
     require_role(request.user, project, Role.EDITOR)
-    ids = [int(pk) for pk in request.POST.getlist("judgement") if pk.isdecimal() and len(pk) < 18]
+    ids = ids_of(request.POST.getlist("judgement"))
     to = request.POST.get("to", "")
     try:
         moved = services.judgement_review(
@@ -120,8 +121,7 @@ def _common(request: HttpRequest, project: Project) -> dict[str, Any]:
 
 
 def _initial(request: HttpRequest) -> dict[str, Any]:
-    wanted = request.GET.get("dataset", "")
-    return {"dataset": int(wanted) if wanted.isdecimal() and len(wanted) < 18 else None, "form": request.GET.get("form", PAIRS)}
+    return {"dataset": id_of(request.GET.get("dataset", "")), "form": request.GET.get("form", PAIRS)}
 
 
 def _make(request: HttpRequest, form: JudgedDatasetForm, project: Project) -> DatasetVersion | None:

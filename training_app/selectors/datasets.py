@@ -35,12 +35,13 @@ def version_preview(
     num_pages = max(1, -(-num_rows // size))
     page = min(max(page, 1), num_pages)
     return {
-        "rows": _rows(version, split, (page - 1) * size, size), "page": page, "num_pages": num_pages,
+        "rows": version_rows(version, split, (page - 1) * size, size), "page": page, "num_pages": num_pages,
         "num_rows": num_rows, "previous": page - 1, "next": page + 1,
     }  # fmt: skip
 
 
-def _rows(version: DatasetVersion, split: str, first: int, number: int) -> list[dict[str, Any]]:
+def version_rows(version: DatasetVersion, split: str, first: int, number: int) -> list[dict[str, Any]]:
+    """So many rows of a split from the one numbered `first` on. Raises DataError when its files are not here."""
     path = version_dir(version.pk) / "data" / f"{split}.jsonl"
     try:
         with path.open(encoding="utf-8") as file:

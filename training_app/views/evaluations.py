@@ -16,6 +16,7 @@ from model_core.evaluation.benchmarks import BENCHMARKS
 from model_core.evaluation.identity import extractor_of
 from model_core.tasks import TASKS
 from r1platform.access import for_user, require_role, signed_in
+from r1platform.lib.ids import id_of
 from r1platform.models import Project, Role
 from r1platform.project_pages import project_page
 from r1platform.templatetags.r1_parts import may_edit
@@ -103,7 +104,7 @@ def _answering(request: HttpRequest, project: Project) -> Checkpoint | None:
     rows, named = answering_checkpoints(project).select_related("run__dataset_version"), request.GET.get("checkpoint")
     if named is None:
         return rows.first()
-    return rows.filter(pk=int(named)).first() if named.isdecimal() and len(named) < 18 else None
+    return rows.filter(pk=id_of(named) or 0).first()
 
 
 def _learnt(checkpoint: Checkpoint) -> str:

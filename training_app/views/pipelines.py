@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from model_core.errors import ModelCoreError
 from r1platform.access import for_user, require_role, signed_in
+from r1platform.lib.ids import id_of
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import Project, Role
 from r1platform.project_pages import project_page
@@ -101,8 +102,7 @@ def _initial(request: HttpRequest, project: Project, templates: list[dict[str, A
 
 def _row_named(request: HttpRequest, rows: QuerySet[Any], key: str) -> Any:
     """The row that the address names by its number; None when it names none of these."""
-    given = request.GET.get(key, "")
-    return rows.filter(pk=int(given)).first() if given.isdecimal() and len(given) < 18 else None
+    return rows.filter(pk=id_of(request.GET.get(key, ""))).first()
 
 
 def _free_name(project: Project, name: str) -> str:

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 
 from model_core.phases import PHASES
 from r1platform.access import current_project, role_in, signed_in
+from r1platform.lib.ids import id_of
 from r1platform.models import Role
 from r1platform.templatetags.r1 import duration, percent
 from training_app import selectors
@@ -64,7 +65,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
 def _filtered(runs: QuerySet[PhaseRun], request: HttpRequest) -> QuerySet[PhaseRun]:
     given: QueryDict = request.GET
     if text := given.get("q", "").strip():
-        number = Q(pk=int(text)) if text.isdecimal() and len(text) < 18 else Q()
+        number = Q() if id_of(text) is None else Q(pk=id_of(text))
         runs = runs.filter(Q(name__icontains=text) | Q(notes__icontains=text) | Q(tags__contains=[text]) | number)
     if state := given.get("state"):
         runs = runs.filter(state__in=run_words.MOVING if state == "live" else [state])
@@ -76,7 +77,7 @@ def _filtered(runs: QuerySet[PhaseRun], request: HttpRequest) -> QuerySet[PhaseR
         runs = runs.filter(created_by=signed_in(request))
     for name, column in ROWS.items():
         if row := given.get(name):
-            runs = runs.filter(**{column: int(row)}) if row.isdecimal() and len(row) < 18 else runs.none()
+            runs = runs.none() if id_of(row) is None else runs.filter(**{column: id_of(row)})
     return runs
 
 

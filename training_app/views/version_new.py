@@ -24,6 +24,7 @@ from model_core.errors import ModelCoreError
 from model_core.sources import SOURCES
 from model_core.tasks import TASKS
 from r1platform.access import for_user, require_role, signed_in
+from r1platform.lib.ids import id_of
 from r1platform.models import Project, Role
 from r1platform.project_pages import project_page
 from training_app import selectors, services
@@ -99,14 +100,14 @@ def _new(request: HttpRequest, project: Project, dataset: Dataset | None) -> Htt
 def _origin(request: HttpRequest, project: Project) -> Origin | None:
     """What the address says; None while nothing is chosen. An upload or a run of others is not found."""
     source, task = request.GET.get("from", ""), request.GET.get("task", "")
-    if (number := _number(request, "upload")) is not None:
+    if (number := id_of(request.GET.get("upload", ""))) is not None:
         uploads = for_user(Upload.objects.filter(project=project), request.user)
         upload = get_object_or_404(uploads, pk=number)
         readers, wanted = services.readers_of(upload), request.GET.get("as", "")
         return Origin(wanted if wanted in readers else _likely(upload), upload)
     if source not in WITHOUT_FILE:
         return None
-    number = _number(request, "run") if source == services.OF_A_RUN else None
+    number = id_of(request.GET.get("run", "")) if source == services.OF_A_RUN else None
     runs = for_user(selectors.runs_with_rollouts(project), request.user)
     run = get_object_or_404(runs, pk=number) if number is not None else None
     return Origin(source, None, run, task if task in TASKS.names() else "")
@@ -122,8 +123,7 @@ def _likely(upload: Upload) -> str:
 
 
 def _number(request: HttpRequest, name: str) -> int | None:
-    given = request.GET.get(name, "")
-    return int(given) if given.isascii() and given.isdecimal() and len(given) < 18 else None
+    return id_of(request.GET.get(name, ""))
 
 
 def _receive(request: HttpRequest, form: UploadForm, project: Project) -> Upload | None:
