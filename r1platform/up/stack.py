@@ -16,6 +16,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import Error as DatabaseTrouble
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from model_core.rundir import write_json
 from r1platform import nodes, services
@@ -274,12 +276,26 @@ def _require_database() -> None:
 def _prepare_database() -> dict[str, str]:
     """Tables, the first administrator, and a link that signs a person in and one for programs."""
     try:
+        _require_whole_history()
         call_command("migrate", verbosity=0, interactive=False)
         admin = services.admin_ensure()
         return {key: services.sign_in_link_create(user=admin) for key in ("person", "program")}
     except DatabaseTrouble as error:
         why = _first_line(error)
         raise UpError(f"The database cannot be prepared: {why}; see that its disk has room and its user may.") from None
+
+
+def _require_whole_history() -> None:
+    """Refuses tables that have some of the steps which a migration replaces: it can then neither run nor be left out."""
+    loader = MigrationLoader(connection)
+    applied = MigrationRecorder(connection).applied_migrations()
+    for (app, _name), migration in loader.disk_migrations.items():
+        missing = [name for key, name in migration.replaces if (key, name) not in applied]
+        if missing and len(missing) < len(migration.replaces):
+            raise UpError(
+                f"The tables were made by an older platform and lack {app}.{missing[0]}; run `./r1 up` of the version before "
+                "this one once in this home, or choose another R1_HOME."
+            )
 
 
 def _first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from tests.end_to_end.running import Platform, running
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "train.jsonl"
 NUM_ROWS = 7473
+STEPS = 50
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(500),
@@ -33,13 +34,13 @@ def page(platform: Platform) -> Iterator[Page]:
         yield opened
 
 
-@pytest.mark.parametrize("steps", [16, pytest.param(50, marks=pytest.mark.slow)])
-def test_gsm8k_from_the_file_to_a_chat(page: Page, platform: Platform, steps: int) -> None:
+@pytest.mark.slow
+def test_gsm8k_from_the_file_to_a_chat(page: Page, platform: Platform) -> None:
     sign_in(page, platform, "School maths")
     prepare_version(page)
-    run = start_run(page, steps)
+    run = start_run(page)
     watch(page, run)
-    steps_and_losses(platform, run, steps)
+    steps_and_losses(platform, run)
     deploy_and_chat(page, run)
 
 
@@ -58,7 +59,7 @@ def prepare_version(page: Page) -> None:
     assert any(a + b == NUM_ROWS for a in counts for b in counts), text[:2000]
 
 
-def start_run(page: Page, steps: int) -> int:
+def start_run(page: Page) -> int:
     """The small preset, a byte-level BPE trained on the version, two processes with the experts split over them."""
     page.goto("/runs/new/?phase=cold_start")
     page.get_by_label("Name", exact=True).fill("School maths, small")
@@ -67,7 +68,7 @@ def start_run(page: Page, steps: int) -> int:
         page.locator("details > summary", has_text=re.compile(f"^{group}$")).click()
     page.get_by_label("Preset").select_option("small")
     values = {
-        "tokenizer.kind": "byte_bpe", "tokenizer.vocab_size": "1024", "phase_config.steps": str(steps),
+        "tokenizer.kind": "byte_bpe", "tokenizer.vocab_size": "1024", "phase_config.steps": str(STEPS),
         "phase_config.batch_size": "2", "held_out.num_problems": "8", "held_out.max_new_tokens": "48",
         "parallel.num_processes": "2", "parallel.expert": "2",
     }  # fmt: skip
@@ -91,14 +92,14 @@ def watch(page: Page, run: int) -> None:
     assert page.evaluate("window.untouched"), "the page was never loaded again"
 
 
-def steps_and_losses(platform: Platform, run: int, steps: int) -> None:
+def steps_and_losses(platform: Platform, run: int) -> None:
     """Every step has its loss, the loss falls, the model has the preset's shape, and the work was split in two."""
     found = platform.api.get(f"runs/{run}/")
     config = found["config"]
     assert config["model"]["hidden_size"] == 256 and config["model"]["num_hidden_layers"] == 6
-    assert config["parallel"]["num_processes"] == 2 and found["result"]["steps"] == steps
+    assert config["parallel"]["num_processes"] == 2 and found["result"]["steps"] == STEPS
     (loss,) = platform.api.get(f"runs/{run}/metrics/", names="loss")["series"]
-    assert loss["x"] == list(range(1, steps + 1))
+    assert loss["x"] == list(range(1, STEPS + 1))
     first, last = loss["last"][:3], loss["last"][-3:]
     assert max(last) < min(first) - 1, (first, last)
 

@@ -8,12 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
 
 from r1platform.demo.stack import free_port
 from r1platform.lib import processes
 from r1platform.lib.embedded import Redis
 from r1platform.lib.home import secret_key
 from r1platform.up.claims import Claims, UpError
+from r1platform.up.stack import _require_whole_history
 from tests.r1platform.command_line import run, sentence_of
 
 ALL = ("web", "worker", "beat")
@@ -103,3 +106,14 @@ def test_a_failed_start_stops_only_what_it_started(tmp_path: Path) -> None:
     finally:
         server.stop(seconds=5)
     assert not processes.group_pids(ref)
+
+
+@pytest.mark.django_db
+def test_tables_of_an_older_platform_that_cannot_be_brought_further_are_refused() -> None:
+    _require_whole_history()
+    recorder = MigrationRecorder(connection)
+    recorder.record_unapplied("training_app", "0001_squashed")
+    _require_whole_history()
+    recorder.record_unapplied("training_app", "0011_alerts_of_keys")
+    with pytest.raises(UpError, match=r"lack training_app\.0011_alerts_of_keys; run `./r1 up` of the version before"):
+        _require_whole_history()

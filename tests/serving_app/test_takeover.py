@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import IntegrityError, connection, connections, transaction
-from django.db.migrations.executor import MigrationExecutor
+from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
 from model_core.errors import CheckpointError, ConfigError
@@ -305,21 +304,3 @@ def test_gateway_sends_the_share_and_books_it_on_the_revision(
     assert list(UsageRecord.objects.filter(revision=made).order_by("id").values_list("status", flat=True)) == [200] * 2 + [502] * 4
     assert now(made) == ("rolled_back", 0) and made.state_reason.startswith("4 of 6 answers were errors (67%)")
     assert {ask(web, key, chat("say hi")).status_code for _ in range(20)} == {200}
-
-
-@pytest.mark.slow
-@for_real
-def test_newest_revision_of_an_older_database_is_the_current_one(first: Deployment) -> None:
-    """There the newest revision was the one that a deployment stood on."""
-    newest = MigrationExecutor(connection).loader.graph.leaf_nodes("serving_app")
-    before = ("serving_app", "0003_judgements")
-    MigrationExecutor(connection).migrate([before])
-    try:
-        old = MigrationExecutor(connection).loader.project_state([before]).apps
-        revisions = old.get_model("serving_app", "DeploymentRevision").objects
-        for number in (2, 3):
-            revisions.create(deployment_id=first.pk, number=number, checkpoint_id=revisions.first().checkpoint_id, engine="stub")
-    finally:
-        MigrationExecutor(connection).migrate(newest)
-    found = first.revisions.order_by("number").values_list("number", "state", "share")
-    assert list(found) == [(1, "retired", 0), (2, "retired", 0), (3, "current", 100)]

@@ -165,3 +165,13 @@ def test_a_long_answer_is_gzipped_where_that_is_taken_and_the_same(run: PhaseRun
     (series,) = plain.json()["series"]
     assert series["last"] == [None if step == 5 else step / 3 for step in range(800)] and series["min"][5] is None
     assert not short.has_header("Content-Encoding") and short.json()["series"][0]["x"] == [0, 1, 2, 3]
+
+
+def test_what_holds_points_is_never_packed_by_the_database() -> None:
+    """Floats hardly compress, and a chart reads many."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT attname, attstorage FROM pg_attribute WHERE (attrelid, attname) IN "
+            "(('training_app_metricchunk'::regclass, 'data'), ('training_app_metricseries'::regclass, 'tail')) ORDER BY attname"
+        )
+        assert cursor.fetchall() == [("data", "e"), ("tail", "e")]
