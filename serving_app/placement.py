@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import CharField, Count, Exists, F, Max, OuterRef, Q, QuerySet, Value
@@ -20,6 +21,7 @@ from r1platform.lib.leases import NODE_ALIVE, NoDevice, leases_claim
 from r1platform.lib.transitions import IllegalTransition
 from r1platform.models import DeviceKind, DeviceLease, Node
 from serving_app.asking import ask_to_supervise
+from serving_app.fit import fit_of, nodes_with_room, place_of
 from serving_app.models import Deployment, DeploymentRevision, Replica
 from serving_app.observed import coming_revision, current_revision, given_up, live_replicas, num_devices, recent_failures
 from serving_app.sleeping import sleep_step
@@ -155,24 +157,29 @@ def _place(replica: Replica) -> None:
 
 
 def _node_for(replica: Replica) -> Node:
-    """A living node, the one that has the files and the emptiest first. Where GPUs exist one is leased; else none is needed.
+    """A living node with room for the model, the one that has the files and the emptiest first. Where GPUs exist they are leased.
 
     Raises NoDevice with the sentence that the page shows.
     """
     busy = Count("replicas", filter=~Q(replicas__state__in=REPLICA_ENDS))
-    nodes = list(
-        Node.objects.filter(draining=False, heartbeat_at__gt=Now() - NODE_ALIVE)
-        .annotate(busy=busy, gpus=Count("devices", filter=Q(devices__kind=DeviceKind.CUDA), distinct=True))
-        .order_by("name")
-    )
+    nodes: list[Any] = list(nodes_with_room().annotate(busy=busy))
     if not nodes:
         raise NoDevice("No node is up: none has sent a heartbeat in the last minute, or all are draining.")
     home = replica.revision.served.node_id
     nodes.sort(key=lambda node: (node.pk != home, node.busy))
     with_gpus = [node for node in nodes if node.gpus]
-    if not with_gpus:
-        return nodes[0]
-    return _lease(replica, with_gpus)
+    roomy = _roomy(replica.revision, with_gpus or nodes)
+    return _lease(replica, roomy) if with_gpus else roomy[0]
+
+
+def _roomy(revision: DeploymentRevision, nodes: Sequence[Node]) -> Sequence[Node]:
+    """Those whose devices are large enough, or do not say how large they are. Raises NoDevice when none is."""
+    places = {node: place_of(node) for node in nodes}
+    fits = {node: fit_of(revision, [place]) for node, place in places.items()}
+    found = [node for node in nodes if (fit := fits[node]) is None or fit.fits is not False]
+    if not found and (best := fit_of(revision, list(places.values()))) is not None:
+        raise NoDevice(f"No node has room for it: {best.words}")
+    return found
 
 
 def _lease(replica: Replica, nodes: Sequence[Node]) -> Node:

@@ -10,6 +10,7 @@ urlpatterns = [
     path("deployments/", deployments.deployment_list, name="deployment-list"),
     path("deployments/new/", deployment_new.deployment_new, name="deployment-new"),
     path("deployments/new/engine/", deployment_new.engine_fields, name="deployment-engine-fields"),
+    path("deployments/new/fit/", deployment_new.deployment_fit, name="deployment-fit"),
     path("deployments/models/", imports.imported_models, name="imported-models"),
     path("deployments/models/found/<str:name>/", imports.model_found, name="model-found"),
     path("deployments/models/<int:import_id>/", imports.imported_model, name="imported-model"),

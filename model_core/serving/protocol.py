@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 import httpx
 
 from model_core.config import StrictModel
+from model_core.planner.serving import Load, ServedModel
 from model_core.published import Published
 
 LOOPBACK = "127.0.0.1"
@@ -63,6 +64,9 @@ class Engine(Protocol):
 
     def refuses(self, model: Published) -> str | None:
         """Why it cannot serve an imported model, as a sentence; None when it can."""
+
+    def load(self, model: ServedModel, config: Any, *, on_gpu: bool) -> Load:
+        """What it does at once with these settings, for the planner of memory."""
 
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK

@@ -16,11 +16,13 @@ from r1platform.access import current_project, require_role, signed_in
 from r1platform.lib.ids import id_of
 from r1platform.models import Project, Role
 from serving_app import selectors, services
+from serving_app.fit import Fit, fit, places_up
 from serving_app.forms import DeploymentForm, EngineForm, RevisionForm, ShiftForm, engine_choices
 from serving_app.models import Deployment, DeploymentRevision
 from serving_app.observed import current_revision
 from serving_app.states import ImportState
 from serving_app.views.deployments import deployment_of
+from training_app.views.fit import Check
 
 NUM_INSTEAD = 5
 """Deployments that are offered to become a new revision of; any other one has the button on its page."""
@@ -84,6 +86,35 @@ def engine_fields(request: HttpRequest) -> HttpResponse:
     if name not in {engine for engine, _title, _why in engine_choices()}:
         raise Http404(f"There is no engine “{name}”.")
     return render(request, "serving_app/deployments/_engine.html", {"engine_form": EngineForm(engine=name)})
+
+
+@require_safe
+def deployment_fit(request: HttpRequest) -> HttpResponse:
+    """Whether what the form says so far has its place on the nodes that are up; nothing while something in it is wrong."""
+    project = current_project(request)
+    if project is None:
+        raise Http404("There is no project.")
+    require_role(request.user, project, Role.EDITOR)
+    form = RevisionForm(request.GET, project=project)
+    checks: list[Check] = []
+    if form.is_valid():
+        values = form.cleaned_data
+        engine = EngineForm(request.GET, engine=values["engine"])
+        artifact = values.get("imported_model") or values["checkpoint"]
+        found = fit(artifact, values["engine"], engine.config(), places_up()) if engine.is_valid() else None
+        checks = [fit_line(found)] if found is not None else []
+    return render(request, "serving_app/deployments/_fit.html", {"checks": checks})
+
+
+def fit_line(found: Fit) -> Check:
+    """One line, in the form of the checks before a launch."""
+    tones = {True: "waiting" if found.is_tight else "succeeded", False: "failed", None: "queued"}
+    label = "Memory of each device" if found.load.devices > 1 else "Memory"
+    formula = (
+        f"weights {found.model.parameters} × {found.load.number_bytes} bytes / {found.load.devices}, cache of a token "
+        f"{found.model.cache_numbers} numbers × {found.load.number_bytes} bytes"
+    )
+    return Check(label, found.need.least, "bytes", tones[found.fits], found.words, formula)
 
 
 def _valid(request: HttpRequest, *shown: forms.Form) -> bool:

@@ -147,6 +147,7 @@ DOORS: dict[str, str] = {
         GET /evaluations/new/?project=$project
         GET /runs/new/?project=$project
         GET /deployments/new/?project=$project
+        GET /deployments/new/fit/?project=$project&engine=builtin
         GET /deployments/models/found/$shelved/?project=$project
         GET /playground/review/?project=$project
         GET /playground/datasets/?project=$project

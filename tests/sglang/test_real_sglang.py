@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -22,6 +23,7 @@ from model_core.model import Transformer, load_pretrained, save_pretrained
 from model_core.rollout.remote import RemoteEngine
 from model_core.rollout.remote_weights import WeightSync
 from model_core.serving.engines import ENGINES
+from model_core.serving.load import Level, Target, run_level, stream_body
 from model_core.training.start import load_tokenizer
 from r1platform.lib.processes import child_environment, group_pids, is_alive, spawn, stop_group
 from tests.sglang.same_tokens import KEY, from_transformers, say_the_same
@@ -143,6 +145,18 @@ def test_it_streams_and_counts(sglang: str) -> None:
     assert so_far[-1].usage.completion_tokens == 8 and texts and all(event.usage.prompt_tokens for event in texts)
     metrics = ENGINES.get("sglang")().read_metrics(sglang)
     assert metrics["running"] == 0 and metrics["ttft_seconds"] > 0
+
+
+def test_a_benchmark_loads_it_and_answers_go_past_their_end(sglang: str, model_dir: Path) -> None:
+    """Nine tokens each, though every one of them is the end."""
+    end = {str(load_tokenizer(model_dir).eos_token_id): 100.0}
+    assert ask(sglang, "1 + 7 = ?", max_tokens=9, logit_bias=end).usage.completion_tokens == 1
+    level, settings = Level(2, 6), {"max_tokens": 9, "temperature": 0.0, "logit_bias": end, "ignore_eos": True}
+    body = [stream_body(NAME, f"{number} + 7 = ?", **settings) for number in range(6)]
+    asyncio.run(run_level(level, [Target(sglang, KEY)], lambda number: body[number], seconds=60))
+    assert [one.error for one in level.asked] == [""] * 6 and not level.is_cut
+    assert [one.completion_tokens for one in level.asked] == [9] * 6
+    assert all(one.seconds and one.prompt_tokens > 5 for one in level.asked)
 
 
 def test_it_asks_for_the_key(sglang: str) -> None:

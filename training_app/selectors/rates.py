@@ -11,6 +11,7 @@ from model_core.config import RunConfig
 from model_core.config.rates import RateFactors, part_rates
 from model_core.errors import ModelCoreError
 from model_core.planner import Shape, shape_of
+from model_core.planner.run import with_vocabulary
 from training_app.models import PhaseRun, PipelinePhase
 
 
@@ -40,10 +41,14 @@ def rate_plot(config: RunConfig, shape: Shape) -> dict[str, Any] | None:
 
 
 def run_shape(run: PhaseRun) -> Shape:
-    """The shape of what the run trains: that of the run whose checkpoints it goes back to. Raises ConfigError."""
+    """The shape of what the run trains: that of the run whose checkpoints it goes back to. Raises ConfigError.
+
+    With the vocabulary that its tokenizer has at most, where the settings leave it to the tokenizer.
+    """
     while run.starts_from is not None:
         run = run.starts_from.run
-    return shape_of(RunConfig.parse({**run.config, "phase": run.phase}))
+    config = RunConfig.parse({**run.config, "phase": run.phase})
+    return with_vocabulary(shape_of(config), config)
 
 
 def phase_shape(phase: PipelinePhase) -> Shape:

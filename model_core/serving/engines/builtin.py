@@ -11,6 +11,7 @@ import httpx
 from pydantic import Field
 
 from model_core.config import StrictModel
+from model_core.planner.serving import Load, ServedModel
 from model_core.published import Published
 from model_core.published.families import ARCHITECTURES, DENSE
 from model_core.published.marks import CHAT_TEMPLATE, SPECIAL
@@ -45,6 +46,10 @@ class Builtin:
         if model.template != CHAT_TEMPLATE or not set(SPECIAL) <= model.added_tokens:
             return "The built-in engine knows only the chat template of models that are made here. Choose SGLang."
         return None
+
+    def load(self, model: ServedModel, config: Any, *, on_gpu: bool) -> Load:
+        """All in float32, on one device; the cache grows with what runs."""
+        return Load(number_bytes=4, rows=config.max_running_requests, tokens=model.context)
 
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from model_core.config import StrictModel
+from model_core.planner.serving import Load, ServedModel
 from model_core.published import Published
 from model_core.registry import registered
 from model_core.serving.engines.builtin import Builtin
@@ -35,6 +36,10 @@ class Fake:
     def refuses(self, model: Published) -> str | None:
         """It reads none."""
         return None
+
+    def load(self, model: ServedModel, config: Any, *, on_gpu: bool) -> Load:
+        """It holds nothing."""
+        return Load(number_bytes=0, rows=1, tokens=0)
 
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import Field
 
 from model_core.config import StrictModel
+from model_core.planner.serving import Load, ServedModel
 from model_core.published import Published
 from model_core.registry import registered
 from model_core.serving.protocol import LOOPBACK, Command, Readiness, first_token
@@ -21,6 +22,9 @@ from model_core.serving.protocol import LOOPBACK, Command, Readiness, first_toke
 CPU_PARTS = Path(__file__).parent / "_sglang_cpu"
 REASONING = Path(__file__).parent / "_sglang_reasoning"
 """Also the folder of the script that is run, which Python puts first on the path: on a GPU nothing of the CPU's may be there."""
+CPU_CACHE_TOKENS = 4096
+"""On a CPU its cache would otherwise take all memory."""
+_NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NAMES = {
     "sglang:num_running_reqs": "running", "sglang:num_queue_reqs": "queued", "sglang:gen_throughput": "tokens_per_second",
     "sglang:token_usage": "kv_use", "sglang:cache_hit_rate": "cache_hit_rate",
@@ -70,6 +74,17 @@ class SGLang:
         """It reads what transformers knows."""
         return None
 
+    def load(self, model: ServedModel, config: Any, *, on_gpu: bool) -> Load:
+        """In the format that is asked for, over the devices of tensor parallelism; the cache is laid out where it has a size."""
+        on_gpu = on_gpu and config.device != "cpu"
+        return Load(
+            number_bytes=_NUMBER_BYTES.get(config.dtype) or _auto_bytes(model.stored_as, on_gpu=on_gpu),
+            rows=config.max_running_requests,
+            tokens=config.context_length or model.context,
+            devices=config.tensor_parallel_size,
+            cache_tokens=config.max_total_tokens or (None if on_gpu else CPU_CACHE_TOKENS),
+        )
+
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str = LOOPBACK
     ) -> Command:
@@ -83,7 +98,7 @@ class SGLang:
         ]  # fmt: skip
         dtype = "float32" if on_cpu and config.dtype == "auto" else config.dtype
         argv += ["--dtype", dtype]
-        total = config.max_total_tokens or (4096 if on_cpu else None)
+        total = config.max_total_tokens or (CPU_CACHE_TOKENS if on_cpu else None)
         argv += ["--max-total-tokens", str(total)] if total else []
         argv += ["--context-length", str(config.context_length)] if config.context_length else []
         if not on_cpu:
@@ -130,6 +145,13 @@ def parse_metrics(text: str) -> dict[str, Any]:
         if sums.get(f"{name}_count"):
             found[common] = sums[f"{name}_sum"] / sums[f"{name}_count"]
     return found
+
+
+def _auto_bytes(stored_as: str, *, on_gpu: bool) -> int:
+    """Of a number in the format that "auto" stands for: float32 on a CPU; on a GPU as it is stored, but float32 in half."""
+    if not on_gpu:
+        return 4
+    return 1 if stored_as.startswith("F8") else 2
 
 
 def _home() -> Path:

@@ -13,4 +13,5 @@ form.addEventListener("change", async ({ target }) => {
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   place.replaceChildren(...fresh.body.childNodes);
+  place.dispatchEvent(new Event("change", { bubbles: true })); // the check of the memory reads the new settings
 });

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { View } from "./view.js";
 
 const GROUPS = [
-  ["eval", "Held-out"], ["reward", "Reward"], ["accuracy", "Reward"], ["", "Learning"], ["clip", "Learning"],
+  ["eval/loss", "Learning"], ["eval", "Held-out"], ["reward", "Reward"], ["accuracy", "Reward"], ["", "Learning"], ["clip", "Learning"],
   ["adv", "Advantage"], ["len", "Length"], ["truncated_ratio", "Length"], ["moe", "Experts"],
   ["train_rollout_logprob_diff", "Sampler against trainer"], ["perf", "Speed"],
 ];
@@ -17,7 +17,7 @@ export function groupOf(name) {
   return found ? found[1] : prefix[0].toUpperCase() + prefix.slice(1);
 }
 
-const ORDER = [...new Set(GROUPS.map(([, title]) => title))];
+const ORDER = [...new Set(["Held-out", "Reward", ...GROUPS.map(([, title]) => title)])];
 
 /** Fills `[data-charts]` with a chart of each name and answers the board. */
 export function grid({ source, describe, names, view = new View() }) {

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from model_core.config import StrictModel
+from model_core.planner.serving import Load, ServedModel
 from model_core.registry import registered
 
 SERVER = Path(__file__).parent.parent / "engine_server.py"
@@ -51,6 +52,9 @@ class Stub:
 
     def refuses(self, model: Any) -> str | None:
         return None
+
+    def load(self, model: ServedModel, config: Any, *, on_gpu: bool) -> Load:
+        return Load(number_bytes=0, rows=1, tokens=0)
 
     def command(
         self, *, model_dir: Path, port: int, served_name: str, api_key: str, config: Any, host: str
