@@ -7,7 +7,7 @@ to be large enough.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import Count, Min, Q, QuerySet
@@ -97,10 +97,9 @@ class Fit:
         place, room = self.place, self.place.usable_bytes
         if self.load.devices > max(place.num_gpus, 1) and place.num_gpus:
             return f"tensor_parallel_size is {self.load.devices}, but no node has more than {place.num_gpus} GPUs. Lower it."
-        if self.load.number_bytes == 4 and "dtype" in self.settings and place.num_gpus:
-            half = Load(**{**vars(self.load), "number_bytes": 2})
-            if need(self.model, half).least <= room:
-                return "Set dtype to bfloat16."
+        half = need(self.model, replace(self.load, number_bytes=2))
+        if self.load.number_bytes == 4 and "dtype" in self.settings and place.num_gpus and half.least <= room:
+            return "Set dtype to bfloat16."
         if "tensor_parallel_size" in self.settings:
             devices = devices_that_fit(self.model, self.load, room=room, most=place.num_gpus)
             if devices is not None:
