@@ -57,7 +57,12 @@ class Fit:
         """None when no node says what it has."""
         if self.place is None or not self.place.device_bytes:
             return None
-        return self.need.least <= self.place.usable_bytes and self.load.devices <= max(self.place.num_gpus, 1)
+        return self.need.least <= self.place.usable_bytes and self.num_devices <= max(self.place.num_gpus, 1)
+
+    @property
+    def num_devices(self) -> int:
+        """Of all copies."""
+        return self.load.devices * self.load.copies
 
     @property
     def rows_within(self) -> int:
@@ -73,7 +78,7 @@ class Fit:
     @property
     def words(self) -> str:
         """What is needed, what there is, and what to change."""
-        each = "on each device " if self.load.devices > 1 else ""
+        each = "on each device " if self.num_devices > 1 else ""
         parts = [f"weights {as_bytes(self.need.weights)}"]
         if self.need.laid_out:
             parts.append(f"cache of {self.load.cache_tokens} tokens {as_bytes(self.need.laid_out)}")
@@ -95,9 +100,12 @@ class Fit:
         """What would make it fit there."""
         assert self.place is not None
         place, room = self.place, self.place.usable_bytes
-        if self.load.devices > max(place.num_gpus, 1) and place.num_gpus:
-            return f"tensor_parallel_size is {self.load.devices}, but no node has more than {place.num_gpus} GPUs. Lower it."
-        half = need(self.model, replace(self.load, number_bytes=2))
+        if self.num_devices > place.num_gpus > 0:
+            return (
+                f"tensor_parallel_size times data_parallel_size is {self.num_devices}, but no node has more than {place.num_gpus} "
+                "GPUs. Lower one of them."
+            )
+        half = need(self.model, replace(self.load, number_bytes=2, cache_number_bytes=None))
         if self.load.number_bytes == 4 and "dtype" in self.settings and place.num_gpus and half.least <= room:
             return "Set dtype to bfloat16."
         if "tensor_parallel_size" in self.settings:
@@ -129,7 +137,7 @@ def fit(artifact: Artifact, engine: str, engine_config: dict[str, Any], there: S
         return None
     on_gpu = any(place.num_gpus for place in there)
     load = ENGINES.get(engine)().load(model, config, on_gpu=on_gpu)
-    enough = [place for place in there if place.num_gpus >= load.devices] or list(there)
+    enough = [place for place in there if place.num_gpus >= load.devices * load.copies] or list(there)
     best = max(enough, key=lambda place: (place.device_bytes or float("inf"), place.num_gpus), default=None)
     return Fit(model, load, need(model, load), best, frozenset(type(config).model_fields))
 

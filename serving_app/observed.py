@@ -88,7 +88,8 @@ def traffic(replicas: Sequence[Replica]) -> list[tuple[Replica, int]]:
 
 def num_devices(engine_config: dict[str, Any]) -> int:
     """Devices that one replica with this configuration holds."""
-    return int(next((engine_config[key] for key in _DEVICE_KEYS if engine_config.get(key)), 1))
+    split = int(next((engine_config[key] for key in _DEVICE_KEYS if engine_config.get(key)), 1))
+    return split * int(engine_config.get("data_parallel_size") or 1)
 
 
 def recent_failures(revision: DeploymentRevision) -> list[Replica]:

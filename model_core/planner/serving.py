@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,14 +81,17 @@ def _size(config: Mapping[str, Any], name: str) -> int:
 class Load:
     """What an engine does at once with its settings, as it says itself."""
 
-    number_bytes: int
-    """Of each weight and of each number in the cache."""
+    number_bytes: float
+    """Of each weight, and of each number in the cache where that has no format of its own."""
     rows: int
     """Requests that decode together."""
     tokens: int
     """Of one request at most."""
     devices: int = 1
     """Over which each layer is split."""
+    copies: int = 1
+    """Of the model, each on devices of its own."""
+    cache_number_bytes: int | None = None
     cache_tokens: int | None = None
     """Size of a cache that is laid out at the start; None for one that takes what is left."""
 
@@ -123,10 +127,10 @@ class Need:
 
 def need(model: ServedModel, load: Load) -> Need:
     """What one replica takes of each of its devices."""
-    token = model.cache_numbers * load.number_bytes
-    token = token if model.has_latent_cache else -(-token // load.devices)
+    whole = model.cache_numbers * (load.number_bytes if load.cache_number_bytes is None else load.cache_number_bytes)
+    token = math.ceil(whole if model.has_latent_cache else whole / load.devices)
     return Need(
-        weights=-(-model.parameters * load.number_bytes // load.devices),
+        weights=math.ceil(model.parameters * load.number_bytes / load.devices),
         request=token * load.tokens,
         laid_out=token * (load.cache_tokens or 0),
         rows=load.rows,
@@ -136,7 +140,7 @@ def need(model: ServedModel, load: Load) -> Need:
 def devices_that_fit(model: ServedModel, load: Load, *, room: int, most: int) -> int | None:
     """The smallest number of devices of `room` bytes over which it fits, doubled up to `most`; None when over none."""
     devices = load.devices
-    while devices <= most:
+    while devices * load.copies <= most:
         if need(model, replace(load, devices=devices)).least <= room:
             return devices
         devices *= 2

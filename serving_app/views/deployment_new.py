@@ -109,10 +109,10 @@ def deployment_fit(request: HttpRequest) -> HttpResponse:
 def fit_line(found: Fit) -> Check:
     """One line, in the form of the checks before a launch."""
     tones = {True: "waiting" if found.is_tight else "succeeded", False: "failed", None: "queued"}
-    label = "Memory of each device" if found.load.devices > 1 else "Memory"
+    label = "Memory of each device" if found.num_devices > 1 else "Memory"
     formula = (
         f"weights {found.model.parameters} × {found.load.number_bytes} bytes / {found.load.devices}, cache of a token "
-        f"{found.model.cache_numbers} numbers × {found.load.number_bytes} bytes"
+        f"{found.model.cache_numbers} numbers × {found.load.cache_number_bytes or found.load.number_bytes} bytes"
     )
     return Check(label, found.need.least, "bytes", tones[found.fits], found.words, formula)
 

@@ -99,7 +99,9 @@ def test_the_remedy_is_one_that_helps(small: Checkpoint, node: Node) -> None:
     assert split.fits is False and split.words.endswith("Set tensor_parallel_size to 2.")
     assert found(small, "sglang", dtype="bfloat16", context_length=8, tensor_parallel_size=2).fits
     many = found(small, "sglang", tensor_parallel_size=8)
-    assert many.fits is False and "no node has more than 4 GPUs" in many.words
+    assert many.fits is False and "tensor_parallel_size times data_parallel_size is 8, but no node" in many.words
+    copies = found(small, "sglang", dtype="bfloat16", context_length=8, tensor_parallel_size=2, data_parallel_size=4)
+    assert copies.fits is False and "is 8, but no node has more than 4 GPUs" in copies.words
     gpus(node, int(need.weights * 0.55 / 0.9))
     long = found(small, "sglang", dtype="bfloat16", max_total_tokens=10_000_000)
     assert long.fits is False and long.words.endswith("Set a smaller context_length or fewer max_total_tokens.")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model_core.config import StrictModel
 from model_core.planner.serving import Load, ServedModel
@@ -25,6 +25,8 @@ REASONING = Path(__file__).parent / "_sglang_reasoning"
 CPU_CACHE_TOKENS = 4096
 """On a CPU its cache would otherwise take all memory."""
 _NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_QUANTIZED_BYTES = {"fp8": 1.0, "w8a8_int8": 1.0, "w8a8_fp8": 1.0, "awq": 0.5, "gptq": 0.5}
+"""Of a weight; awq and gptq are stored in four bits as a rule. Scales are left out."""
 _NAMES = {
     "sglang:num_running_reqs": "running", "sglang:num_queue_reqs": "queued", "sglang:gen_throughput": "tokens_per_second",
     "sglang:token_usage": "kv_use", "sglang:cache_hit_rate": "cache_hit_rate",
@@ -62,6 +64,28 @@ class SGLang:
         """Requests that decode together."""
         tensor_parallel_size: int = Field(1, ge=1, le=64)
         """Devices over which each layer is split."""
+        expert_parallel_size: int = Field(1, ge=1, le=64)
+        """Groups of those devices among which the experts are divided, in place of splitting each expert."""
+        data_parallel_size: int = Field(1, ge=1, le=64)
+        """Copies of the model, each on devices of its own, that share the requests of one replica."""
+        memory_fraction: float | None = Field(None, ge=0.1, le=0.98)
+        """Share of a device's memory for weights and cache; empty: as SGLang finds it."""
+        quantization: Literal["none", "fp8", "awq", "gptq", "w8a8_int8", "w8a8_fp8"] = "none"
+        """Format that the weights are multiplied in: “fp8” makes it while loading, the others must be stored so."""
+        cache_dtype: Literal["auto", "fp8_e4m3", "fp8_e5m2"] = "auto"
+        """Number format of the cache; “auto” is that of the weights."""
+        speculative_tokens: int = Field(0, ge=0, le=8)
+        """Tokens that the model's multi-token prediction drafts a step; 0: none, and for models without it."""
+        reasoning_parser: Literal["r1", "deepseek-r1", "deepseek-v3", "qwen3", "gpt-oss"] = "r1"
+        """How thinking is told from the answer; “r1” takes it from tag to tag wherever it begins, as the built-in engine does."""
+
+        @model_validator(mode="after")
+        def _divides(self) -> Self:
+            if self.tensor_parallel_size % self.expert_parallel_size:
+                raise ValueError(
+                    f"expert_parallel_size {self.expert_parallel_size} must divide tensor_parallel_size {self.tensor_parallel_size}"
+                )
+            return self
 
     def installed(self) -> str | None:
         """Whether its environment is there."""
@@ -77,11 +101,14 @@ class SGLang:
     def load(self, model: ServedModel, config: Any, *, on_gpu: bool) -> Load:
         """In the format that is asked for, over the devices of tensor parallelism; the cache is laid out where it has a size."""
         on_gpu = on_gpu and config.device != "cpu"
+        number_bytes = _NUMBER_BYTES.get(config.dtype) or _auto_bytes(model.stored_as, on_gpu=on_gpu)
         return Load(
-            number_bytes=_NUMBER_BYTES.get(config.dtype) or _auto_bytes(model.stored_as, on_gpu=on_gpu),
+            number_bytes=number_bytes if config.quantization == "none" else _QUANTIZED_BYTES[config.quantization],
             rows=config.max_running_requests,
             tokens=config.context_length or model.context,
             devices=config.tensor_parallel_size,
+            copies=config.data_parallel_size,
+            cache_number_bytes=number_bytes if config.cache_dtype == "auto" else 1,
             cache_tokens=config.max_total_tokens or (None if on_gpu else CPU_CACHE_TOKENS),
         )
 
@@ -94,7 +121,7 @@ class SGLang:
             str(python_of(_home())), str(REASONING / "launch_sglang.py"), "--model-path", str(model_dir),
             "--host", host, "--port", str(port), f"--served-model-name={served_name}", "--enable-metrics",
             "--max-running-requests", str(config.max_running_requests), "--tp-size", str(config.tensor_parallel_size),
-            "--reasoning-parser", "r1",
+            "--reasoning-parser", config.reasoning_parser, *_given(config),
         ]  # fmt: skip
         dtype = "float32" if on_cpu and config.dtype == "auto" else config.dtype
         argv += ["--dtype", dtype]
@@ -130,6 +157,19 @@ class SGLang:
             return parse_metrics(text)
         except (httpx.HTTPError, ValueError):
             return {}
+
+
+def _given(config: Any) -> list[str]:
+    """Arguments of settings that are not as SGLang has them by itself."""
+    argv = ["--ep-size", str(config.expert_parallel_size)] if config.expert_parallel_size > 1 else []
+    argv += ["--dp-size", str(config.data_parallel_size)] if config.data_parallel_size > 1 else []
+    argv += ["--mem-fraction-static", str(config.memory_fraction)] if config.memory_fraction else []
+    argv += ["--quantization", config.quantization] if config.quantization != "none" else []
+    argv += ["--kv-cache-dtype", config.cache_dtype] if config.cache_dtype != "auto" else []
+    if drafted := config.speculative_tokens:
+        argv += ["--speculative-algorithm", "EAGLE", "--speculative-num-steps", str(drafted), "--speculative-eagle-topk", "1"]
+        argv += ["--speculative-num-draft-tokens", str(drafted + 1)]
+    return argv
 
 
 def parse_metrics(text: str) -> dict[str, Any]:

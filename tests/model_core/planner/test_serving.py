@@ -75,9 +75,9 @@ def load(engine: str, *, on_gpu: bool = False, stored_as: str = "F32", **setting
 def test_each_engine_says_what_it_does_at_once() -> None:
     assert load("builtin", max_running_requests=3) == Load(number_bytes=4, rows=3, tokens=50)
     assert load("fake").number_bytes == 0
-    assert load("sglang") == Load(number_bytes=4, rows=8, tokens=50, cache_tokens=4096)
+    assert load("sglang") == Load(number_bytes=4, rows=8, tokens=50, cache_number_bytes=4, cache_tokens=4096)
     on_gpu = load("sglang", on_gpu=True, tensor_parallel_size=4, context_length=20, max_running_requests=2)
-    assert on_gpu == Load(number_bytes=2, rows=2, tokens=20, devices=4, cache_tokens=None)
+    assert on_gpu == Load(number_bytes=2, rows=2, tokens=20, devices=4, cache_number_bytes=2)
     assert load("sglang", on_gpu=True, max_total_tokens=640).cache_tokens == 640
     assert load("sglang", on_gpu=True, device="cpu") == load("sglang")
 
@@ -87,3 +87,11 @@ def test_each_engine_says_what_it_does_at_once() -> None:
 ])
 def test_the_format_that_sglang_takes_on_a_gpu(settings: dict[str, Any], stored_as: str, size: int) -> None:
     assert load("sglang", on_gpu=True, stored_as=stored_as, **settings).number_bytes == size
+
+
+def test_formats_of_weights_and_cache_count_apart() -> None:
+    awq = load("sglang", on_gpu=True, quantization="awq", cache_dtype="fp8_e4m3", data_parallel_size=3)
+    assert (awq.number_bytes, awq.cache_number_bytes, awq.copies) == (0.5, 1, 3)
+    assert (need(MODEL, awq).weights, need(MODEL, awq).request) == (500, 300)
+    assert devices_that_fit(MODEL, awq, room=799, most=6) == 2 and devices_that_fit(MODEL, awq, room=799, most=5) is None
+    assert load("sglang", on_gpu=True, quantization="fp8").number_bytes == 1

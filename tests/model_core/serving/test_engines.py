@@ -75,6 +75,22 @@ def test_it_listens_where_it_is_told_and_else_on_the_loopback_address(name: str)
     assert len({word for word in command.argv if word.startswith("--")}) == sum(word.startswith("--") for word in command.argv)
 
 
+def test_settings_of_sglang_become_its_arguments_and_what_is_not_set_is_left_to_it() -> None:
+    left = {"--ep-size", "--dp-size", "--mem-fraction-static", "--quantization", "--kv-cache-dtype", "--speculative-algorithm"}
+    assert not left & set(command_of("sglang").argv)
+    command = command_of(
+        "sglang", tensor_parallel_size=4, expert_parallel_size=2, data_parallel_size=2, memory_fraction=0.8, quantization="fp8",
+        cache_dtype="fp8_e5m2", speculative_tokens=3, reasoning_parser="qwen3", dtype="bfloat16", context_length=512,
+    )  # fmt: skip
+    wanted = {
+        "--tp-size": "4", "--ep-size": "2", "--dp-size": "2", "--mem-fraction-static": "0.8", "--quantization": "fp8",
+        "--kv-cache-dtype": "fp8_e5m2", "--speculative-algorithm": "EAGLE", "--speculative-num-steps": "3",
+        "--speculative-eagle-topk": "1", "--speculative-num-draft-tokens": "4", "--reasoning-parser": "qwen3", "--dtype": "bfloat16",
+        "--context-length": "512",
+    }  # fmt: skip
+    assert {name: option(command, name) for name in wanted} == wanted
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_our_own_command_is_one_that_serve_understands(name: str) -> None:
     config: dict[str, Any] = {"max_running_requests": 3, "num_threads": 2} if name == "builtin" else {"pause": 0.5}
@@ -102,6 +118,7 @@ def test_threads_of_the_built_in_engine_are_those_of_its_setting() -> None:
     ("builtin", {"max_running_requests": 0}), ("builtin", {"max_running_requests": 1025}), ("builtin", {"num_threads": 0}),
     ("builtin", {"num_threads": "2"}), ("fake", {"pause": -0.1}), ("fake", {"pause": 11}), ("sglang", {"device": "tpu"}),
     ("sglang", {"dtype": "int8"}), ("sglang", {"max_total_tokens": 63}), ("sglang", {"tensor_parallel_size": 0}),
+    ("sglang", {"expert_parallel_size": 2}), ("sglang", {"memory_fraction": 1.0}), ("sglang", {"quantization": "int3"}),
     ("sglang", {"context_length": 0}), ("sglang", {"max_running_requests": True}),
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused_at_their_field(name: str, values: dict[str, Any]) -> None:
