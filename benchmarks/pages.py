@@ -94,7 +94,8 @@ def first_rows(project: Any, user: Any) -> dict[str, Any]:
     from django.utils import timezone
 
     from r1platform.models import Node
-    from serving_app.models import Conversation, Message
+    from serving_app.benchmark_plan import BenchmarkPlan
+    from serving_app.models import BenchmarkLevel, Conversation, DeploymentBenchmark, Message
     from training_app import services
     from training_app.models import Checkpoint, Dataset, DatasetVersion, PhaseRun, RunAttempt, RunEvent
 
@@ -119,9 +120,20 @@ def first_rows(project: Any, user: Any) -> dict[str, Any]:
     deployment = more_deployments(project, checkpoints[-1].pk, 1)[0]
     chat = Conversation.objects.create(project=project, user=user, deployment=deployment, title="Adding two numbers")
     Message.objects.create(conversation=chat, role="user", content="What is 17 + 25?")
+    load = DeploymentBenchmark.objects.create(
+        deployment=deployment, revision=deployment.revisions.get(), plan=BenchmarkPlan(concurrency=[1, 4]).resolved(),
+        state="succeeded", num_planned=64, num_done=64,
+    )  # fmt: skip
+    spread = {"mean": 0.02, "p50": 0.02, "p90": 0.03, "p99": 0.04}
+    for concurrency in (1, 4):
+        BenchmarkLevel.objects.create(
+            benchmark=load, concurrency=concurrency, num_ok=32, seconds=12.5, prompt_tokens=4096, completion_tokens=3968,
+            tokens_per_second=317.4, requests_per_second=2.48, ttft_seconds=spread, itl_seconds=spread, e2e_seconds=spread,
+        )  # fmt: skip
     return {
         "launch": launch.pk, "pipeline": plan.pk, "phase": plan.phases.get(position=1).pk, "run": run.pk, "dataset": dataset.pk,
-        "number": 1, "deployment": deployment.pk, "conversation": chat.pk, "checkpoint": checkpoints[-1].pk, "some": [],
+        "number": 1, "deployment": deployment.pk, "conversation": chat.pk, "load": load.pk, "checkpoint": checkpoints[-1].pk,
+        "some": [],
     }  # fmt: skip
 
 
