@@ -57,7 +57,7 @@ class Fit:
         """None when no node says what it has."""
         if self.place is None or not self.place.device_bytes:
             return None
-        return self.need.least <= self.place.usable_bytes and self.num_devices <= max(self.place.num_gpus, 1)
+        return self.need.least <= self.room and not self.num_devices > self.place.num_gpus > 0
 
     @property
     def num_devices(self) -> int:
@@ -65,10 +65,15 @@ class Fit:
         return self.load.devices * self.load.copies
 
     @property
+    def room(self) -> int:
+        """Usable bytes of one device; without GPUs all parts of the replica share the machine."""
+        assert self.place is not None
+        return self.place.usable_bytes if self.place.num_gpus else self.place.usable_bytes // self.num_devices
+
+    @property
     def rows_within(self) -> int:
         """Requests of full length that have their place together."""
-        assert self.place is not None
-        return self.need.rows_within(self.place.usable_bytes)
+        return self.need.rows_within(self.room)
 
     @property
     def is_tight(self) -> bool:
@@ -92,20 +97,21 @@ class Fit:
         if not self.fits:
             return f"{what}; {_has(self.place)}. {self.remedy}"
         if self.is_tight:
-            what += f"; of {self.need.rows} requests of full length {self.rows_within} have their place, the others wait"
+            many = f"of {self.need.rows} requests of full length {self.rows_within} have their place, the others wait"
+            what += f"; {many if self.rows_within else f'no request of {self.load.tokens} tokens has its place'}"
         return f"{what}; {_has(self.place)}."
 
     @property
     def remedy(self) -> str:
         """What would make it fit there."""
         assert self.place is not None
-        place, room = self.place, self.place.usable_bytes
+        place, room = self.place, self.room
         if self.num_devices > place.num_gpus > 0:
             return (
                 f"tensor_parallel_size times data_parallel_size is {self.num_devices}, but no node has more than {place.num_gpus} "
                 "GPUs. Lower one of them."
             )
-        half = need(self.model, replace(self.load, number_bytes=2, cache_number_bytes=None))
+        half = need(self.model, replace(self.load, number_bytes=2, cache_number_bytes=min(self.load.cache_number_bytes or 2, 2)))
         if self.load.number_bytes == 4 and "dtype" in self.settings and place.num_gpus and half.least <= room:
             return "Set dtype to bfloat16."
         if "tensor_parallel_size" in self.settings:

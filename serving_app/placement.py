@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -174,10 +175,12 @@ def _node_for(replica: Replica) -> Node:
 
 def _roomy(revision: DeploymentRevision, nodes: Sequence[Node]) -> Sequence[Node]:
     """Those whose devices are large enough, or do not say how large they are. Raises NoDevice when none is."""
-    places = {node: place_of(node) for node in nodes}
-    fits = {node: fit_of(revision, [place]) for node, place in places.items()}
-    found = [node for node in nodes if (fit := fits[node]) is None or fit.fits is not False]
-    if not found and (best := fit_of(revision, list(places.values()))) is not None:
+    places = [place_of(node) for node in nodes]
+    best = fit_of(revision, places)
+    if best is None:
+        return nodes
+    found = [place.node for place in places if replace(best, place=place).fits is not False]
+    if not found:
         raise NoDevice(f"No node has room for it: {best.words}")
     return found
 

@@ -10,12 +10,12 @@ from model_core.planner.parameters import Parameters, Shape, count_parameters, p
 from model_core.planner.run import needed_bytes, refuse_too_large, shape_of, work_of
 from model_core.planner.search import Found, smallest_layout
 from model_core.planner.seconds import Lengths, Rates, StepSeconds, step_seconds
-from model_core.planner.serving import Load, Need, ServedModel, Serving, devices_that_fit, need, serving
+from model_core.planner.serving import Load, Need, ServedModel, devices_that_fit, need
 
 __all__ = [
     "DEVICES", "Cost", "DenseModel", "Device", "Fleet", "Flops", "Found", "Lengths", "Load", "Memory", "Moment", "Need",
-    "Parameters", "Rates", "ServedModel", "Serving", "Shape", "StepSeconds", "Throughput", "Work", "blocks_of_stages",
+    "Parameters", "Rates", "ServedModel", "Shape", "StepSeconds", "Throughput", "Work", "blocks_of_stages",
     "cache_bytes", "check_layout", "cost_of_tokens", "count_parameters", "devices_that_fit", "flops", "from_peak", "memory",
-    "need", "needed_bytes", "parameters", "parse_devices", "price_of_hours", "refuse_too_large", "serving", "shape_of",
+    "need", "needed_bytes", "parameters", "parse_devices", "price_of_hours", "refuse_too_large", "shape_of",
     "smallest_layout", "stated", "step_seconds", "work_of",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from model_core.planner.memory import BYTES, Memory, Work, cache_bytes, memory
 from model_core.planner.parameters import Parameters, Shape, count_parameters, parameters
 from model_core.planner.search import Fit, Found, smallest_layout
 from model_core.planner.seconds import Lengths, Rates, StepSeconds, step_seconds
-from model_core.planner.serving import Serving, serving
+from model_core.planner.serving import Load, Need, ServedModel, need
 from model_core.planner.units import in_bytes
 
 
@@ -49,7 +49,7 @@ class Plan:
     parallel: ParallelConfig
     memory: Memory
     flops: Flops
-    serving: Serving
+    serving: Need
     found: Found | None
     step: StepSeconds | None
     throughput: Throughput | None
@@ -76,7 +76,9 @@ class Plan:
                 "moments": {moment.name: moment.parts | {"total": moment.total} for moment in self.memory.moments},
             },
             "cache_bytes_per_token": cache_bytes(question.shape, BYTES[_serving_dtype(question.config)]),
-            "engine": asdict(self.serving) | {"total": self.serving.total, "rows": question.rows},
+            "engine": {
+                "weights": self.serving.weights, "cache": self.serving.cache, "total": self.serving.most, "rows": question.rows,
+            },
             "flops_per_token": asdict(self.flops),
             "step": asdict(self.step) | {"seconds": self.step.total} if self.step else None,
             "throughput": asdict(self.throughput) if self.throughput else None,
@@ -106,8 +108,10 @@ def plan(question: Question) -> Plan:
     return Plan(
         question=question, parameters=parameters(question.shape), active=count_parameters(question.shape)[1],
         parallel=parallel, memory=needed, flops=per_token, found=found, step=step, throughput=throughput,
-        serving=serving(question.shape, rows=question.rows, tokens=question.sequence_tokens,
-                        dtype=_serving_dtype(question.config)),
+        serving=need(
+            ServedModel.of(question.shape),
+            Load(BYTES[_serving_dtype(question.config)], rows=question.rows, tokens=question.sequence_tokens),
+        ),
         cost=_cost(question, throughput, parallel.num_processes),
     )  # fmt: skip
 

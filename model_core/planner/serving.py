@@ -7,28 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from model_core.errors import ConfigError
 from model_core.planner.dense import DenseModel
-from model_core.planner.memory import BYTES, cache_bytes
+from model_core.planner.memory import cache_bytes
 from model_core.planner.parameters import Shape, parameters
-
-
-@dataclass(frozen=True)
-class Serving:
-    """Bytes of weights, and of the cache of `rows` completions of `tokens` each, prompts included."""
-
-    weights: int
-    cache: int
-
-    @property
-    def total(self) -> int:
-        """Both."""
-        return self.weights + self.cache
-
-
-def serving(config: Shape, *, rows: int, tokens: int, dtype: str = "bfloat16") -> Serving:
-    """What one replica needs; multi-token prediction's weights are served too."""
-    size = BYTES[dtype]
-    return Serving(weights=size * parameters(config).trained, cache=rows * tokens * cache_bytes(config, size))
 
 
 @dataclass(frozen=True)
@@ -47,7 +29,7 @@ class ServedModel:
 
     @classmethod
     def of(cls, shape: Shape) -> ServedModel:
-        """A model that is made here; its weights are stored in float32."""
+        """A model that is made here, with its heads of multi-token prediction; its weights are stored in float32."""
         is_latent = not isinstance(shape, DenseModel)
         return cls(parameters(shape).trained, shape.max_position_embeddings, cache_bytes(shape, 1), is_latent)
 
@@ -61,10 +43,16 @@ class ServedModel:
 def cache_numbers(config: Mapping[str, Any]) -> tuple[int, bool]:
     """Numbers that one token has in the cache, by a config.json of any class, and whether they are latents.
 
-    0 where a size is missing. Source: `kv_lora_rank` and `qk_rope_head_dim` are of DeepSeek-V2 and V3; the others are the names
-    that transformers gives to keys and values.
+    0 where a size is missing. Source: `kv_lora_rank` and `qk_rope_head_dim` are of DeepSeek-V2 and V3; classes that the planner
+    knows are read with their defaults, others by the names that transformers gives to keys and values.
     """
     layers = _size(config, "num_hidden_layers")
+    if not layers:
+        return 0, False
+    try:
+        return cache_bytes(DenseModel.of(config), 1), False
+    except ConfigError:
+        pass  # another class, or one that does not say all
     if latent := _size(config, "kv_lora_rank"):
         return (latent + _size(config, "qk_rope_head_dim")) * layers, True
     heads = _size(config, "num_attention_heads")
@@ -92,6 +80,7 @@ class Load:
     copies: int = 1
     """Of the model, each on devices of its own."""
     cache_number_bytes: int | None = None
+    """Of each number in the cache; None: as `number_bytes`."""
     cache_tokens: int | None = None
     """Size of a cache that is laid out at the start; None for one that takes what is left."""
 
@@ -110,13 +99,18 @@ class Need:
 
     @property
     def least(self) -> int:
-        """Without which it does not start, or cannot finish one request."""
-        return self.weights + max(self.laid_out, self.request)
+        """Without which it does not start, or, where the cache takes what is left, cannot finish one request."""
+        return self.weights + (self.laid_out or self.request)
+
+    @property
+    def cache(self) -> int:
+        """Of all requests that are to run, as long as they may be, or as it is laid out."""
+        return self.laid_out or self.rows * self.request
 
     @property
     def most(self) -> int:
         """With which every request that is to run may be as long as it may be."""
-        return self.weights + (self.laid_out or self.rows * self.request)
+        return self.weights + self.cache
 
     def rows_within(self, room: int) -> int:
         """How many requests of full length have their place on devices of `room` bytes."""

@@ -81,6 +81,21 @@ def test_a_machine_without_gpus_is_taken_as_a_whole(small: Checkpoint, node: Nod
     assert found(small).fits is False and found(small).words.endswith("Choose a smaller model, or a node with larger devices.")
 
 
+def test_without_gpus_all_parts_share_the_machine(small: Checkpoint, node: Node) -> None:
+    need = found(small, "sglang", tensor_parallel_size=2).need
+    machine(node, int(need.least * 2.1 / 0.9))
+    assert found(small, "sglang", tensor_parallel_size=2).fits
+    machine(node, int(need.least * 1.9 / 0.9))
+    assert found(small, "sglang", tensor_parallel_size=2).fits is False
+
+
+def test_a_cache_that_is_laid_out_small_is_no_hindrance_to_starting(small: Checkpoint, node: Node) -> None:
+    need = found(small, "sglang", max_total_tokens=64).need
+    machine(node, int(need.least * 1.01 / 0.9))
+    short = found(small, "sglang", max_total_tokens=64)
+    assert short.fits and short.is_tight and "no request of 1024 tokens has its place" in short.words
+
+
 def test_what_is_tight_says_how_many_requests_have_their_place(small: Checkpoint, node: Node) -> None:
     need = found(small).need
     machine(node, int((need.weights + 3.5 * need.request) / 0.9))

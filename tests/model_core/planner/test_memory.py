@@ -8,7 +8,19 @@ import pytest
 
 from model_core.config import ModelConfig, ParallelConfig, PrecisionConfig, RunConfig, preset
 from model_core.errors import ConfigError
-from model_core.planner import Memory, Work, cache_bytes, memory, needed_bytes, parameters, refuse_too_large, serving, work_of
+from model_core.planner import (
+    Load,
+    Memory,
+    ServedModel,
+    Work,
+    cache_bytes,
+    memory,
+    need,
+    needed_bytes,
+    parameters,
+    refuse_too_large,
+    work_of,
+)
 from tests.model_core.planner.test_parameters import shape
 
 BF16 = PrecisionConfig(dtype="bfloat16")
@@ -90,8 +102,8 @@ def test_sampling_needs_a_cache_and_where_the_model_is_split_a_copy() -> None:
 
 
 def test_an_engine_needs_weights_and_cache() -> None:
-    found = serving(shape(), rows=3, tokens=50)
-    assert found.total == 2 * parameters(shape()).total + 150 * cache_bytes(shape(), 2)
+    found = need(ServedModel.of(shape()), Load(number_bytes=2, rows=3, tokens=50))
+    assert found.most == 2 * parameters(shape()).total + 150 * cache_bytes(shape(), 2)
 
 
 @pytest.mark.parametrize(("layout", "changes", "field", "nearest"), [

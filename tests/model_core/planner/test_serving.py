@@ -31,7 +31,9 @@ def test_keys_and_values_are_read_off_the_file_as_off_the_shape() -> None:
     assert cache_numbers(QWEN) == (cache_bytes(DenseModel.of(QWEN), 1), False) == (2 * 2 * 16 * 3, False)
     assert not ServedModel.of(DenseModel.of(QWEN)).has_latent_cache
     assert cache_numbers({**QWEN, "head_dim": 32})[0] == 2 * 2 * 32 * 3
-    assert cache_numbers({key: QWEN[key] for key in QWEN if key != "num_key_value_heads"})[0] == 2 * 4 * 16 * 3
+    without = {key: QWEN[key] for key in QWEN if key != "num_key_value_heads"}
+    assert cache_numbers(without)[0] == cache_bytes(DenseModel.of(without), 1) == 2 * 32 * 16 * 3, "as transformers fills it in"
+    assert cache_numbers({**without, "model_type": "llama"})[0] == cache_numbers({**without, "model_type": "other"})[0] == 2 * 4 * 16 * 3
 
 
 @pytest.mark.parametrize("config", [{}, {"num_hidden_layers": "3"}, {"kv_lora_rank": -1}, {**QWEN, "num_hidden_layers": 1 << 40}])
@@ -50,6 +52,8 @@ def test_a_cache_of_a_size_is_there_from_the_start() -> None:
     found = need(MODEL, Load(number_bytes=4, rows=4, tokens=10, cache_tokens=25))
     assert (found.laid_out, found.least, found.most) == (600, 4600, 4600)
     assert found.rows_within(4600) == 2, "25 tokens are room for two of ten"
+    small = need(MODEL, Load(number_bytes=4, rows=4, tokens=10_000, cache_tokens=25))
+    assert small.least == 4600 and small.rows_within(4600) == 0, "it starts, though no request may be as long as the model allows"
 
 
 def test_devices_share_the_weights_and_the_heads_but_not_latents() -> None:
